@@ -1,0 +1,188 @@
+//! Refreshing: the ratchet's verdict, carried out.
+
+use std::sync::Arc;
+
+use super::login::Tokens;
+use super::{Auth, Claims, refresh_in};
+use crate::binding;
+use crate::client::ClientInfo;
+use crate::error::Error;
+use crate::event::Event;
+use crate::policy::ReuseResponse;
+use crate::ratchet::{BindingVerdict, Next, Outcome, Presented, Verdict, present};
+use crate::session::{Client, Reason, Session, Timestamp};
+use crate::store::Target;
+use crate::token::refresh::RefreshToken;
+
+/// How often a lost race for the row is tried again.
+const TRIES: usize = 8;
+/// From how many lost answers in a row on it is worth an event.
+const MANY_RECOVERIES: u32 = 4;
+
+/// A refresh that was granted.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Refreshed {
+    /// The tokens. There is a new refresh token only where the verdict is Rotate, Recover or Ahead.
+    pub tokens: Tokens,
+    /// How the ratchet judged.
+    pub verdict: Verdict,
+}
+
+impl<C: Claims> Auth<C> {
+    /// Exchanges a refresh token for an access token and, most of the time, the next refresh token.
+    ///
+    /// One call of the store to load the session, one to swap it; none for a token that we did not sign.
+    ///
+    /// # Errors
+    /// One for every refusal of the [ratchet](crate::ratchet); [`UserRefused`](Error::UserRefused) by the app's hook;
+    /// [`Store`](Error::Store) if the store fails, and then the client should try again.
+    pub async fn refresh(&self, refresh_token: &str, client: ClientInfo) -> Result<Refreshed, Error> {
+        let token = self.inner.refresh.decode(refresh_token.as_bytes()).ok_or(Error::RefreshTokenInvalid)?;
+        self.refresh_decoded(&token, &self.resolve(client)).await
+    }
+
+    /// Of several candidates (cookies of one name), the one that is ours and newest counts.
+    pub(crate) async fn refresh_newest(
+        &self,
+        candidates: impl IntoIterator<Item = &[u8]>,
+        client: ClientInfo,
+    ) -> Result<Refreshed, Error> {
+        let decoded = candidates.into_iter().filter_map(|text| self.inner.refresh.decode(text));
+        let newest = decoded.reduce(|best, next| if next.generation > best.generation { next } else { best });
+        let newest = newest.ok_or(Error::RefreshTokenInvalid)?;
+        self.refresh_decoded(&newest, &self.resolve(client)).await
+    }
+
+    async fn refresh_decoded(&self, token: &RefreshToken, client: &Client) -> Result<Refreshed, Error> {
+        let node = &self.inner.node;
+        node.start();
+        let policy = &node.settings.policy;
+        let mut claims = None;
+        for _ in 0..TRIES {
+            let mut session = node.load(token.session).await?.ok_or(Error::RefreshTokenInvalid)?;
+            let now = node.now();
+            let presented = Presented {
+                generation: token.generation,
+                secret_matches: session.secret_hash == token.secret_hash(),
+                binding: binding::judge(&policy.binding, &session.client, client),
+            };
+            let outcome = present(&session.chain, presented, now, policy);
+            if outcome.access.is_some() && claims.is_none() {
+                claims = Some(self.claims_of(&session).await?);
+            }
+            if let Some(next) = outcome.next {
+                let before = session.chain;
+                session.chain = match next {
+                    Next::Chain(chain) => chain,
+                    Next::Revoke => {
+                        let mut chain = session.chain;
+                        chain.revoked = Some(node.revocation(now, reason(outcome.verdict)));
+                        chain
+                    }
+                };
+                if outcome.access.is_some() {
+                    session.chain.last_seen_at = session.chain.last_seen_at.max(now);
+                }
+                if !node.swap(session.version, &session).await? {
+                    continue;
+                }
+                if outcome.verdict == Verdict::Ahead {
+                    self.emit(Event::Ahead {
+                        user: Arc::clone(&session.user),
+                        session: session.id,
+                        presented: token.generation,
+                        stored: before.generation,
+                    });
+                }
+            }
+            self.report(&session, token, presented.binding, outcome.verdict, client);
+            if outcome.verdict == Verdict::Reuse && policy.on_reuse == ReuseResponse::User {
+                node.revoke(Target::User { user: &session.user, except: None }, Reason::Reuse).await?;
+            }
+            refuse(outcome.verdict)?;
+            let claims = claims.unwrap_or_default();
+            return self.grant(&session, token, outcome, &claims, now);
+        }
+        Err(Error::RefreshBusy)
+    }
+
+    fn grant(
+        &self,
+        session: &Session,
+        token: &RefreshToken,
+        outcome: Outcome,
+        claims: &str,
+        now: Timestamp,
+    ) -> Result<Refreshed, Error> {
+        self.inner.node.activity.touch(session.id, now);
+        let issued = self.issue(session, outcome.access.unwrap_or(token.generation), claims, now)?;
+        let life = issued.expires_at.since(now);
+        let tokens = Tokens {
+            session: session.id,
+            access_token: issued.token,
+            expires_in: life,
+            refresh_in: Some(refresh_in(life)?),
+            refresh_token: outcome.refresh.map(|generation| self.inner.refresh.encode(&token.at(generation))),
+            session_expires_in: session.chain.expires_at.since(now),
+        };
+        Ok(Refreshed { tokens, verdict: outcome.verdict })
+    }
+
+    fn emit(&self, event: Event) {
+        self.inner.node.events.emit(event);
+    }
+
+    fn report(
+        &self,
+        session: &Session,
+        token: &RefreshToken,
+        binding: BindingVerdict,
+        verdict: Verdict,
+        client: &Client,
+    ) {
+        let (id, generation) = (session.id, token.generation);
+        let user = || Arc::clone(&session.user);
+        let client = || client.clone();
+        if verdict != Verdict::Forged {
+            self.emit(Event::Refreshed { user: user(), session: id, generation, verdict });
+        }
+        match verdict {
+            Verdict::Forged => self.emit(Event::Forged { session: id, client: client() }),
+            Verdict::Reuse => self.emit(Event::Reuse { user: user(), session: id, generation, client: client() }),
+            Verdict::Recover if session.chain.recoveries >= MANY_RECOVERIES => {
+                let recoveries = session.chain.recoveries;
+                self.emit(Event::ManyRecoveries { user: user(), session: id, recoveries });
+            }
+            _ => {}
+        }
+        let judged = verdict == Verdict::Mismatch || refuse(verdict).is_ok();
+        if judged && binding != BindingVerdict::Holds {
+            self.emit(Event::ClientMismatch { user: user(), session: id, verdict: binding, client: client() });
+        }
+        if let (Some(revocation), Verdict::Mismatch | Verdict::Reuse) = (session.chain.revoked, verdict) {
+            self.emit(Event::Ended { session: id, reason: revocation.reason });
+        }
+    }
+}
+
+const fn reason(verdict: Verdict) -> Reason {
+    match verdict {
+        Verdict::Mismatch => Reason::ClientMismatch,
+        _ => Reason::Reuse,
+    }
+}
+
+/// The verdicts that grant nothing, as the errors that say so.
+const fn refuse(verdict: Verdict) -> Result<(), Error> {
+    Err(match verdict {
+        Verdict::Touch | Verdict::Rotate | Verdict::Ahead | Verdict::Echo | Verdict::Recover => return Ok(()),
+        Verdict::Forged => Error::RefreshTokenInvalid,
+        Verdict::Revoked => Error::SessionRevoked,
+        Verdict::Expired => Error::SessionExpired,
+        Verdict::Idle => Error::SessionIdle,
+        Verdict::Mismatch => Error::ClientMismatch,
+        Verdict::Busy => Error::RefreshBusy,
+        Verdict::Reuse => Error::RefreshTokenReused,
+    })
+}

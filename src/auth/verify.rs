@@ -1,0 +1,200 @@
+//! From an access token to the user behind it, without waiting for the store; and the guard's closer look.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Auth, Claims};
+use crate::binding;
+use crate::client::ClientInfo;
+use crate::error::Error;
+use crate::event::Event;
+use crate::policy::BindingMode;
+use crate::ratchet::BindingVerdict;
+use crate::session::{Client, Reason, SessionId, Timestamp};
+use crate::store::Target;
+use crate::token::access::{AccessToken, Refused, TokenId};
+
+/// The user behind a request, as the access token has it. An axum handler behind [`Auth::layer`] takes it as an
+/// extractor; `Option<AuthUser<C>>` is `None` where [`optional`](crate::AuthLayer::optional) let an anonymous request
+/// pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AuthUser<C> {
+    /// The app's own user id: what was given to [`Auth::login`].
+    pub id: Arc<str>,
+    /// The session that the token belongs to.
+    pub session: SessionId,
+    /// The app's claims.
+    pub claims: C,
+    generation: u32,
+    token_id: TokenId,
+    expires_at: Timestamp,
+}
+
+impl<C> AuthUser<C> {
+    /// The access token's own id, its `jti`: for [`Auth::revoke_token_id`].
+    pub fn token_id(&self) -> String {
+        self.token_id.to_string()
+    }
+
+    /// When the access token expires.
+    pub fn expires_at(&self) -> SystemTime {
+        self.expires_at.into()
+    }
+
+    pub(super) const fn generation(&self) -> u32 {
+        self.generation
+    }
+}
+
+impl<C: Clone> From<&AccessToken<C>> for AuthUser<C> {
+    fn from(token: &AccessToken<C>) -> Self {
+        Self {
+            id: Arc::clone(&token.user),
+            session: token.session,
+            claims: token.claims.clone(),
+            generation: token.generation,
+            token_id: token.id,
+            expires_at: token.expires_at,
+        }
+    }
+}
+
+/// What the guard found without asking the store.
+pub(crate) enum Glance {
+    Pass,
+    Refuse(Error),
+    /// The session has to be loaded, or ended.
+    LookCloser,
+}
+
+impl<C: Claims> Auth<C> {
+    /// Who an access token belongs to, if it is good: signed by us, neither expired nor revoked. Counts as a sign of
+    /// life of its session.
+    ///
+    /// # Errors
+    /// [`AccessTokenInvalid`](Error::AccessTokenInvalid), [`AccessTokenExpired`](Error::AccessTokenExpired) or
+    /// [`AccessTokenRevoked`](Error::AccessTokenRevoked); [`Store`](Error::Store) if nothing has been heard from the
+    /// store for too long and it does not answer now.
+    pub async fn authenticate(&self, token: &str) -> Result<AuthUser<C>, Error> {
+        self.catch_up_if_stale().await?;
+        Ok(AuthUser::from(&*self.verify(token)?))
+    }
+
+    /// Whether what is known of revocations is recent enough to decide by.
+    pub(crate) fn is_current(&self) -> bool {
+        let node = &self.inner.node;
+        node.revoked.is_current(node.now())
+    }
+
+    pub(crate) async fn catch_up_if_stale(&self) -> Result<(), Error> {
+        if !self.is_current() {
+            self.inner.node.start();
+            self.inner.node.catch_up().await?;
+        }
+        Ok(())
+    }
+
+    /// [`authenticate`](Self::authenticate), by what this node knows.
+    pub(crate) fn verify(&self, token: &str) -> Result<Arc<AccessToken<C>>, Error> {
+        let inner = &*self.inner;
+        let token = match inner.verified.as_ref().and_then(|cache| cache.get(token)) {
+            Some(known) => known,
+            None => {
+                let verified = Arc::new(inner.access.verify(token)?);
+                inner.access.check_times(&verified, inner.node.now())?;
+                if let Some(cache) = &inner.verified {
+                    cache.insert(token.into(), Arc::clone(&verified));
+                }
+                verified
+            }
+        };
+        let now = inner.node.now();
+        inner.access.check_times(&token, now)?;
+        if inner.node.revoked.has_session(token.session) || inner.node.revoked.has_token(token.id) {
+            return Err(Error::AccessTokenRevoked);
+        }
+        let activity = &inner.node.activity;
+        // Not sooner than the grace: an answer that arrived does not prove that its cookie reached the disk.
+        if now > token.issued_at.after(inner.node.settings.policy.grace) {
+            activity.acknowledge(token.session, token.generation, now);
+        } else {
+            activity.touch(token.session, now);
+        }
+        Ok(token)
+    }
+
+    /// The guard's check, as far as it needs no store: the session was seen before, and its client has not changed.
+    pub(crate) fn glance(&self, token: &AccessToken<C>, client: impl FnOnce() -> ClientInfo) -> Glance {
+        let Some(then) = self.inner.guarded.get(&token.session) else { return Glance::LookCloser };
+        match self.compare(&then, client) {
+            (BindingVerdict::Holds, _) => Glance::Pass,
+            (verdict @ BindingVerdict::Observed, client) => {
+                self.report_mismatch(token, verdict, client);
+                Glance::Pass
+            }
+            (verdict @ BindingVerdict::Rejected, client) => {
+                self.report_mismatch(token, verdict, client);
+                Glance::Refuse(Error::ClientMismatch)
+            }
+            (BindingVerdict::Revoked, _) => Glance::LookCloser,
+        }
+    }
+
+    fn compare(&self, then: &Client, client: impl FnOnce() -> ClientInfo) -> (BindingVerdict, Client) {
+        let binding = &self.settings().policy.binding;
+        if binding.ip == BindingMode::Off && binding.user_agent == BindingMode::Off {
+            return (BindingVerdict::Holds, Client::default());
+        }
+        let now = self.resolve(client());
+        (binding::judge(binding, then, &now), now)
+    }
+
+    /// The guard's check, with the store: is there such a session, is it live, is this its client?
+    pub(crate) async fn look_closer(&self, token: &AccessToken<C>, client: ClientInfo) -> Result<(), Error> {
+        let node = &self.inner.node;
+        let load = async {
+            let session = node.load(token.session).await?.ok_or(Error::AccessTokenRevoked)?;
+            let mut chain = session.chain;
+            chain.merge_seen(token.issued_at, None);
+            if chain.revoked.is_some() {
+                return Err(Error::AccessTokenRevoked);
+            }
+            if !chain.is_live(node.now(), node.settings.policy.idle_timeout) {
+                return Err(Error::SessionIdle);
+            }
+            Ok(Arc::new(session.client))
+        };
+        let then = self.inner.guarded.get_or_insert_async(&token.session, load).await?;
+        let (verdict, now) = self.compare(&then, || client);
+        if verdict != BindingVerdict::Holds {
+            self.report_mismatch(token, verdict, now);
+        }
+        match verdict {
+            BindingVerdict::Holds | BindingVerdict::Observed => Ok(()),
+            BindingVerdict::Rejected => Err(Error::ClientMismatch),
+            BindingVerdict::Revoked => {
+                node.revoke(Target::Session(token.session), Reason::ClientMismatch).await?;
+                Err(Error::ClientMismatch)
+            }
+        }
+    }
+
+    fn report_mismatch(&self, token: &AccessToken<C>, verdict: BindingVerdict, client: Client) {
+        self.inner.node.events.emit(Event::ClientMismatch {
+            user: Arc::clone(&token.user),
+            session: token.session,
+            verdict,
+            client,
+        });
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Invalid => Self::AccessTokenInvalid,
+            Refused::Expired => Self::AccessTokenExpired,
+        }
+    }
+}

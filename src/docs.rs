@@ -1,0 +1,4 @@
+//! Guides.
+
+#[doc = include_str!("docs/http.md")]
+pub mod http {}

@@ -1,0 +1,173 @@
+//! Refusals as `application/problem+json` (RFC 9457).
+
+use axum_core::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use serde_json::json;
+use tower_http::csrf::ProtectionError;
+
+use crate::error::Error;
+
+/// A refusal: a status, a code, and what the client can do about it. Says no more than that.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    /// For 401 (RFC 6750 §3).
+    challenge: Option<Challenge>,
+    retry_after: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Challenge {
+    /// No access token was presented.
+    Bare,
+    /// One was, and it is no good.
+    InvalidToken,
+}
+
+impl Problem {
+    pub(crate) const fn new(status: StatusCode, code: &'static str) -> Self {
+        Self { status, code, challenge: None, retry_after: None }
+    }
+
+    pub(crate) const fn body_too_large() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large")
+    }
+
+    pub(crate) const fn unsupported_media_type() -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
+    }
+
+    pub(crate) const fn malformed_body() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed_body")
+    }
+
+    pub(crate) const fn cross_origin() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "cross_origin")
+    }
+
+    pub(crate) fn is_unauthorized(&self) -> bool {
+        self.status == StatusCode::UNAUTHORIZED
+    }
+
+    /// A layer says this of a request that came with an access token.
+    pub(crate) fn of_presented_token(mut self) -> Self {
+        if self.is_unauthorized() {
+            self.challenge = Some(Challenge::InvalidToken);
+        }
+        self
+    }
+}
+
+impl From<&Error> for Problem {
+    fn from(error: &Error) -> Self {
+        let status = match error {
+            Error::AccessTokenMissing
+            | Error::AccessTokenInvalid
+            | Error::AccessTokenExpired
+            | Error::AccessTokenRevoked
+            | Error::RefreshTokenMissing
+            | Error::RefreshTokenInvalid
+            | Error::RefreshTokenReused
+            | Error::SessionRevoked
+            | Error::SessionExpired
+            | Error::SessionIdle
+            | Error::ClientMismatch
+            | Error::UserRefused => StatusCode::UNAUTHORIZED,
+            Error::SessionNotFound => StatusCode::NOT_FOUND,
+            Error::RefreshBusy | Error::SessionLimit => StatusCode::CONFLICT,
+            Error::Store(_) | Error::Hook(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Error::InvalidUserId | Error::Claims(_) | Error::Random(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let challenge = match error {
+            Error::AccessTokenInvalid | Error::AccessTokenExpired | Error::AccessTokenRevoked => {
+                Some(Challenge::InvalidToken)
+            }
+            // Every 401 has a challenge (RFC 9110 §15.5.2).
+            _ => (status == StatusCode::UNAUTHORIZED).then_some(Challenge::Bare),
+        };
+        let retry_after = match error {
+            Error::RefreshBusy => Some(1),
+            Error::Store(_) | Error::Hook(_) => Some(2),
+            _ => None,
+        };
+        Self { status, code: error.code(), challenge, retry_after }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or("Refused"),
+            "status": self.status.as_u16(),
+            "code": self.code,
+        });
+        let mut response = (self.status, body.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(challenge) = self.challenge {
+            let challenge = match challenge {
+                Challenge::Bare => "Bearer",
+                Challenge::InvalidToken => r#"Bearer error="invalid_token""#,
+            };
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+/// The refusal that the [HTTP contract](crate::docs::http) has for it. What is the server's own fault is logged and
+/// told to nobody.
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let problem = Problem::from(&self);
+        if problem.status.is_server_error() {
+            tracing::error!(target: "axum_refresh", error = %self, "request failed");
+        }
+        problem.into_response()
+    }
+}
+
+pub(crate) fn cross_origin(_: ProtectionError) -> Response {
+    Problem::cross_origin().into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreError;
+
+    #[test]
+    fn a_refusal_has_the_documented_members_and_headers() {
+        let response = Error::AccessTokenExpired.into_response();
+        assert_eq!(response.status(), 401);
+        let headers = response.headers();
+        assert_eq!(headers["content-type"], "application/problem+json");
+        assert_eq!(headers["cache-control"], "no-store");
+        assert_eq!(headers["www-authenticate"], r#"Bearer error="invalid_token""#);
+    }
+
+    #[test]
+    fn only_a_presented_token_is_called_invalid() {
+        let challenge = |error: Error| Problem::from(&error).challenge;
+        assert_eq!(challenge(Error::AccessTokenMissing), Some(Challenge::Bare));
+        assert_eq!(challenge(Error::SessionNotFound), None);
+        let presented = Problem::from(&Error::ClientMismatch).of_presented_token();
+        assert_eq!(presented.challenge, Some(Challenge::InvalidToken));
+        assert_eq!(Problem::from(&Error::Store(StoreError::new("x"))).of_presented_token().challenge, None);
+    }
+
+    #[test]
+    fn a_failure_of_the_store_is_503_with_a_time_to_come_back() {
+        let response = Error::Store(StoreError::new("connection refused by 10.0.0.7")).into_response();
+        assert_eq!(response.status(), 503);
+        assert!(response.headers().contains_key("retry-after"));
+        assert_eq!(Error::RefreshBusy.into_response().headers()["retry-after"], "1");
+    }
+}

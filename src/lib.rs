@@ -1,0 +1,50 @@
+#![doc = include_str!("docs/crate.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation
+    )
+)]
+
+mod activity;
+mod auth;
+mod binding;
+mod client;
+pub mod docs;
+mod error;
+mod event;
+mod http;
+mod node;
+mod policy;
+pub mod ratchet;
+mod revocation;
+mod session;
+mod settings;
+#[doc(hidden)]
+pub mod store;
+mod token;
+
+pub use ipnet::IpNet;
+
+pub use crate::auth::{Auth, AuthBuilder, AuthUser, Claims, Login, LoginBuilder, NoClaims, Refreshed, Tokens};
+pub use crate::client::ClientInfo;
+pub use crate::error::{ClaimsError, Error};
+pub use crate::event::Event;
+pub use crate::http::{AuthLayer, GuardLayer, Route, Routes};
+pub use crate::policy::{Binding, BindingMode, CapResponse, ConfigError, Policy, ReuseResponse};
+pub use crate::session::{
+    Chain, Client, ParseSessionIdError, Reason, Revocation, SecretHash, Session, SessionId, Timestamp,
+};
+pub use crate::settings::{CookieSettings, SameSite, Settings, Transport};
+pub use crate::store::{
+    Admission, Cap, Cursor, Ended, Feed, Inserted, MemoryStore, Revoked, Seen, SessionStore, StoreError, Target,
+};
+#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))))]
+pub use crate::token::asymmetric::{SigningKey, VerifyingKey};
+pub use crate::token::keys::Secret;

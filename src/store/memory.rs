@@ -1,0 +1,492 @@
+//! Sessions in this process's memory: for one node, for development, for tests. Gone with the process.
+
+use std::collections::{HashSet, VecDeque};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use dashmap::mapref::entry::Entry;
+use dashmap::{DashMap, DashSet};
+use tokio::sync::Notify;
+
+use super::{Admission, Cap, Cursor, Ended, Feed, Inserted, Revoked, Seen, SessionStore, StoreError, Target};
+use crate::policy::CapResponse;
+use crate::session::{Chain, Client, Reason, Revocation, SecretHash, Session, SessionId, Timestamp};
+
+/// Sessions in memory. A clone is another handle on the same sessions.
+///
+/// Takes at most 400 bytes a session, for short user ids and no claims. No call waits for more than one small part of
+/// the table.
+#[derive(Clone, Default)]
+pub struct MemoryStore(Arc<Tables>);
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").field("sessions", &self.0.rows.len()).finish_non_exhaustive()
+    }
+}
+
+/// Many small parts, so that purging holds up nobody: at a million sessions each has four thousand.
+const SHARDS: usize = 256;
+
+/// Lock order: a user's entry, then a row, then the feed. Nobody who holds a row asks for a user.
+struct Tables {
+    rows: DashMap<SessionId, Box<Row>>,
+    /// The sessions of each user that are not revoked. May name one that has just been revoked or purged.
+    users: DashMap<Arc<str>, Ids>,
+    user_agents: DashSet<Arc<str>>,
+    inserted: AtomicU64,
+    feed: Mutex<Log>,
+    changed: Notify,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self {
+            rows: DashMap::with_shard_amount(SHARDS),
+            users: DashMap::with_shard_amount(SHARDS),
+            user_agents: DashSet::default(),
+            inserted: AtomicU64::new(0),
+            feed: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+}
+
+/// Nearly every user has one session, so that one costs no allocation.
+enum Ids {
+    One(SessionId),
+    #[expect(clippy::box_collection, reason = "three words less in every entry, for the few users with several")]
+    Many(Box<HashSet<SessionId>>),
+}
+
+impl Ids {
+    fn insert(&mut self, id: SessionId) {
+        match self {
+            Self::One(one) => *self = Self::Many(Box::new(HashSet::from([*one, id]))),
+            Self::Many(many) => {
+                many.insert(id);
+            }
+        }
+    }
+
+    /// Answers whether that was the last one.
+    fn remove(&mut self, id: SessionId) -> bool {
+        match self {
+            Self::One(one) => *one == id,
+            Self::Many(many) => {
+                many.remove(&id);
+                match many.len() {
+                    0 => return true,
+                    1 => many.iter().copied().next().into_iter().for_each(|last| *self = Self::One(last)),
+                    _ => {}
+                }
+                false
+            }
+        }
+    }
+
+    fn to_vec(&self) -> Vec<SessionId> {
+        match self {
+            Self::One(one) => vec![*one],
+            Self::Many(many) => many.iter().copied().collect(),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Log {
+    last: i64,
+    entries: VecDeque<(i64, Revoked)>,
+}
+
+/// A [`Session`] in fewer bytes: what is rarely there stands apart, and no text that is empty is allocated.
+struct Row {
+    user: Arc<str>,
+    user_agent: Option<Arc<str>>,
+    claims: Box<str>,
+    rare: Option<Box<Rare>>,
+    secret_hash: SecretHash,
+    version: u64,
+    /// Which one came first of two that were created in the same millisecond.
+    place: u64,
+    created_at: Timestamp,
+    last_seen_at: Timestamp,
+    expires_at: Timestamp,
+    rotated_at: Option<Timestamp>,
+    generation: u32,
+    parent: Option<u32>,
+    acknowledged: Option<u32>,
+    recoveries: u32,
+    ip: Option<IpAddr>,
+}
+
+#[derive(Clone, Default, PartialEq)]
+struct Rare {
+    label: Option<Box<str>>,
+    revoked: Option<Revocation>,
+}
+
+const NO_CLAIMS: &str = "{}";
+
+impl Row {
+    fn new(session: &Session, user: Arc<str>, user_agent: Option<Arc<str>>, place: u64) -> Self {
+        let mut row = Self {
+            user,
+            user_agent,
+            claims: Box::default(),
+            rare: session.client.label.clone().map(|label| Box::new(Rare { label: Some(label), revoked: None })),
+            secret_hash: session.secret_hash,
+            version: session.version,
+            place,
+            created_at: session.created_at,
+            last_seen_at: session.chain.last_seen_at,
+            expires_at: session.chain.expires_at,
+            rotated_at: None,
+            generation: 0,
+            parent: None,
+            acknowledged: None,
+            recoveries: 0,
+            ip: session.client.ip,
+        };
+        row.write(session);
+        row
+    }
+
+    /// What a swap may change. Taken apart by name, so that a new field cannot be forgotten.
+    fn write(&mut self, session: &Session) {
+        let Chain { generation, parent, rotated_at, acknowledged, recoveries, last_seen_at, expires_at: _, revoked } =
+            session.chain;
+        self.generation = generation;
+        self.parent = parent;
+        self.rotated_at = rotated_at;
+        self.recoveries = recoveries;
+        self.see(last_seen_at, acknowledged);
+        if let Some(revocation) = revoked {
+            self.rare.get_or_insert_default().revoked = Some(revocation);
+        }
+        if session.claims.as_ref() == NO_CLAIMS {
+            self.claims = Box::default();
+        } else {
+            self.claims.clone_from(&session.claims);
+        }
+    }
+
+    fn see(&mut self, last_seen_at: Timestamp, acknowledged: Option<u32>) {
+        self.last_seen_at = self.last_seen_at.max(last_seen_at);
+        self.acknowledged = self.acknowledged.max(acknowledged);
+    }
+
+    fn revoked(&self) -> Option<Revocation> {
+        self.rare.as_ref().and_then(|rare| rare.revoked)
+    }
+
+    /// Answers whether the session was neither revoked nor expired before.
+    fn revoke(&mut self, revocation: Revocation) -> bool {
+        if self.revoked().is_some() {
+            return false;
+        }
+        self.rare.get_or_insert_default().revoked = Some(revocation);
+        self.version += 1;
+        revocation.at < self.expires_at
+    }
+
+    fn chain(&self) -> Chain {
+        Chain {
+            generation: self.generation,
+            parent: self.parent,
+            rotated_at: self.rotated_at,
+            acknowledged: self.acknowledged,
+            recoveries: self.recoveries,
+            last_seen_at: self.last_seen_at,
+            expires_at: self.expires_at,
+            revoked: self.revoked(),
+        }
+    }
+
+    fn session(&self, id: SessionId) -> Session {
+        Session {
+            id,
+            user: Arc::clone(&self.user),
+            secret_hash: self.secret_hash,
+            created_at: self.created_at,
+            client: Client {
+                ip: self.ip,
+                user_agent: self.user_agent.clone(),
+                label: self.rare.as_ref().and_then(|rare| rare.label.clone()),
+            },
+            claims: if self.claims.is_empty() { NO_CLAIMS.into() } else { self.claims.clone() },
+            chain: self.chain(),
+            version: self.version,
+        }
+    }
+}
+
+impl Tables {
+    fn log(&self) -> MutexGuard<'_, Log> {
+        // Nothing in there can be left half done.
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, ended: impl IntoIterator<Item = Ended>, until: Timestamp) {
+        let mut log = self.log();
+        for what in ended {
+            log.last += 1;
+            let entry = (log.last, Revoked { what, until });
+            log.entries.push_back(entry);
+        }
+        drop(log);
+        self.changed.notify_waiters();
+    }
+
+    fn intern(&self, user_agent: &Arc<str>) -> Arc<str> {
+        if let Some(known) = self.user_agents.get(user_agent) {
+            return Arc::clone(&known);
+        }
+        self.user_agents.insert(Arc::clone(user_agent));
+        Arc::clone(user_agent)
+    }
+
+    fn insert(&self, new: &Session, admission: Admission) -> Result<Inserted, StoreError> {
+        if self.rows.contains_key(&new.id) {
+            return Err(StoreError::new("a session with this id exists"));
+        }
+        // Held until the end, so that two logins of one user count each other.
+        let user = self.users.entry(Arc::clone(&new.user));
+        let (key, others) = match &user {
+            Entry::Occupied(entry) => (Arc::clone(entry.key()), entry.get().to_vec()),
+            Entry::Vacant(entry) => (Arc::clone(entry.key()), Vec::new()),
+        };
+        let replaced = admission.replacing.filter(|id| others.contains(id));
+        let evicted = match admission.cap {
+            None => Vec::new(),
+            Some(cap) => match self.make_room(cap, new.created_at, others, replaced) {
+                Some(evicted) => evicted,
+                None => return Ok(Inserted::Full),
+            },
+        };
+        let user_agent = new.client.user_agent.as_ref().map(|user_agent| self.intern(user_agent));
+        let place = self.inserted.fetch_add(1, Ordering::Relaxed);
+        self.rows.insert(new.id, Box::new(Row::new(new, key, user_agent, place)));
+        let mut ids = match user {
+            Entry::Occupied(entry) => {
+                let mut ids = entry.into_ref();
+                ids.insert(new.id);
+                ids
+            }
+            Entry::Vacant(entry) => entry.insert(Ids::One(new.id)),
+        };
+        let ends = evicted.into_iter().map(|id| (id, Reason::Evicted));
+        let ends = ends.chain(replaced.map(|id| (id, Reason::Replaced)));
+        let mut ended = Vec::new();
+        for (id, reason) in ends {
+            let revocation = Revocation { at: new.created_at, until: admission.until, reason };
+            if self.rows.get_mut(&id).is_some_and(|mut row| row.revoke(revocation)) {
+                ended.push(id);
+            }
+            ids.remove(id);
+        }
+        drop(ids);
+        if !ended.is_empty() {
+            self.publish(ended.iter().copied().map(Ended::Session), admission.until);
+        }
+        Ok(Inserted::Done(ended))
+    }
+
+    /// Which sessions have to go; none where one would have to and may not.
+    fn make_room(
+        &self,
+        cap: Cap,
+        now: Timestamp,
+        others: Vec<SessionId>,
+        replaced: Option<SessionId>,
+    ) -> Option<Vec<SessionId>> {
+        let stays = others.into_iter().filter(|id| Some(*id) != replaced);
+        let mut live: Vec<_> = stays
+            .filter_map(|id| {
+                let row = self.rows.get(&id)?;
+                row.chain().is_live(now, cap.idle_timeout).then_some((row.created_at, row.place, id))
+            })
+            .collect();
+        let room = usize::try_from(cap.max.saturating_sub(1)).unwrap_or(usize::MAX);
+        let excess = live.len().saturating_sub(room);
+        if excess > 0 && cap.response == CapResponse::Refuse {
+            return None;
+        }
+        live.sort_unstable();
+        Some(live.into_iter().take(excess).map(|(.., id)| id).collect())
+    }
+
+    fn swap(&self, expected: u64, next: &Session) -> bool {
+        let Some(mut row) = self.rows.get_mut(&next.id) else { return false };
+        if row.version != expected {
+            return false;
+        }
+        row.write(next);
+        row.version += 1;
+        let user = Arc::clone(&row.user);
+        drop(row);
+        if let Some(revocation) = next.chain.revoked {
+            self.forget(&user, next.id);
+            self.publish([Ended::Session(next.id)], revocation.until);
+        }
+        true
+    }
+
+    /// Takes a session out of its user's.
+    fn forget(&self, user: &str, id: SessionId) {
+        self.users.remove_if_mut(user, |_, ids| ids.remove(id));
+    }
+
+    fn of_user(&self, user: &str) -> Vec<SessionId> {
+        self.users.get(user).map(|ids| ids.to_vec()).unwrap_or_default()
+    }
+
+    fn list(&self, user: &str) -> Vec<Session> {
+        let sessions = self.of_user(user).into_iter();
+        let sessions = sessions.filter_map(|id| Some(self.rows.get(&id)?.session(id)));
+        sessions.filter(|session| session.chain.revoked.is_none()).collect()
+    }
+
+    fn revoke(&self, target: Target<'_>, revocation: Revocation) -> Vec<SessionId> {
+        let revoke = |id| {
+            let mut row = self.rows.get_mut(&id)?;
+            Some((row.revoke(revocation), Arc::clone(&row.user)))
+        };
+        let (ended, named) = match target {
+            Target::Token(id) => (Vec::new(), vec![Ended::Token(id.into())]),
+            Target::Session(id) => match revoke(id) {
+                None => (Vec::new(), Vec::new()),
+                Some((was_live, user)) => {
+                    self.forget(&user, id);
+                    (Vec::from_iter(was_live.then_some(id)), vec![Ended::Session(id)])
+                }
+            },
+            Target::User { user, except } => {
+                let mut ended = Vec::new();
+                let mut named = Vec::new();
+                // Under the user's entry, so that a login under way is wholly before or wholly after.
+                self.users.remove_if_mut(user, |_, ids| {
+                    let mut last = false;
+                    for id in ids.to_vec().into_iter().filter(|id| Some(*id) != except) {
+                        if let Some((was_live, _)) = revoke(id) {
+                            named.push(Ended::Session(id));
+                            ended.extend(was_live.then_some(id));
+                        }
+                        last = ids.remove(id);
+                    }
+                    last
+                });
+                (ended, named)
+            }
+        };
+        if !named.is_empty() {
+            self.publish(named, revocation.until);
+        }
+        ended
+    }
+
+    fn revocations(&self, since: Cursor) -> Feed {
+        let log = self.log();
+        let start = log.entries.partition_point(|(place, _)| *place <= since.0);
+        let revoked = log.entries.range(start..).map(|(_, revoked)| revoked.clone()).collect();
+        Feed { revoked, next: Cursor(log.last) }
+    }
+
+    fn purge(&self, before: Timestamp, limit: usize) -> usize {
+        let expired: Vec<_> =
+            self.rows.iter().filter(|row| row.expires_at < before).map(|row| *row.key()).take(limit).collect();
+        for id in &expired {
+            if let Some((_, row)) = self.rows.remove(id) {
+                self.forget(&row.user, *id);
+            }
+        }
+        if expired.len() < limit {
+            self.user_agents.retain(|user_agent| Arc::strong_count(user_agent) > 1);
+            self.log().entries.retain(|(_, revoked)| revoked.until >= before);
+        }
+        expired.len()
+    }
+}
+
+#[async_trait]
+impl SessionStore for MemoryStore {
+    async fn insert(&self, new: &Session, admission: Admission) -> Result<Inserted, StoreError> {
+        self.0.insert(new, admission)
+    }
+
+    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        Ok(self.0.rows.get(&id).map(|row| row.session(id)))
+    }
+
+    async fn swap(&self, expected: u64, next: &Session) -> Result<bool, StoreError> {
+        Ok(self.0.swap(expected, next))
+    }
+
+    async fn list(&self, user: &str) -> Result<Vec<Session>, StoreError> {
+        Ok(self.0.list(user))
+    }
+
+    async fn revoke(&self, target: Target<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+        Ok(self.0.revoke(target, revocation))
+    }
+
+    async fn seen(&self, batch: &[Seen]) -> Result<(), StoreError> {
+        for seen in batch {
+            if let Some(mut row) = self.0.rows.get_mut(&seen.id) {
+                row.see(seen.last_seen_at, seen.acknowledged);
+            }
+        }
+        Ok(())
+    }
+
+    async fn revocations(&self, since: Cursor) -> Result<Feed, StoreError> {
+        Ok(self.0.revocations(since))
+    }
+
+    async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        // Looks at every session, so it must not hold up a thread that serves requests.
+        let tables = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || tables.purge(before, limit)).await.map_err(StoreError::new)
+    }
+
+    async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::store_conformance!(async { MemoryStore::new() });
+
+    #[tokio::test]
+    async fn a_user_agent_that_many_sessions_share_is_kept_once_and_dropped_with_the_last() {
+        let store = MemoryStore::new();
+        let now = Timestamp::from_millis(1_000);
+        let admission = Admission { cap: None, replacing: None, until: now };
+        for n in 0..3 {
+            let mut session = super::super::conformance::session(&format!("user{n}"), now, 10_000);
+            session.client.user_agent = Some(Arc::from("curl/8"));
+            store.insert(&session, admission).await.unwrap();
+        }
+        assert_eq!(store.0.user_agents.len(), 1);
+        store.purge(Timestamp::MAX, 100).await.unwrap();
+        assert_eq!((store.0.user_agents.len(), store.0.rows.len(), store.0.users.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_row_stays_small() {
+        assert!(size_of::<Row>() <= 192, "{}", size_of::<Row>());
+    }
+}

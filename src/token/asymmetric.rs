@@ -1,0 +1,239 @@
+//! Access tokens signed with EdDSA (Ed25519) or ES256, so that other services can verify them without being able to
+//! issue any. The cryptography is jsonwebtoken's; its backend is called directly, because the process-wide provider
+//! belongs to the app.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+#[cfg(feature = "aws_lc_rs")]
+use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER as PROVIDER;
+#[cfg(not(feature = "aws_lc_rs"))]
+use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER as PROVIDER;
+use jsonwebtoken::jwk::EllipticCurve;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::policy::ConfigError;
+
+/// A private key that signs access tokens, for [`AuthBuilder::signing_key`](crate::AuthBuilder::signing_key).
+#[derive(Clone)]
+pub struct SigningKey(pub(crate) KeyPair);
+
+/// A public key that access tokens are verified with beside the signing key's own, for
+/// [`AuthBuilder::verifying_key`](crate::AuthBuilder::verifying_key).
+#[derive(Clone)]
+pub struct VerifyingKey(pub(crate) KeyPair);
+
+impl SigningKey {
+    /// An Ed25519 key in PKCS #8 PEM: `openssl genpkey -algorithm ed25519`. Signs with EdDSA (RFC 8037).
+    ///
+    /// # Errors
+    /// If it is not such a key.
+    pub fn ed25519_pem(pem: &[u8]) -> Result<Self, ConfigError> {
+        let private = EncodingKey::from_ed_pem(pem).map_err(refused)?;
+        let components = PROVIDER.key_utils.ed_pub_components_from_private_key;
+        let x = components(private.as_bytes(), &EllipticCurve::Ed25519).map_err(refused)?;
+        let public = Public::ed25519(x).ok_or_else(|| refused("not an Ed25519 key"))?;
+        Ok(Self(KeyPair { public, private: Some(private) }))
+    }
+
+    /// A P-256 key in PKCS #8 PEM: `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`. Signs with ES256
+    /// (RFC 7518 §3.4).
+    ///
+    /// # Errors
+    /// If it is not such a key.
+    pub fn es256_pem(pem: &[u8]) -> Result<Self, ConfigError> {
+        let private = EncodingKey::from_ec_pem(pem).map_err(refused)?;
+        let components = PROVIDER.key_utils.ec_pub_components_from_private_key;
+        let (_, x, y) = components(private.as_bytes(), Algorithm::ES256).map_err(refused)?;
+        let public = Public::p256(x, y).ok_or_else(|| refused("not a P-256 key"))?;
+        Ok(Self(KeyPair { public, private: Some(private) }))
+    }
+}
+
+impl VerifyingKey {
+    /// The public half of an Ed25519 key, in PEM.
+    ///
+    /// # Errors
+    /// If it is not such a key.
+    pub fn ed25519_pem(pem: &[u8]) -> Result<Self, ConfigError> {
+        let key = DecodingKey::from_ed_pem(pem).map_err(refused)?;
+        let bytes = key.try_get_as_bytes().map_err(refused)?;
+        let public = Public::ed25519(bytes.to_vec()).ok_or_else(|| refused("not an Ed25519 key"))?;
+        Ok(Self(KeyPair { public, private: None }))
+    }
+
+    /// The public half of a P-256 key, in PEM.
+    ///
+    /// # Errors
+    /// If it is not such a key.
+    pub fn es256_pem(pem: &[u8]) -> Result<Self, ConfigError> {
+        let key = DecodingKey::from_ec_pem(pem).map_err(refused)?;
+        let bytes = key.try_get_as_bytes().map_err(refused)?;
+        let point = bytes.strip_prefix(&[4]).and_then(|point| point.split_at_checked(32));
+        let public = point.and_then(|(x, y)| Public::p256(x.to_vec(), y.to_vec()));
+        Ok(Self(KeyPair { public: public.ok_or_else(|| refused("not a P-256 key"))?, private: None }))
+    }
+}
+
+fn refused(error: impl fmt::Display) -> ConfigError {
+    ConfigError::new("signing_key", error.to_string())
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({})", self.0.thumbprint())
+    }
+}
+
+impl fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VerifyingKey({})", self.0.thumbprint())
+    }
+}
+
+#[derive(Clone)]
+enum Public {
+    Ed25519 { x: Vec<u8> },
+    P256 { x: Vec<u8>, y: Vec<u8> },
+}
+
+impl Public {
+    fn ed25519(x: Vec<u8>) -> Option<Self> {
+        (x.len() == 32).then_some(Self::Ed25519 { x })
+    }
+
+    fn p256(x: Vec<u8>, y: Vec<u8>) -> Option<Self> {
+        (x.len() == 32 && y.len() == 32).then_some(Self::P256 { x, y })
+    }
+}
+
+/// A public key and, where we sign with it, its private half.
+#[derive(Clone)]
+pub(crate) struct KeyPair {
+    public: Public,
+    private: Option<EncodingKey>,
+}
+
+impl KeyPair {
+    const fn algorithm(&self) -> Algorithm {
+        match self.public {
+            Public::Ed25519 { .. } => Algorithm::EdDSA,
+            Public::P256 { .. } => Algorithm::ES256,
+        }
+    }
+
+    pub(crate) const fn algorithm_name(&self) -> &'static str {
+        match self.public {
+            Public::Ed25519 { .. } => "EdDSA",
+            Public::P256 { .. } => "ES256",
+        }
+    }
+
+    /// The members that make the key what it is, in the order of RFC 7638.
+    fn required_members(&self) -> String {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        match &self.public {
+            Public::Ed25519 { x } => format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, encode(x)),
+            Public::P256 { x, y } => {
+                format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, encode(x), encode(y))
+            }
+        }
+    }
+
+    /// The key's id: its JWK thumbprint (RFC 7638).
+    pub(crate) fn thumbprint(&self) -> String {
+        URL_SAFE_NO_PAD.encode(Sha256::digest(self.required_members()))
+    }
+
+    pub(crate) fn jwk(&self) -> Value {
+        let mut jwk: Value = serde_json::from_str(&self.required_members()).unwrap_or_default();
+        if let Some(members) = jwk.as_object_mut() {
+            members.insert("kid".to_owned(), json!(self.thumbprint()));
+            members.insert("alg".to_owned(), json!(self.algorithm_name()));
+            members.insert("use".to_owned(), json!("sig"));
+        }
+        jwk
+    }
+
+    fn decoding_key(&self) -> Option<DecodingKey> {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        match &self.public {
+            Public::Ed25519 { x } => Some(DecodingKey::from_ed_der(x)),
+            Public::P256 { x, y } => DecodingKey::from_ec_components(&encode(x), &encode(y)).ok(),
+        }
+    }
+
+    pub(crate) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let signer = (PROVIDER.signer_factory)(&self.algorithm(), self.private.as_ref()?).ok()?;
+        signer.try_sign(message).ok()
+    }
+
+    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+        let verifier = self.decoding_key().map(|key| (PROVIDER.verifier_factory)(&self.algorithm(), &key));
+        matches!(verifier, Some(Ok(verifier)) if verifier.verify(message, &signature.to_vec()).is_ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) const ED25519: &[u8] = b"-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
+-----END PRIVATE KEY-----
+";
+    /// The public half of `ED25519`; the private key of RFC 8037 appendix A.1, so the thumbprint is A.3's.
+    const THUMBPRINT: &str = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k";
+    const P256: &[u8] = include_bytes!("../../tests/keys/es256.pem");
+    const P256_PUBLIC: &[u8] = include_bytes!("../../tests/keys/es256.pub.pem");
+    const ED25519_PUBLIC: &[u8] = include_bytes!("../../tests/keys/ed25519.pub.pem");
+
+    #[test]
+    fn both_algorithms_verify_what_they_sign_and_nothing_else() {
+        for (signing, verifying) in [
+            (SigningKey::ed25519_pem(ED25519).unwrap(), VerifyingKey::ed25519_pem(ED25519_PUBLIC).unwrap()),
+            (SigningKey::es256_pem(P256).unwrap(), VerifyingKey::es256_pem(P256_PUBLIC).unwrap()),
+        ] {
+            let signature = signing.0.sign(b"message").unwrap();
+            assert_eq!(signature.len(), 64);
+            assert!(signing.0.verify(b"message", &signature));
+            assert!(verifying.0.verify(b"message", &signature));
+            assert!(!verifying.0.verify(b"massage", &signature));
+            assert!(!verifying.0.verify(b"message", &signature[1..]));
+            assert!(!verifying.0.verify(b"message", b""));
+            assert_eq!(verifying.0.thumbprint(), signing.0.thumbprint());
+            assert_eq!(verifying.0.sign(b"message"), None);
+        }
+    }
+
+    #[test]
+    fn the_key_id_is_the_thumbprint_of_rfc_7638() {
+        assert_eq!(SigningKey::ed25519_pem(ED25519).unwrap().0.thumbprint(), THUMBPRINT);
+    }
+
+    #[test]
+    fn a_jwk_has_no_private_member() {
+        let jwk = SigningKey::es256_pem(P256).unwrap().0.jwk();
+        let names: Vec<_> = jwk.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(names, ["alg", "crv", "kid", "kty", "use", "x", "y"]);
+    }
+
+    #[test]
+    fn a_key_of_another_kind_is_refused() {
+        assert!(SigningKey::ed25519_pem(P256).is_err());
+        assert!(SigningKey::es256_pem(ED25519).is_err());
+        assert!(VerifyingKey::ed25519_pem(P256_PUBLIC).is_err());
+        assert!(VerifyingKey::es256_pem(ED25519_PUBLIC).is_err());
+        assert!(SigningKey::ed25519_pem(b"garbage").is_err());
+        assert!(SigningKey::ed25519_pem(ED25519_PUBLIC).is_err());
+    }
+
+    #[test]
+    fn a_key_is_not_in_its_debug_output() {
+        let shown = format!("{:?}", SigningKey::ed25519_pem(ED25519).unwrap());
+        assert_eq!(shown, format!("SigningKey({THUMBPRINT})"));
+    }
+}
