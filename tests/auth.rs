@@ -1,0 +1,857 @@
+//! What `Auth` does, without HTTP, on the memory store, with the clock in hand.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum_refresh::ratchet::Verdict;
+use axum_refresh::{
+    Auth, Binding, BindingMode, CapResponse, ClaimsError, ClientInfo, Error, Event, MemoryStore, NoClaims, Policy,
+    Reason, ReuseResponse, Secret, SessionId, Transport,
+};
+use support::{Calls, Claims, Clock, GRACE, Mood, Moody, Node, SECRET, claims, client, code};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+// ---- logging in -----------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_login_opens_a_session_that_is_listed() {
+    let node = Node::new();
+    let login = node.login("alice").await;
+    let user = node.auth.authenticate(&login.tokens.access_token).await.unwrap();
+    assert_eq!((&*user.id, user.session, user.claims.role.as_str()), ("alice", login.tokens.session, "user"));
+    let [session] = node.auth.sessions("alice").await.unwrap().try_into().unwrap();
+    assert_eq!((session.id, session.client.user_agent.as_deref()), (login.tokens.session, Some("curl/8.5.0")));
+    assert_eq!(session.client.ip, Some("203.0.113.7".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn a_user_id_may_be_anything_that_is_text() {
+    let node = Node::new();
+    let _ = node.auth.login(42_u64, claims("user")).await.unwrap();
+    assert_eq!(node.auth.sessions("42").await.unwrap().len(), 1);
+    for id in [String::new(), "x".repeat(256)] {
+        assert!(matches!(node.auth.login(id, claims("user")).await, Err(Error::InvalidUserId)));
+    }
+    let _ = node.auth.login("x".repeat(255), claims("user")).await.unwrap();
+}
+
+#[tokio::test]
+async fn claims_that_use_a_reserved_name_are_a_typed_error_at_login() {
+    let auth =
+        Auth::<serde_json::Value>::builder().secret(Secret::new(SECRET)).store(MemoryStore::new()).build().unwrap();
+    let refused = auth.login("alice", serde_json::json!({"sub": "bob"})).await;
+    assert!(matches!(refused, Err(Error::Claims(ClaimsError::Reserved(name))) if name == "sub"));
+    assert!(auth.sessions("alice").await.unwrap().is_empty());
+    let refused = auth.login("alice", serde_json::json!([1])).await;
+    assert!(matches!(refused, Err(Error::Claims(ClaimsError::NotAnObject))));
+}
+
+#[tokio::test]
+async fn an_app_may_have_no_claims_at_all() {
+    let auth = Auth::<NoClaims>::builder().secret(Secret::new(SECRET)).store(MemoryStore::new()).build().unwrap();
+    let login = auth.login("alice", NoClaims {}).await.unwrap();
+    let refreshed = auth.refresh(&login.tokens.refresh_token.unwrap(), ClientInfo::new()).await.unwrap();
+    assert_eq!(auth.authenticate(&refreshed.tokens.access_token).await.unwrap().claims, NoClaims {});
+}
+
+#[tokio::test]
+async fn a_login_without_refresh_has_a_session_that_ends_with_its_access_token() {
+    let node = Node::new();
+    let login = node.auth.login("alice", claims("user")).without_refresh().await.unwrap();
+    assert_eq!((&login.tokens.refresh_token, login.tokens.refresh_in), (&None, None));
+    assert_eq!(node.auth.sessions("alice").await.unwrap().len(), 1);
+    node.auth.end_session("alice", login.tokens.session).await.unwrap();
+    assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_revoked");
+    let _ = node.auth.login("alice", claims("user")).without_refresh().await.unwrap();
+    node.clock.advance(15 * MINUTE);
+    assert!(node.auth.sessions("alice").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_cap_of_one_keeps_the_newest_session() {
+    let node = Node::with_policy(Policy { max_sessions: Some(1), ..Policy::default() });
+    let first = node.login("alice").await;
+    let second = node.login("alice").await;
+    assert_eq!(code(node.auth.authenticate(&first.tokens.access_token).await), "access_token_revoked");
+    assert_eq!(code(node.refresh(&first.tokens.refresh_token.unwrap()).await), "session_revoked");
+    let ids: Vec<_> = node.auth.sessions("alice").await.unwrap().iter().map(|session| session.id).collect();
+    assert_eq!(ids, [second.tokens.session]);
+    assert!(node.has_event(|event| matches!(event, Event::Ended { reason: Reason::Evicted, .. })));
+}
+
+#[tokio::test]
+async fn a_cap_can_refuse_instead() {
+    let policy = Policy { max_sessions: Some(1), on_max_sessions: CapResponse::Refuse, ..Policy::default() };
+    let node = Node::with_policy(policy);
+    let token = node.refresh_token("alice").await;
+    assert_eq!(code(node.auth.login("alice", claims("user")).await), "session_limit");
+    node.refresh(&token).await.unwrap();
+    node.auth.logout(&token).await.unwrap();
+    let _ = node.login("alice").await;
+}
+
+#[tokio::test]
+async fn logging_in_again_replaces_the_session_in_one_step() {
+    let node = Node::new();
+    let old = node.login("alice").await;
+    let again = node.auth.login("alice", claims("admin")).replacing(old.tokens.session).await.unwrap();
+    assert_eq!(code(node.auth.authenticate(&old.tokens.access_token).await), "access_token_revoked");
+    assert_eq!(node.auth.authenticate(&again.tokens.access_token).await.unwrap().claims.role, "admin");
+    assert_eq!(node.auth.sessions("alice").await.unwrap().len(), 1);
+    let other = node.auth.login("bob", claims("user")).replacing(again.tokens.session).await.unwrap();
+    assert_eq!(code(node.auth.authenticate(&again.tokens.access_token).await), "access_token_revoked");
+    node.auth.authenticate(&other.tokens.access_token).await.unwrap();
+}
+
+// ---- refreshing -----------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_refresh_costs_one_load_and_one_swap_and_an_echo_one_load() {
+    let node = Node::new();
+    let first = node.refresh_token("alice").await;
+    node.store.calls();
+    let second = node.rotate(&first).await;
+    assert_eq!(node.store.calls(), Calls { loads: 1, swaps: 1, others: 0 });
+    for (token, verdict) in [(&first, Verdict::Echo), (&second, Verdict::Touch)] {
+        assert_eq!(node.refresh(token).await.unwrap().verdict, verdict);
+        assert_eq!(node.store.calls(), Calls { loads: 1, swaps: 0, others: 0 });
+    }
+    node.after_grace();
+    let third = node.rotate(&second).await;
+    assert_eq!(code(node.refresh(&first).await), "refresh_busy");
+    assert_eq!(node.store.calls(), Calls { loads: 2, swaps: 1, others: 0 });
+    node.auth.logout(&third).await.unwrap();
+    node.store.calls();
+    assert_eq!(code(node.refresh(&third).await), "session_revoked");
+    assert_eq!(node.store.calls(), Calls { loads: 1, swaps: 0, others: 0 });
+}
+
+#[tokio::test]
+async fn hole_1_garbage_costs_no_call_of_the_store() {
+    let node = Node::new();
+    let good = node.refresh_token("alice").await;
+    node.store.calls();
+    let flipped: String = good.chars().map(|c| if c == 'A' { 'B' } else { 'A' }).collect();
+    for garbage in ["", "x", &good[1..], &flipped, &"A".repeat(94), &"A".repeat(100_000)] {
+        assert_eq!(code(node.refresh(garbage).await), "refresh_token_invalid");
+        node.auth.logout(garbage).await.unwrap();
+    }
+    assert_eq!(node.store.calls(), Calls { loads: 0, swaps: 0, others: 0 });
+}
+
+#[tokio::test]
+async fn hole_2_neither_token_passes_for_the_other() {
+    let node = Node::new();
+    let login = node.login("alice").await;
+    assert_eq!(code(node.refresh(&login.tokens.access_token).await), "refresh_token_invalid");
+    assert_eq!(code(node.auth.authenticate(&login.tokens.refresh_token.unwrap()).await), "access_token_invalid");
+}
+
+#[tokio::test]
+async fn hole_4_a_lost_answer_logs_nobody_out_however_late_the_retry() {
+    let node = Node::new();
+    let first = node.refresh_token("alice").await;
+    let lost = node.rotate(&first).await;
+    node.clock.advance(Duration::from_secs(24 * 3600));
+    let recovered = node.refresh(&first).await.unwrap();
+    assert_eq!(recovered.verdict, Verdict::Recover);
+    node.after_grace();
+    node.rotate(&recovered.tokens.refresh_token.unwrap()).await;
+    node.after_grace();
+    assert_eq!(code(node.refresh(&lost).await), "refresh_token_reused");
+}
+
+#[tokio::test]
+async fn many_lost_answers_in_a_row_are_an_event() {
+    let node = Node::new();
+    let first = node.refresh_token("alice").await;
+    node.rotate(&first).await;
+    for recoveries in 1..=5 {
+        node.after_grace();
+        node.events();
+        assert_eq!(node.refresh(&first).await.unwrap().verdict, Verdict::Recover);
+        let told =
+            node.has_event(|event| matches!(event, Event::ManyRecoveries { recoveries: n, .. } if *n == recoveries));
+        assert_eq!(told, recoveries >= 4);
+    }
+}
+
+#[tokio::test]
+async fn hole_5_replaying_an_old_token_ends_its_own_session_once_and_no_other() {
+    let node = Node::new();
+    let other = node.refresh_token("alice").await;
+    let stolen = node.refresh_token("alice").await;
+    let mut mine = stolen.clone();
+    for _ in 0..3 {
+        mine = node.rotate(&mine).await;
+        node.after_grace();
+    }
+    assert_eq!(code(node.refresh(&stolen).await), "refresh_token_reused");
+    assert_eq!(code(node.refresh(&stolen).await), "session_revoked");
+    assert_eq!(code(node.refresh(&mine).await), "session_revoked");
+    let again = node.refresh_token("alice").await;
+    assert_eq!(code(node.refresh(&stolen).await), "session_revoked");
+    node.refresh(&other).await.unwrap();
+    node.refresh(&again).await.unwrap();
+    assert!(node.has_event(|event| matches!(event, Event::Reuse { .. })));
+}
+
+#[tokio::test]
+async fn reuse_can_end_all_of_the_users_sessions() {
+    let node = Node::with_policy(Policy { on_reuse: ReuseResponse::User, ..Policy::default() });
+    let other = node.login("alice").await;
+    let bob = node.refresh_token("bob").await;
+    let old = node.refresh_token("alice").await;
+    let mut newest = old.clone();
+    for _ in 0..3 {
+        newest = node.rotate(&newest).await;
+        node.after_grace();
+    }
+    assert_eq!(code(node.refresh(&old).await), "refresh_token_reused");
+    assert_eq!(code(node.auth.authenticate(&other.tokens.access_token).await), "access_token_revoked");
+    assert_eq!(code(node.refresh(&other.tokens.refresh_token.unwrap()).await), "session_revoked");
+    node.refresh(&bob).await.unwrap();
+}
+
+#[tokio::test]
+async fn hole_8_the_end_of_one_session_ends_no_other() {
+    let node = Node::with_policy(Policy { lifetime: Policy::default().idle_timeout, ..Policy::default() });
+    let first = node.refresh_token("alice").await;
+    node.clock.advance(Duration::from_secs(6 * 24 * 3600));
+    let second = node.refresh_token("alice").await;
+    let first = node.rotate(&first).await;
+    node.clock.advance(Duration::from_secs(24 * 3600));
+    assert_eq!(code(node.refresh(&first).await), "session_expired");
+    node.refresh(&second).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_never_moves_and_no_token_outlives_it() {
+    let node = Node::new();
+    let login = node.login("alice").await;
+    let ends = node.auth.sessions("alice").await.unwrap()[0].chain.expires_at;
+    let mut token = login.tokens.refresh_token.unwrap();
+    for _ in 0..20 {
+        node.clock.advance(Duration::from_secs(36 * 3600));
+        match node.refresh(&token).await {
+            Ok(refreshed) => {
+                let session = &node.auth.sessions("alice").await.unwrap()[0];
+                assert_eq!(session.chain.expires_at, ends);
+                let tokens = refreshed.tokens;
+                assert!(node.clock.now().after(tokens.expires_in) <= ends);
+                assert_eq!(node.clock.now().after(tokens.session_expires_in), ends);
+                token = tokens.refresh_token.unwrap();
+            }
+            Err(error) => {
+                assert_eq!(error.code(), "session_expired");
+                assert!(node.clock.now() >= ends);
+                return;
+            }
+        }
+    }
+    panic!("the session never ended");
+}
+
+#[tokio::test]
+async fn an_idle_session_ends_and_using_an_access_token_keeps_it_from_that() {
+    let policy = Policy { idle_timeout: 20 * MINUTE, ..Policy::default() };
+    let node = Node::with_policy(policy);
+    let login = node.login("alice").await;
+    let token = login.tokens.refresh_token.unwrap();
+    node.clock.advance(14 * MINUTE);
+    node.auth.authenticate(&login.tokens.access_token).await.unwrap();
+    node.clock.advance(19 * MINUTE);
+    let token = node.rotate(&token).await;
+    node.clock.advance(20 * MINUTE);
+    assert_eq!(code(node.refresh(&token).await), "session_idle");
+    assert!(node.auth.sessions("alice").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn activity_that_was_flushed_counts_on_other_nodes() {
+    let policy = Policy { idle_timeout: 20 * MINUTE, ..Policy::default() };
+    let one = Node::with_policy(policy.clone());
+    let two = Node::on(one.store.clone(), one.clock.clone(), |builder| builder.policy(policy));
+    let login = one.login("alice").await;
+    one.clock.advance(14 * MINUTE);
+    one.auth.authenticate(&login.tokens.access_token).await.unwrap();
+    one.auth.flush().await.unwrap();
+    one.clock.advance(19 * MINUTE);
+    two.refresh(&login.tokens.refresh_token.unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_access_token_used_after_the_grace_acknowledges_its_generation_and_sooner_does_not() {
+    for (late, parent) in [(false, "recovers"), (true, "is reuse")] {
+        let node = Node::new();
+        let first = node.refresh_token("alice").await;
+        let refreshed = node.refresh(&first).await.unwrap();
+        node.clock.advance(if late { GRACE + Duration::from_millis(1) } else { GRACE });
+        node.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
+        node.clock.advance(GRACE);
+        match node.refresh(&first).await {
+            Ok(refreshed) => assert_eq!((refreshed.verdict, parent), (Verdict::Recover, "recovers")),
+            Err(error) => assert_eq!((error.code(), parent), ("refresh_token_reused", "is reuse")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_acknowledgement_reaches_the_store_within_a_second_or_two() {
+    let one = Node::new();
+    let two = Node::on(one.store.clone(), one.clock.clone(), |builder| builder);
+    let first = one.refresh_token("alice").await;
+    let refreshed = one.refresh(&first).await.unwrap();
+    one.after_grace();
+    one.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
+    let stored = || async {
+        use axum_refresh::SessionStore as _;
+        one.store.inner.load(refreshed.tokens.session).await.unwrap().unwrap().chain.acknowledged
+    };
+    for _ in 0..100 {
+        if stored().await.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(stored().await, Some(1));
+    assert_eq!(code(two.refresh(&first).await), "refresh_token_reused");
+}
+
+#[tokio::test]
+async fn a_renewal_changes_the_claims_and_not_the_generation() {
+    let node = Node::new();
+    let login = node.login("alice").await;
+    let token = login.tokens.refresh_token.unwrap();
+    let user = node.auth.authenticate(&login.tokens.access_token).await.unwrap();
+    let renewed = node.auth.renew(&user, claims("admin")).await.unwrap();
+    assert_eq!(renewed.tokens.refresh_token, None);
+    assert_eq!(node.auth.authenticate(&renewed.tokens.access_token).await.unwrap().claims.role, "admin");
+    let refreshed = node.refresh(&token).await.unwrap();
+    assert_eq!(refreshed.verdict, Verdict::Rotate);
+    assert_eq!(node.auth.authenticate(&refreshed.tokens.access_token).await.unwrap().claims.role, "admin");
+    node.auth.logout(&token).await.unwrap();
+    assert_eq!(code(node.auth.renew(&user, claims("user")).await), "session_not_found");
+}
+
+#[tokio::test]
+async fn a_renewal_does_not_acknowledge_a_cookie_that_never_arrived() {
+    let node = Node::new();
+    let login = node.login("alice").await;
+    let first = login.tokens.refresh_token.unwrap();
+    node.rotate(&first).await;
+    // The answer to that was lost. The client goes on with what it has, and gets more rights.
+    let user = node.auth.authenticate(&login.tokens.access_token).await.unwrap();
+    let renewed = node.auth.renew(&user, claims("admin")).await.unwrap();
+    node.after_grace();
+    node.auth.authenticate(&renewed.tokens.access_token).await.unwrap();
+    assert_eq!(node.refresh(&first).await.unwrap().verdict, Verdict::Recover);
+}
+
+#[tokio::test]
+async fn without_rotation_one_token_serves_for_the_whole_session() {
+    let node = Node::with_policy(Policy { rotation: false, ..Policy::default() });
+    let token = node.refresh_token("alice").await;
+    node.store.calls();
+    for _ in 0..5 {
+        let refreshed = node.refresh(&token).await.unwrap();
+        assert_eq!((refreshed.verdict, refreshed.tokens.refresh_token), (Verdict::Touch, None));
+        node.clock.advance(Duration::from_secs(24 * 3600));
+    }
+    assert_eq!(node.store.calls(), Calls { loads: 5, swaps: 0, others: 0 });
+}
+
+#[tokio::test]
+async fn a_store_that_fell_back_logs_nobody_out() {
+    let node = Node::new();
+    let mut token = node.refresh_token("alice").await;
+    let before = Node::new();
+    let session = {
+        use axum_refresh::SessionStore as _;
+        node.store.inner.load(node.auth.sessions("alice").await.unwrap()[0].id).await.unwrap().unwrap()
+    };
+    for _ in 0..3 {
+        token = node.rotate(&token).await;
+        node.after_grace();
+    }
+    // The same secret, and a store that has the session as it was at login.
+    use axum_refresh::SessionStore as _;
+    let admission = axum_refresh::Admission { cap: None, replacing: None, until: before.clock.now() };
+    before.store.inner.insert(&session, admission).await.unwrap();
+    let ahead = before.refresh(&token).await.unwrap();
+    assert_eq!(ahead.verdict, Verdict::Ahead);
+    assert!(before.has_event(|event| matches!(event, Event::Ahead { presented: 3, stored: 0, .. })));
+    before.after_grace();
+    before.rotate(&ahead.tokens.refresh_token.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_token_with_our_tag_and_another_secret_is_forged() {
+    let node = Node::new();
+    let session = node.login("alice").await.tokens.session;
+    let token = node.refresh_token("alice").await;
+    // A session of the same id with another secret: as a store would have it that somebody has written to.
+    use axum_refresh::{SecretHash, SessionStore as _};
+    let mut row = node.store.inner.load(session).await.unwrap().unwrap();
+    row.secret_hash = SecretHash::from_bytes([1; 32]);
+    let other = Node::new();
+    let real = node.auth.sessions("alice").await.unwrap();
+    let real = real.iter().find(|found| found.id != session).unwrap();
+    row.id = real.id;
+    let admission = axum_refresh::Admission { cap: None, replacing: None, until: node.clock.now() };
+    other.store.inner.insert(&row, admission).await.unwrap();
+    assert_eq!(code(other.refresh(&token).await), "refresh_token_invalid");
+    assert!(other.has_event(|event| matches!(event, Event::Forged { .. })));
+    other.auth.logout(&token).await.unwrap();
+    assert_eq!(other.auth.sessions("alice").await.unwrap().len(), 1);
+}
+
+// ---- keys -----------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn the_secret_can_be_changed_in_two_steps_without_logging_anybody_out() {
+    const NEXT: &str = "hY7Zq2LwE9rT4uI1oP6aS3dF8gJ5kX0c";
+    let (store, clock) = (Moody::default(), Clock::new());
+    let node = |signing: &'static str, other: Option<&'static str>| {
+        Node::on(store.clone(), clock.clone(), |builder| {
+            let builder = builder.secret(Secret::new(signing));
+            other.into_iter().fold(builder, |builder, other| builder.verify_secret(Secret::new(other)))
+        })
+    };
+    let (old, both, promoted, new) =
+        (node(SECRET, None), node(SECRET, Some(NEXT)), node(NEXT, Some(SECRET)), node(NEXT, None));
+    let login = old.login("alice").await;
+    for node in [&both, &promoted] {
+        node.auth.authenticate(&login.tokens.access_token).await.unwrap();
+    }
+    let token = promoted.rotate(&login.tokens.refresh_token.unwrap()).await;
+    old.after_grace();
+    let token = both.rotate(&token).await;
+    old.after_grace();
+    let last = promoted.rotate(&token).await;
+    old.after_grace();
+    assert_eq!(code(new.refresh(&token).await), "refresh_token_invalid");
+    new.refresh(&last).await.unwrap();
+}
+
+#[test]
+fn contradictions_do_not_build() {
+    let base = || Auth::<Claims>::builder().secret(Secret::new(SECRET)).store(MemoryStore::new());
+    let refused = |builder: axum_refresh::AuthBuilder<Claims>| builder.build().unwrap_err().setting();
+    base().build().unwrap();
+    let policy = |policy: Policy| refused(base().policy(policy));
+    assert_eq!(policy(Policy { grace: 15 * MINUTE, ..Policy::default() }), "grace");
+    assert_eq!(policy(Policy { access_ttl: GRACE, ..Policy::default() }), "access_ttl");
+    assert_eq!(policy(Policy { idle_timeout: 15 * MINUTE, ..Policy::default() }), "idle_timeout");
+    assert_eq!(policy(Policy { lifetime: MINUTE, ..Policy::default() }), "lifetime");
+    assert_eq!(refused(base().audience("")), "audience");
+    assert_eq!(refused(base().secret(Secret::new("changeme"))), "secret");
+    assert_eq!(refused(base().verify_secret(Secret::new("short"))), "secret");
+    assert_eq!(refused(Auth::builder().store(MemoryStore::new())), "secret");
+    assert_eq!(refused(Auth::builder().secret(Secret::new(SECRET))), "store");
+    assert_eq!(refused(base().trusted_origin("app.example")), "trusted_origins");
+    assert_eq!(refused(base().login_page("//evil.example")), "login_page");
+}
+
+#[tokio::test]
+async fn an_auth_that_was_built_before_the_runtime_works() {
+    let auth = std::thread::spawn(|| {
+        Auth::<Claims>::builder().secret(Secret::new(SECRET)).store(MemoryStore::new()).build().unwrap()
+    });
+    let auth = auth.join().unwrap();
+    let login = auth.login("alice", claims("user")).await.unwrap();
+    auth.authenticate(&login.tokens.access_token).await.unwrap();
+}
+
+// ---- the claims hook ------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn hole_13_a_change_of_role_is_felt_at_the_next_refresh_and_a_disabled_user_is_refused() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let node = Node::with(move |builder| {
+        builder.claims(move |user| {
+            let n = counter.fetch_add(1, Ordering::SeqCst);
+            async move {
+                match n {
+                    0 => Ok(Some(claims(&format!("role of {user}")))),
+                    1 => Ok(None),
+                    2 => Err("the user table is down"),
+                    _ => Ok(Some(claims("user"))),
+                }
+            }
+        })
+    });
+    let token = node.refresh_token("alice").await;
+    let refreshed = node.refresh(&token).await.unwrap();
+    let user = node.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
+    assert_eq!(user.claims.role, "role of alice");
+    let token = refreshed.tokens.refresh_token.unwrap();
+    node.after_grace();
+    node.store.calls();
+    assert_eq!(code(node.refresh(&token).await), "user_refused");
+    assert_eq!(code(node.refresh(&token).await), "store_unavailable");
+    assert_eq!(node.store.calls(), Calls { loads: 2, swaps: 0, others: 0 });
+    node.rotate(&token).await;
+    assert_eq!(asked.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn the_hook_is_not_asked_for_those_who_are_refused_anyway() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let node = Node::with(move |builder| {
+        builder.claims(move |_| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            async { Ok::<_, std::convert::Infallible>(Some(claims("user"))) }
+        })
+    });
+    let token = node.refresh_token("alice").await;
+    node.auth.logout(&token).await.unwrap();
+    node.refresh(&token).await.unwrap_err();
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn claims_that_a_deploy_made_unreadable_revoke_nothing() {
+    #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+    struct Newer {
+        level: u32,
+    }
+    let old = Node::new();
+    let token = old.refresh_token("alice").await;
+    let new = Auth::<Newer>::builder()
+        .secret(Secret::new(SECRET))
+        .store(old.store.clone())
+        .clock(old.clock.reader())
+        .build()
+        .unwrap();
+    assert_eq!(code(new.refresh(&token, client()).await), "internal");
+    old.refresh(&token).await.unwrap();
+}
+
+// ---- binding --------------------------------------------------------------------------------------------------------
+
+fn bound(user_agent: BindingMode) -> Node {
+    Node::with_policy(Policy { binding: Binding { user_agent, ..Binding::default() }, ..Policy::default() })
+}
+
+#[tokio::test]
+async fn every_binding_mode_does_what_it_says_at_a_refresh() {
+    let stranger = || ClientInfo::new().user_agent("wget/1.0");
+    for mode in [BindingMode::Off, BindingMode::Observe] {
+        let node = bound(mode);
+        let token = node.refresh_token("alice").await;
+        node.auth.refresh(&token, stranger()).await.unwrap();
+        let told = node.has_event(|event| matches!(event, Event::ClientMismatch { .. }));
+        assert_eq!(told, mode == BindingMode::Observe);
+    }
+    for mode in [BindingMode::Reject, BindingMode::Revoke] {
+        let node = bound(mode);
+        let token = node.refresh_token("alice").await;
+        assert_eq!(code(node.auth.refresh(&token, stranger()).await), "client_mismatch");
+        assert!(node.has_event(|event| matches!(event, Event::ClientMismatch { .. })));
+        match node.refresh(&token).await {
+            Ok(_) => assert_eq!(mode, BindingMode::Reject),
+            Err(error) => assert_eq!((mode, error.code()), (BindingMode::Revoke, "session_revoked")),
+        }
+    }
+}
+
+// ---- ending ---------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn hole_15_a_logout_needs_any_refresh_token_of_the_session_and_nothing_else() {
+    let node = Node::new();
+    let first = node.refresh_token("alice").await;
+    let mut token = first.clone();
+    for _ in 0..3 {
+        token = node.rotate(&token).await;
+        node.after_grace();
+    }
+    node.auth.logout(&first).await.unwrap();
+    assert_eq!(code(node.refresh(&token).await), "session_revoked");
+    node.auth.logout(&first).await.unwrap();
+}
+
+#[tokio::test]
+async fn hole_11_an_access_token_dies_with_its_session_on_every_node() {
+    let one = Node::new();
+    let two = Node::on(one.store.clone(), one.clock.clone(), |builder| builder);
+    let login = one.login("alice").await;
+    two.auth.authenticate(&login.tokens.access_token).await.unwrap();
+    one.auth.end_session("alice", login.tokens.session).await.unwrap();
+    assert_eq!(code(one.auth.authenticate(&login.tokens.access_token).await), "access_token_revoked");
+    for _ in 0..100 {
+        if two.auth.authenticate(&login.tokens.access_token).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(code(two.auth.authenticate(&login.tokens.access_token).await), "access_token_revoked");
+}
+
+#[tokio::test]
+async fn hole_14_a_session_keeps_its_id_so_ending_the_listed_one_ends_it() {
+    let node = Node::new();
+    let mut token = node.refresh_token("alice").await;
+    for _ in 0..50 {
+        node.after_grace();
+        token = node.rotate(&token).await;
+    }
+    let [session] = node.auth.sessions("alice").await.unwrap().try_into().unwrap();
+    node.auth.end_session("alice", session.id).await.unwrap();
+    assert_eq!(code(node.refresh(&token).await), "session_revoked");
+}
+
+#[tokio::test]
+async fn only_ones_own_live_session_can_be_ended() {
+    let node = Node::new();
+    let session = node.login("alice").await.tokens.session;
+    assert_eq!(code(node.auth.end_session("bob", session).await), "session_not_found");
+    let nobodys = SessionId::from_bytes([1; 16]);
+    assert_eq!(code(node.auth.end_session("alice", nobodys).await), "session_not_found");
+    node.auth.end_session("alice", session).await.unwrap();
+    assert_eq!(code(node.auth.end_session("alice", session).await), "session_not_found");
+    assert_eq!(code(node.auth.revoke_session(session, Reason::EndedByAdmin).await), "session_not_found");
+}
+
+#[tokio::test]
+async fn one_access_token_can_be_ended_alone() {
+    let node = Node::new();
+    let login = node.login("alice").await;
+    let refreshed = node.refresh(&login.tokens.refresh_token.unwrap()).await.unwrap();
+    node.auth.revoke_access_token(&login.tokens.access_token).await.unwrap();
+    assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_revoked");
+    let user = node.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
+    node.auth.revoke_token_id(&user.token_id(), user.expires_at()).await.unwrap();
+    assert_eq!(code(node.auth.authenticate(&refreshed.tokens.access_token).await), "access_token_revoked");
+    node.auth.revoke_access_token("garbage").await.unwrap();
+    node.auth.revoke_token_id("garbage", user.expires_at()).await.unwrap();
+    assert_eq!(node.auth.sessions("alice").await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_revocation_outlives_the_access_tokens_it_concerns() {
+    let node = Node::with_policy(Policy { idle_timeout: 20 * MINUTE, ..Policy::default() });
+    let login = node.login("alice").await;
+    node.auth.revoke_user("alice", None, Reason::EndedByAdmin).await.unwrap();
+    for _ in 0..15 {
+        node.auth.purge().await.unwrap();
+        assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_revoked");
+        node.clock.advance(MINUTE);
+    }
+    assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_expired");
+}
+
+#[tokio::test]
+async fn a_cached_token_expires_and_is_revoked_like_any_other() {
+    let node = Node::new();
+    let login = node.login("alice").await;
+    for _ in 0..3 {
+        node.auth.authenticate(&login.tokens.access_token).await.unwrap();
+    }
+    let other = node.login("alice").await;
+    node.auth.authenticate(&other.tokens.access_token).await.unwrap();
+    node.auth.end_session("alice", other.tokens.session).await.unwrap();
+    assert_eq!(code(node.auth.authenticate(&other.tokens.access_token).await), "access_token_revoked");
+    node.clock.advance(15 * MINUTE);
+    assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_expired");
+}
+
+#[tokio::test]
+async fn purging_drops_expired_sessions() {
+    let node = Node::new();
+    let _ = node.login("alice").await;
+    node.clock.advance(Duration::from_secs(31 * 24 * 3600));
+    let _ = node.login("alice").await;
+    node.auth.purge().await.unwrap();
+    assert_eq!(format!("{:?}", node.store.inner), "MemoryStore { sessions: 1, .. }");
+}
+
+// ---- stores that fail, hang and lie ---------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn hole_12_a_store_that_fails_is_unavailable_and_nobody_is_logged_out() {
+    for mood in [Mood::Fails, Mood::Hangs, Mood::MixesUp] {
+        let settings = axum_refresh::Settings { store_timeout: Duration::from_millis(50), ..Default::default() };
+        let node = Node::with(|builder| builder.settings(settings));
+        let login = node.login("alice").await;
+        let token = login.tokens.refresh_token.unwrap();
+        node.auth.authenticate(&login.tokens.access_token).await.unwrap();
+        node.store.set(mood);
+        assert_eq!(code(node.refresh(&token).await), "store_unavailable", "{mood:?}");
+        if mood != Mood::MixesUp {
+            assert_eq!(code(node.auth.login("alice", claims("user")).await), "store_unavailable");
+            assert_eq!(code(node.auth.sessions("alice").await), "store_unavailable");
+            assert_eq!(code(node.auth.revoke_user("alice", None, Reason::Logout).await), "store_unavailable");
+        }
+        assert_eq!(code(node.auth.logout(&token).await), "store_unavailable");
+        node.auth.authenticate(&login.tokens.access_token).await.unwrap();
+        assert!(node.has_event(|event| matches!(event, Event::StoreFailed { .. })));
+        node.store.set(Mood::Works);
+        node.rotate(&token).await;
+        assert_eq!(node.auth.sessions("alice").await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_loses_replies_logs_nobody_out() {
+    let node = Node::new();
+    let token = node.refresh_token("alice").await;
+    node.store.set(Mood::LosesReplies);
+    for _ in 0..3 {
+        assert_eq!(code(node.refresh(&token).await), "store_unavailable");
+    }
+    node.store.set(Mood::Works);
+    node.refresh(&token).await.unwrap();
+    node.after_grace();
+    let token = node.rotate(&token).await;
+    node.after_grace();
+    node.rotate(&token).await;
+}
+
+#[tokio::test]
+async fn a_store_that_never_swaps_is_busy_after_eight_tries() {
+    let node = Node::new();
+    let token = node.refresh_token("alice").await;
+    node.store.set(Mood::NeverSwaps);
+    node.store.calls();
+    assert_eq!(code(node.refresh(&token).await), "refresh_busy");
+    assert_eq!(node.store.calls(), Calls { loads: 8, swaps: 8, others: 0 });
+    node.store.set(Mood::Works);
+    node.rotate(&token).await;
+}
+
+#[tokio::test]
+async fn a_store_that_only_pretends_to_swap_has_lost_a_write_and_nobody_is_logged_out() {
+    let node = Node::new();
+    let token = node.refresh_token("alice").await;
+    node.store.set(Mood::PretendsToSwap);
+    let token = node.rotate(&token).await;
+    node.store.set(Mood::Works);
+    assert_eq!(node.refresh(&token).await.unwrap().verdict, Verdict::Ahead);
+}
+
+#[tokio::test]
+async fn a_node_that_was_cut_off_asks_the_store_and_trusts_nothing_else() {
+    let settings = axum_refresh::Settings { store_timeout: Duration::from_millis(50), ..Default::default() };
+    let node = Node::with(|builder| builder.settings(settings));
+    let login = node.login("alice").await;
+    let token = &login.tokens.access_token;
+    node.auth.authenticate(token).await.unwrap();
+    node.store.set(Mood::Fails);
+    node.clock.advance(Duration::from_secs(29));
+    node.auth.authenticate(token).await.unwrap();
+    node.clock.advance(Duration::from_secs(1));
+    assert_eq!(code(node.auth.authenticate(token).await), "store_unavailable");
+    // Meanwhile another node ends the session.
+    let other = Node::on(Moody::over(node.store.inner.clone()), node.clock.clone(), |b| b);
+    other.auth.end_session("alice", login.tokens.session).await.unwrap();
+    node.store.set(Mood::Works);
+    assert_eq!(code(node.auth.authenticate(token).await), "access_token_revoked");
+}
+
+// ---- races ----------------------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn hole_6_sixty_four_tasks_on_one_token_hand_out_one_refresh_token_and_serve_everybody() {
+    let node = Node::new();
+    for _ in 0..200 {
+        let token: Arc<str> = node.refresh_token("alice").await.into();
+        node.store.calls();
+        let barrier = Arc::new(tokio::sync::Barrier::new(64));
+        let tasks: Vec<_> = (0..64)
+            .map(|_| {
+                let (node, token, barrier) = (node.clone(), Arc::clone(&token), Arc::clone(&barrier));
+                tokio::spawn(async move {
+                    barrier.wait().await;
+                    node.refresh(&token).await.expect("everybody is served").tokens
+                })
+            })
+            .collect();
+        let mut handed_out = 0;
+        for task in tasks {
+            let tokens = task.await.unwrap();
+            handed_out += usize::from(tokens.refresh_token.is_some());
+            node.auth.authenticate(&tokens.access_token).await.unwrap();
+        }
+        assert_eq!(handed_out, 1);
+        let calls = node.store.calls();
+        assert!(calls.loads + calls.swaps <= 200, "{calls:?}");
+        node.auth.logout(&token).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn hole_7_a_revocation_is_never_undone_by_a_refresh_or_a_write_behind() {
+    let node = Node::new();
+    for round in 0..1000 {
+        let user = format!("user{round}");
+        let login = node.login(&user).await;
+        let token = login.tokens.refresh_token.unwrap();
+        let refreshing = {
+            let (node, token) = (node.clone(), token.clone());
+            tokio::spawn(async move { node.refresh(&token).await.ok() })
+        };
+        let using = {
+            let (node, token) = (node.clone(), login.tokens.access_token.clone());
+            tokio::spawn(async move {
+                let _ = node.auth.authenticate(&token).await;
+                node.auth.flush().await.unwrap();
+            })
+        };
+        if round % 2 == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(node.auth.revoke_user(&user, None, Reason::Logout).await.unwrap(), 1);
+        let refreshed = refreshing.await.unwrap();
+        using.await.unwrap();
+        node.auth.flush().await.unwrap();
+        assert_eq!(code(node.refresh(&token).await), "session_revoked");
+        assert!(node.auth.sessions(&user).await.unwrap().is_empty());
+        assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_revoked");
+        if let Some(refreshed) = refreshed {
+            assert_eq!(code(node.auth.authenticate(&refreshed.tokens.access_token).await), "access_token_revoked");
+            if let Some(next) = refreshed.tokens.refresh_token {
+                assert_eq!(code(node.refresh(&next).await), "session_revoked");
+            }
+        }
+    }
+}
+
+// ---- the background task --------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn the_background_task_writes_what_is_pending_and_ends_with_the_last_clone() {
+    use axum_refresh::SessionStore as _;
+    let node = Node::new();
+    let store = node.store.clone();
+    let clock = node.clock.clone();
+    let login = node.login("alice").await;
+    let clone = node.auth.clone();
+    clock.advance(MINUTE);
+    clone.authenticate(&login.tokens.access_token).await.unwrap();
+    let seen = || async { store.inner.load(login.tokens.session).await.unwrap().unwrap().chain.last_seen_at };
+    assert_ne!(seen().await, clock.now());
+    drop(node);
+    drop(clone);
+    for _ in 0..100 {
+        if seen().await == clock.now() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(seen().await, clock.now());
+}
+
+#[tokio::test]
+async fn a_native_client_can_be_given_its_token_in_the_body() {
+    let node = Node::with(|builder| builder.transport(Transport::Body));
+    assert!(node.refresh_token("alice").await.len() == 94);
+}

@@ -1,0 +1,481 @@
+//! What the demo cannot show: the access cookie, the login page, optional users, the order of the layers, every type a
+//! user starts from. Real routers, called in the process.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use axum::body::Body;
+use axum::extract::{FromRef, State};
+use axum::http::{HeaderMap, Request, Response, StatusCode};
+use axum::routing::{any, get, post};
+use axum::{Json, Router};
+use axum_refresh::{
+    Auth, AuthUser, Binding, BindingMode, CapResponse, ClientInfo, CookieSettings, Error, Login, Policy, Route, Routes,
+    Settings, Transport,
+};
+use http_body_util::BodyExt as _;
+use support::{Claims, Mood, Node, claims, client};
+use tower::ServiceExt as _;
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
+    }
+
+    fn code(&self) -> (u16, String) {
+        (self.status.as_u16(), self.json()["code"].as_str().unwrap_or_default().to_owned())
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    fn cookies(&self) -> Vec<&str> {
+        self.headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap()).collect()
+    }
+}
+
+async fn call(app: &Router, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let mut request = Request::builder().method(method).uri(path).header("host", "app.example");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response: Response<Body> = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+}
+
+fn bearer(login: &Login) -> String {
+    format!("Bearer {}", login.tokens.access_token)
+}
+
+async fn who(user: Option<AuthUser<Claims>>) -> String {
+    user.map_or_else(|| "nobody".to_owned(), |user| user.id.to_string())
+}
+
+async fn me(user: AuthUser<Claims>) -> String {
+    user.id.to_string()
+}
+
+// ---- every type a user starts from ----------------------------------------------------------------------------------
+
+#[derive(Clone, FromRef)]
+struct AppState {
+    auth: Auth<Claims>,
+    name: String,
+}
+
+async fn login(State(auth): State<Auth<Claims>>, client: ClientInfo) -> Result<Login, Error> {
+    auth.login("alice", claims("user")).client(client).await
+}
+
+#[tokio::test]
+async fn auth_works_as_the_state_and_inside_one_and_beside_none() {
+    let node = Node::new();
+    let auth = &node.auth;
+    let alone = Router::new()
+        .route("/me", get(me).route_layer(auth.layer()))
+        .route("/login", post(login))
+        .nest("/auth", auth.router())
+        .with_state(auth.clone());
+    let inside = Router::new()
+        .route("/me", get(me).route_layer(auth.layer()))
+        .route("/login", post(login))
+        .route("/name", get(|State(name): State<String>| async { name }))
+        .nest("/auth", auth.router())
+        .nest("/admin", auth.admin_router())
+        .with_state(AppState { auth: auth.clone(), name: "app".to_owned() });
+    let beside: Router = Router::new()
+        .route("/me", get(me))
+        .route_layer(auth.guard())
+        .route_layer(auth.layer())
+        .route("/login", post(login).with_state(auth.clone()))
+        .nest("/auth", auth.router());
+    for app in [&alone, &inside, &beside] {
+        let answer = call(app, "POST", "/login", &[]).await;
+        let token = format!("Bearer {}", answer.json()["access_token"].as_str().unwrap());
+        assert_eq!(call(app, "GET", "/me", &[("authorization", &token)]).await.body, "alice");
+        let cookie = answer.cookies()[0].split(';').next().unwrap();
+        assert_eq!(call(app, "POST", "/auth/refresh", &[("cookie", cookie)]).await.status, 200);
+        assert_eq!(call(app, "GET", "/nowhere", &[]).await.status, 404);
+    }
+}
+
+#[tokio::test]
+async fn the_layers_stand_before_any_tower_service_with_any_body() {
+    use tower::{Layer as _, Service as _};
+    let node = Node::new();
+    let inner = tower::service_fn(|request: Request<String>| async move {
+        Ok::<_, std::io::Error>(Response::new(Body::from(request.into_body())))
+    });
+    let mut service = node.auth.layer().layer(node.auth.guard().layer(inner));
+    let login = node.login("alice").await;
+    let request = |token: &str| Request::builder().header("authorization", token).body("the body".to_owned()).unwrap();
+    let answer = service.ready().await.unwrap().call(request(&bearer(&login))).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "the body");
+    let answer = service.ready().await.unwrap().call(request("Bearer x")).await.unwrap();
+    assert_eq!(answer.status(), 401);
+}
+
+#[tokio::test]
+async fn two_auths_in_one_app_do_not_take_each_others_word() {
+    let (one, two) = (Node::new(), Node::with(|builder| builder.issuer("other app")));
+    let app = Router::new().route("/both", get(me)).route_layer(two.auth.layer()).route_layer(one.auth.layer());
+    let login = one.login("alice").await;
+    let answer = call(&app, "GET", "/both", &[("authorization", &bearer(&login))]).await;
+    assert_eq!(answer.code(), (401, "access_token_invalid".to_owned()));
+}
+
+// ---- the layers -----------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn the_order_of_the_layers_does_not_matter_and_the_guard_works_alone() {
+    let policy =
+        Policy { binding: Binding { user_agent: BindingMode::Reject, ..Binding::default() }, ..Policy::default() };
+    let node = Node::with_policy(policy);
+    let (layer, guard) = (|| node.auth.layer(), || node.auth.guard());
+    let apps = [
+        Router::new().route("/", get(me)).route_layer(guard()).route_layer(layer()),
+        Router::new().route("/", get(me)).route_layer(layer()).route_layer(guard()),
+        Router::new().route("/", get(me)).route_layer(guard()),
+    ];
+    for app in &apps {
+        let login = node.login("alice").await;
+        let token = bearer(&login);
+        let own = [("authorization", token.as_str()), ("user-agent", "curl/9.0")];
+        let foreign = [("authorization", token.as_str()), ("user-agent", "wget/1.0")];
+        for _ in 0..2 {
+            assert_eq!(call(app, "GET", "/", &own).await.body, "alice");
+            let answer = call(app, "GET", "/", &foreign).await;
+            assert_eq!(answer.code(), (401, "client_mismatch".to_owned()));
+            assert_eq!(answer.header("www-authenticate"), r#"Bearer error="invalid_token""#);
+        }
+        assert_eq!(call(app, "GET", "/", &[]).await.code(), (401, "access_token_missing".to_owned()));
+        node.auth.end_session("alice", login.tokens.session).await.unwrap();
+        assert_eq!(call(app, "GET", "/", &own).await.code(), (401, "access_token_revoked".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_guard_that_revokes_ends_the_session() {
+    let policy =
+        Policy { binding: Binding { user_agent: BindingMode::Revoke, ..Binding::default() }, ..Policy::default() };
+    let node = Node::with_policy(policy);
+    let app = Router::new().route("/", get(me)).route_layer(node.auth.guard());
+    let login = node.login("alice").await;
+    let token = bearer(&login);
+    let own = [("authorization", token.as_str()), ("user-agent", "curl/9.0")];
+    assert_eq!(call(&app, "GET", "/", &own).await.status, 200);
+    let foreign = [("authorization", token.as_str()), ("user-agent", "wget/1.0")];
+    assert_eq!(call(&app, "GET", "/", &foreign).await.code(), (401, "client_mismatch".to_owned()));
+    assert_eq!(call(&app, "GET", "/", &own).await.code(), (401, "access_token_revoked".to_owned()));
+}
+
+#[tokio::test]
+async fn the_guard_asks_the_store_once_for_a_session_and_the_layer_never() {
+    let node = Node::new();
+    let app = Router::new().route("/me", get(me)).route_layer(node.auth.guard()).route_layer(node.auth.layer());
+    let login = node.login("alice").await;
+    node.store.calls();
+    for _ in 0..10 {
+        assert_eq!(call(&app, "GET", "/me", &[("authorization", &bearer(&login))]).await.status, 200);
+    }
+    assert_eq!(node.store.calls().loads, 1);
+    node.store.set(Mood::Fails);
+    assert_eq!(call(&app, "GET", "/me", &[("authorization", &bearer(&login))]).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_session_that_the_store_does_not_have_is_refused_by_the_guard() {
+    let (node, empty) = (Node::new(), Node::new());
+    let login = node.login("alice").await;
+    let app = Router::new().route("/", get(me)).route_layer(empty.auth.guard());
+    let answer = call(&app, "GET", "/", &[("authorization", &bearer(&login))]).await;
+    assert_eq!(answer.code(), (401, "access_token_revoked".to_owned()));
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_503_in_front_of_the_guard_and_clears_nothing() {
+    let node = Node::new();
+    let app = Router::new().route("/", get(me)).route_layer(node.auth.guard()).nest("/auth", node.auth.router());
+    let login = node.login("alice").await;
+    node.auth.authenticate(&login.tokens.access_token).await.unwrap();
+    node.store.set(Mood::Fails);
+    let cookie = format!("__Secure-refresh={}", login.tokens.refresh_token.as_deref().unwrap());
+    let token = bearer(&login);
+    let headers = [("authorization", token.as_str()), ("cookie", cookie.as_str())];
+    for (method, path) in [
+        ("GET", "/"),
+        ("POST", "/auth/refresh"),
+        ("POST", "/auth/logout"),
+        ("POST", "/auth/logout/all"),
+        ("GET", "/auth/sessions"),
+    ] {
+        let answer = call(&app, method, path, &headers).await;
+        assert_eq!(answer.code(), (503, "store_unavailable".to_owned()), "{path}");
+        assert!(!answer.header("retry-after").is_empty());
+        assert!(answer.cookies().is_empty());
+    }
+    node.store.set(Mood::Works);
+    assert_eq!(call(&app, "POST", "/auth/refresh", &headers).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_optional_layer_lets_anonymous_requests_pass_and_no_bad_token_in_the_header() {
+    let node = Node::with(|builder| builder.access_cookie(CookieSettings::access()));
+    let app = Router::new()
+        .route("/", get(who))
+        .route("/me", get(me))
+        .route_layer(node.auth.guard())
+        .route_layer(node.auth.layer().optional());
+    let login = node.login("alice").await;
+    assert_eq!(call(&app, "GET", "/", &[]).await.body, "nobody");
+    assert_eq!(call(&app, "GET", "/", &[("authorization", &bearer(&login))]).await.body, "alice");
+    assert_eq!(call(&app, "GET", "/me", &[]).await.code(), (401, "access_token_missing".to_owned()));
+    let answer = call(&app, "GET", "/", &[("authorization", "Bearer x")]).await;
+    assert_eq!(answer.code(), (401, "access_token_invalid".to_owned()));
+    assert_eq!(call(&app, "GET", "/", &[("cookie", "__Host-access=old")]).await.body, "nobody");
+}
+
+#[tokio::test]
+async fn a_handler_that_nothing_stands_before_lets_nobody_in() {
+    let node = Node::new();
+    let app: Router = Router::new().route("/", get(me)).route("/who", get(who));
+    let login = node.login("alice").await;
+    let answer = call(&app, "GET", "/", &[("authorization", &bearer(&login))]).await;
+    assert_eq!(answer.code(), (500, "internal".to_owned()));
+    assert_eq!(call(&app, "GET", "/who", &[("authorization", &bearer(&login))]).await.body, "nobody");
+}
+
+// ---- the access cookie ----------------------------------------------------------------------------------------------
+
+fn with_access_cookie() -> (Node, Router) {
+    let node = Node::with(|builder| builder.access_cookie(CookieSettings::access()));
+    let app = Router::new()
+        .route("/", any(me))
+        .route_layer(node.auth.layer())
+        .route("/login", post(login))
+        .nest("/auth", node.auth.router())
+        .with_state(node.auth.clone());
+    (node, app)
+}
+
+#[tokio::test]
+async fn an_access_cookie_is_set_with_every_access_token_and_cleared_at_logout() {
+    let (_node, app) = with_access_cookie();
+    let answer = call(&app, "POST", "/login", &[]).await;
+    let [refresh, access] = answer.cookies().try_into().unwrap();
+    assert!(refresh.starts_with("__Secure-refresh="));
+    assert!(access.starts_with("__Host-access="));
+    assert!(access.contains("; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age="));
+    let life: u64 = access.rsplit('=').next().unwrap().parse().unwrap();
+    assert!((854..=900).contains(&life));
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let refresh = refresh.split(';').next().unwrap();
+    call(&app, "POST", "/auth/refresh", &[("cookie", refresh)]).await;
+    let echo = call(&app, "POST", "/auth/refresh", &[("cookie", refresh)]).await;
+    assert_eq!(echo.cookies().len(), 1);
+    assert!(echo.cookies()[0].starts_with("__Host-access="));
+    let logout = call(&app, "POST", "/auth/logout", &[("cookie", refresh)]).await;
+    assert_eq!(logout.cookies().len(), 2);
+    assert!(logout.cookies().iter().all(|cookie| cookie.ends_with("Max-Age=0")));
+}
+
+#[tokio::test]
+async fn an_access_cookie_authenticates_and_the_header_counts_first() {
+    let (node, app) = with_access_cookie();
+    let (alice, bob) = (node.login("alice").await, node.login("bob").await);
+    let cookie = format!("a=b; __Host-access=garbage; __Host-access={}", alice.tokens.access_token);
+    assert_eq!(call(&app, "GET", "/", &[("cookie", &cookie)]).await.body, "alice");
+    let both = [("cookie", cookie.as_str()), ("authorization", &bearer(&bob))];
+    assert_eq!(call(&app, "GET", "/", &both).await.body, "bob");
+    let bad_header = [("cookie", cookie.as_str()), ("authorization", "Bearer x")];
+    assert_eq!(call(&app, "GET", "/", &bad_header).await.code(), (401, "access_token_invalid".to_owned()));
+    let garbage = call(&app, "GET", "/", &[("cookie", "__Host-access=x")]).await;
+    assert_eq!(garbage.code(), (401, "access_token_invalid".to_owned()));
+}
+
+#[tokio::test]
+async fn a_token_that_came_by_cookie_is_held_to_the_origin_check_and_one_by_header_is_not() {
+    let (node, app) = with_access_cookie();
+    let login = node.login("alice").await;
+    let cookie = format!("__Host-access={}", login.tokens.access_token);
+    let foreign = ("sec-fetch-site", "cross-site");
+    let by_cookie = [("cookie", cookie.as_str()), foreign];
+    assert_eq!(call(&app, "POST", "/", &by_cookie).await.code(), (403, "cross_origin".to_owned()));
+    assert_eq!(call(&app, "GET", "/", &by_cookie).await.status, 200);
+    let upgrade = [("cookie", cookie.as_str()), ("upgrade", "websocket"), ("origin", "https://evil.example")];
+    assert_eq!(call(&app, "GET", "/", &upgrade).await.code(), (403, "cross_origin".to_owned()));
+    let token = bearer(&login);
+    assert_eq!(call(&app, "POST", "/", &[("authorization", &token), foreign]).await.status, 200);
+}
+
+#[tokio::test]
+async fn no_access_cookie_is_read_where_the_app_chose_none() {
+    let node = Node::new();
+    let app: Router = Router::new().route("/", get(me)).route_layer(node.auth.layer());
+    let login = node.login("alice").await;
+    for name in ["__Host-access", "__Secure-access", "access", "__Secure-refresh"] {
+        let cookie = format!("{name}={}", login.tokens.access_token);
+        assert_eq!(
+            call(&app, "GET", "/", &[("cookie", &cookie)]).await.code(),
+            (401, "access_token_missing".to_owned())
+        );
+    }
+}
+
+// ---- the login page -------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_refused_page_leads_to_the_login_page_and_an_api_call_does_not() {
+    let node = Node::with(|builder| builder.login_page("/login"));
+    let app = Router::new()
+        .nest("/shop", Router::new().route("/orders/{id}", any(me)).route_layer(node.auth.layer()))
+        .nest("/auth", node.auth.router());
+    let html = ("accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8");
+    for headers in [vec![html], vec![html, ("authorization", "Bearer x")]] {
+        let answer = call(&app, "GET", "/shop/orders/7?secret=x", &headers).await;
+        assert_eq!((answer.status.as_u16(), answer.header("location")), (303, "/login?next=/shop/orders/7"));
+        assert_eq!(answer.header("cache-control"), "no-store");
+    }
+    let answer = call(&app, "GET", "/shop/orders/7", &[("accept", "application/json")]).await;
+    assert_eq!(answer.code(), (401, "access_token_missing".to_owned()));
+    let answer = call(&app, "POST", "/shop/orders/7", &[html]).await;
+    assert_eq!(answer.code(), (401, "access_token_missing".to_owned()));
+    assert_eq!(call(&app, "POST", "/auth/refresh", &[html]).await.code(), (401, "refresh_token_missing".to_owned()));
+}
+
+#[tokio::test]
+async fn the_login_page_never_sends_anybody_to_another_host() {
+    let node = Node::with(|builder| builder.login_page("/login"));
+    let app = Router::new().fallback(me).layer(node.auth.layer());
+    for path in ["//evil.example/x", "/%2f%2fevil.example", "/\\evil.example", "///evil.example"] {
+        let answer = call(&app, "GET", path, &[("accept", "text/html")]).await;
+        let next = answer.header("location").strip_prefix("/login?next=").unwrap().to_owned();
+        assert!(next.starts_with('/') && !next.starts_with("//") && !next.starts_with("/\\"), "{next}");
+    }
+}
+
+// ---- the router -----------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn every_route_can_be_left_out() {
+    let node = Node::new();
+    let routes = [
+        (Route::Refresh, "POST", "/auth/refresh"),
+        (Route::Logout, "POST", "/auth/logout"),
+        (Route::LogoutAll, "POST", "/auth/logout/all"),
+        (Route::LogoutOthers, "POST", "/auth/logout/others"),
+        (Route::Sessions, "GET", "/auth/sessions"),
+        (Route::EndSession, "DELETE", "/auth/sessions/x"),
+    ];
+    let none = routes.iter().fold(Routes::all(), |left, (route, ..)| left.without(*route));
+    let empty: Router = Router::new().nest("/auth", node.auth.router_with(&none));
+    let full: Router = Router::new().nest("/auth", node.auth.router());
+    for (route, method, path) in routes {
+        let app: Router = Router::new().nest("/auth", node.auth.router_with(&Routes::all().without(route)));
+        assert_eq!(call(&app, method, path, &[]).await.status, 404, "{path}");
+        assert_eq!(call(&empty, method, path, &[]).await.status, 404, "{path}");
+        assert_ne!(call(&full, method, path, &[]).await.status, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_router_works_wherever_it_is_mounted() {
+    let cookie = CookieSettings { path: "/api/v1/session".to_owned(), ..CookieSettings::default() };
+    let node = Node::with(|builder| builder.refresh_cookie(cookie));
+    let app: Router = Router::new().nest("/api/v1/session", node.auth.router());
+    let token = node.refresh_token("alice").await;
+    let cookie = format!("__Secure-refresh={token}");
+    let answer = call(&app, "POST", "/api/v1/session/refresh", &[("cookie", &cookie)]).await;
+    assert!(answer.cookies()[0].contains("; Path=/api/v1/session;"));
+}
+
+#[tokio::test]
+async fn every_refresh_token_that_is_sent_along_is_logged_out() {
+    let node = Node::new();
+    let app: Router = Router::new().nest("/auth", node.auth.router());
+    let (own, planted) = (node.refresh_token("alice").await, node.refresh_token("mallory").await);
+    let planted = node.rotate(&planted).await;
+    let cookie = format!("__Secure-refresh={planted}; __Secure-refresh={own}; __Secure-refresh=x");
+    assert_eq!(call(&app, "POST", "/auth/logout", &[("cookie", &cookie)]).await.status, 204);
+    for user in ["alice", "mallory"] {
+        assert!(node.auth.sessions(user).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_the_cap_refuses_is_409() {
+    let node =
+        Node::with_policy(Policy { max_sessions: Some(1), on_max_sessions: CapResponse::Refuse, ..Policy::default() });
+    let app = Router::new().route("/login", post(login)).with_state(node.auth.clone());
+    assert_eq!(call(&app, "POST", "/login", &[]).await.status, 200);
+    let answer = call(&app, "POST", "/login", &[]).await;
+    assert_eq!(answer.code(), (409, "session_limit".to_owned()));
+    assert!(answer.cookies().is_empty());
+}
+
+#[tokio::test]
+async fn a_user_whom_the_hook_refuses_is_401_and_keeps_the_cookie() {
+    let node = Node::with(|builder| builder.claims(|_| async { Ok::<_, std::io::Error>(None) }));
+    let app: Router = Router::new().nest("/auth", node.auth.router());
+    let cookie = format!("__Secure-refresh={}", node.refresh_token("alice").await);
+    let answer = call(&app, "POST", "/auth/refresh", &[("cookie", &cookie)]).await;
+    assert_eq!(answer.code(), (401, "user_refused".to_owned()));
+    assert!(answer.cookies().is_empty());
+}
+
+#[tokio::test]
+async fn settings_from_a_file_reach_the_wire() {
+    let settings: Settings = toml::from_str(
+        r#"
+        audience = "shop.example"
+        transport = "both"
+
+        [policy]
+        access_ttl = "5m"
+
+        [refresh_cookie]
+        name = "r"
+        path = "/"
+        same_site = "lax"
+        persistent = false
+        "#,
+    )
+    .unwrap();
+    assert_eq!(settings.transport, Transport::Both);
+    let node = Node::with(|builder| builder.settings(settings));
+    let app = Router::new().route("/login", post(login)).with_state(node.auth.clone());
+    let answer = call(&app, "POST", "/login", &[]).await;
+    let (start, rest) = answer.cookies()[0].split_once('=').unwrap();
+    assert_eq!((start, rest.split_once(';').unwrap().1), ("__Host-r", " HttpOnly; SameSite=Lax; Secure; Path=/"));
+    assert!(answer.json()["expires_in"].as_u64().unwrap() <= 300);
+}
+
+#[tokio::test]
+async fn a_renewal_answers_tokens_and_sets_no_refresh_cookie() {
+    let node = Node::new();
+    async fn promote(State(auth): State<Auth<Claims>>, user: AuthUser<Claims>) -> Result<Login, Error> {
+        auth.renew(&user, claims("admin")).await
+    }
+    async fn role(user: AuthUser<Claims>) -> Json<Claims> {
+        Json(user.claims)
+    }
+    let app = Router::new()
+        .route("/promote", post(promote))
+        .route("/role", get(role))
+        .route_layer(node.auth.layer())
+        .with_state(node.auth.clone());
+    let login = node.auth.login("alice", claims("user")).client(client()).await.unwrap();
+    let answer = call(&app, "POST", "/promote", &[("authorization", &bearer(&login))]).await;
+    assert!(answer.cookies().is_empty());
+    let token = format!("Bearer {}", answer.json()["access_token"].as_str().unwrap());
+    assert_eq!(call(&app, "GET", "/role", &[("authorization", &token)]).await.body, r#"{"role":"admin"}"#);
+}
