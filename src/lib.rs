@@ -48,3 +48,8 @@ pub use crate::store::{
 #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))))]
 pub use crate::token::asymmetric::{SigningKey, VerifyingKey};
 pub use crate::token::keys::Secret;
+
+// The README's snippet compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

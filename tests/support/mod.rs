@@ -137,10 +137,8 @@ impl SessionStore for Moody {
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         let mut session = self.with(self.inner.load(id)).await?;
-        if *self.mood.lock().unwrap() == Mood::MixesUp {
-            if let Some(session) = &mut session {
-                session.id = SessionId::from_bytes([9; 16]);
-            }
+        if let (Mood::MixesUp, Some(session)) = (*self.mood.lock().unwrap(), &mut session) {
+            session.id = SessionId::from_bytes([9; 16]);
         }
         Ok(session)
     }
