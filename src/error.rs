@@ -74,6 +74,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a refresh token that was refused for this is worth nothing any more.
+    pub(crate) const fn is_the_end(&self) -> bool {
+        matches!(
+            self,
+            Self::RefreshTokenInvalid
+                | Self::RefreshTokenReused
+                | Self::SessionRevoked
+                | Self::SessionExpired
+                | Self::SessionIdle
+        )
+    }
+
     /// The code that a client sees.
     pub const fn code(&self) -> &'static str {
         match self {

@@ -1,6 +1,7 @@
 //! What happened, for logs, metrics and alarms. No secret and no token is ever in an event.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::ratchet::{BindingVerdict, Verdict};
@@ -151,7 +152,10 @@ impl Events {
             event => tracing::debug!(target: "axum_refresh", ?event, "session event"),
         }
         if let Some(hook) = &self.0 {
-            hook(&event);
+            // The app's code; if it fails, neither a request nor the task that reads revocations may fail with it.
+            if catch_unwind(AssertUnwindSafe(|| hook(&event))).is_err() {
+                tracing::error!(target: "axum_refresh", "the on_event hook panicked");
+            }
         }
     }
 }

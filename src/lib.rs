@@ -18,6 +18,9 @@ mod client;
 pub mod docs;
 mod error;
 mod event;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod http;
 mod node;
 mod policy;

@@ -1,8 +1,8 @@
 //! One node's share of the work: its clock, its way to the store, what it knows is revoked, what it has seen and not
 //! yet written, and the task that keeps these up to date.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
@@ -20,8 +20,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// A store that pushes every change is read at most this often.
 const PUSH_PAUSE: Duration = Duration::from_millis(5);
 const BATCH: usize = 500;
-const PURGE_EVERY: u32 = 60;
+const PURGE_EVERY: Duration = Duration::from_secs(60);
 const PURGE_STEP: usize = 1_000;
+const MOST_PURGE_STEPS: usize = 100_000;
 const LONGEST_WRITE_BEHIND: Duration = Duration::from_secs(300);
 
 pub(crate) struct Node {
@@ -31,10 +32,17 @@ pub(crate) struct Node {
     pub(crate) revoked: LiveRevocations,
     store: Arc<dyn SessionStore>,
     clock: Clock,
-    /// Where to read on in the feed. Locked while it is read, so that many who need it read it once.
-    cursor: tokio::sync::Mutex<Cursor>,
-    stop: Mutex<Option<watch::Receiver<()>>>,
-    started: AtomicBool,
+    /// Where to read on in the feed, and when it was last read. Locked while it is read, so that many who need it read
+    /// it once.
+    place: tokio::sync::Mutex<Place>,
+    stop: watch::Receiver<()>,
+    /// Whether the tasks are running. They stop with their runtime, and are started again on another.
+    running: AtomicBool,
+}
+
+struct Place {
+    cursor: Cursor,
+    read_at: Timestamp,
 }
 
 impl Node {
@@ -53,9 +61,9 @@ impl Node {
             activity: Activity::new(),
             store,
             clock,
-            cursor: tokio::sync::Mutex::new(Cursor::START),
-            stop: Mutex::new(Some(receiver)),
-            started: AtomicBool::new(false),
+            place: tokio::sync::Mutex::new(Place { cursor: Cursor::START, read_at: Timestamp::from_millis(0) }),
+            stop: receiver,
+            running: AtomicBool::new(false),
         };
         (Arc::new(node), sender)
     }
@@ -77,15 +85,22 @@ impl Node {
         call: &'static str,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let timeout = self.settings.store_timeout;
-        let result = match tokio::time::timeout(timeout, work).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::new(format!("no answer within {}", humantime::format_duration(timeout)))),
-        };
+        let result = self.within_timeout(call, work).await.and_then(|result| result);
         if let Err(error) = &result {
             self.events.emit(Event::StoreFailed { call, error: error.to_string() });
         }
         result
+    }
+
+    /// Whatever may have to wait for others who wait for the store waits no longer than for the store itself.
+    pub(crate) async fn within_timeout<T>(
+        &self,
+        call: &'static str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, StoreError> {
+        let timeout = self.settings.store_timeout;
+        let late = || StoreError::new(format!("{call}: no answer within {}", humantime::format_duration(timeout)));
+        tokio::time::timeout(timeout, work).await.map_err(|_| late())
     }
 
     pub(crate) async fn insert(&self, new: &Session, admission: Admission) -> Result<Inserted, StoreError> {
@@ -156,26 +171,32 @@ impl Node {
 
     /// Reads the feed, unless somebody else has just done so. What it says is in force when this returns.
     pub(crate) async fn catch_up(&self) -> Result<(), StoreError> {
-        let asked_at = self.now();
-        let mut cursor = self.cursor.lock().await;
-        if self.revoked.is_current(asked_at) && *cursor != Cursor::START {
-            return Ok(());
-        }
-        self.read_feed(&mut cursor).await
+        let read = async {
+            let mut place = self.place.lock().await;
+            if self.revoked.is_current(self.now()) {
+                return Ok(());
+            }
+            self.read_feed(&mut place).await
+        };
+        self.within_timeout("revocations", read).await?
     }
 
-    async fn read_feed(&self, cursor: &mut Cursor) -> Result<(), StoreError> {
-        let asked_at = self.now();
-        match self.call("revocations", self.store.revocations(*cursor)).await {
+    async fn read_feed(&self, place: &mut Place) -> Result<(), StoreError> {
+        let now = self.now();
+        if now < place.read_at {
+            // The clock was turned back: what was forgotten for being over may not be.
+            place.cursor = Cursor::START;
+        }
+        match self.call("revocations", self.store.revocations(place.cursor)).await {
             Ok(feed) => {
                 feed.revoked.iter().for_each(|revoked| self.revoked.apply(revoked));
-                *cursor = feed.next;
-                self.revoked.caught_up(asked_at);
+                *place = Place { cursor: feed.next, read_at: now };
+                self.revoked.caught_up(now);
                 Ok(())
             }
             Err(error) => {
                 // Who knows what was missed: the next one asks for everything.
-                *cursor = Cursor::START;
+                place.cursor = Cursor::START;
                 Err(error)
             }
         }
@@ -205,49 +226,61 @@ impl Node {
         // A client that comes a little late is told what happened, and not that its session never was.
         let before = self.now().before(self.settings.policy.grace);
         let mut purged = 0;
-        loop {
+        // A store that always has more is not believed for ever.
+        for _ in 0..MOST_PURGE_STEPS {
             let step = self.call("purge", self.store.purge(before, PURGE_STEP)).await?;
             purged += step;
             if step < PURGE_STEP {
-                return Ok(purged);
+                break;
             }
             tokio::task::yield_now().await;
         }
+        Ok(purged)
     }
 
-    /// Starts the task that keeps this node up to date, once there is a runtime to start it on.
+    /// Starts the tasks that keep this node up to date, once there is a runtime to start them on. They are two, because
+    /// nobody may have to wait to be told of a revocation until something else is written.
     pub(crate) fn start(self: &Arc<Self>) {
-        if self.started.load(Ordering::Relaxed) {
+        if self.running.load(Ordering::Relaxed) {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.started.store(true, Ordering::Relaxed);
-        if let Some(stop) = stop {
-            runtime.spawn(Arc::clone(self).run(stop));
+        if !self.running.swap(true, Ordering::Relaxed) {
+            let running = Running(Arc::clone(self));
+            runtime.spawn(Arc::clone(self).follow());
+            runtime.spawn(async move { running.0.keep_house().await });
         }
     }
 
-    /// Failures are events, and what failed is tried again a second later.
-    async fn run(self: Arc<Self>, mut stop: watch::Receiver<()>) {
-        let every = (self.settings.policy.idle_timeout / 20).min(LONGEST_WRITE_BEHIND);
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut written_at = tokio::time::Instant::now();
-        let mut ticks = 0;
+    /// Reads the feed every second, and whenever the store says that there is something new. A failure is an event, and
+    /// what failed is tried again a second later.
+    async fn follow(self: Arc<Self>) {
+        let mut stop = self.stop.clone();
+        let mut tick = ticks();
         loop {
             let pushed = tokio::select! {
-                _ = stop.changed() => break,
+                _ = stop.changed() => return,
                 _ = tick.tick() => false,
                 () = self.store.changed() => true,
             };
-            {
-                let mut cursor = self.cursor.lock().await;
-                let _ = self.read_feed(&mut cursor).await;
-            }
+            let _ = self.read_feed(&mut *self.place.lock().await).await;
             if pushed {
                 tokio::time::sleep(PUSH_PAUSE).await;
-                continue;
+            }
+        }
+    }
+
+    /// Writes behind, forgets and purges.
+    async fn keep_house(self: &Arc<Self>) {
+        let mut stop = self.stop.clone();
+        let every = (self.settings.policy.idle_timeout / 20).min(LONGEST_WRITE_BEHIND);
+        let mut tick = ticks();
+        let mut written_at = tokio::time::Instant::now();
+        let mut purged_at = None;
+        loop {
+            tokio::select! {
+                _ = stop.changed() => break,
+                _ = tick.tick() => {}
             }
             if written_at.elapsed() >= every {
                 written_at = tokio::time::Instant::now();
@@ -255,15 +288,30 @@ impl Node {
             } else {
                 let _ = self.write(self.activity.urgent()).await;
             }
-            if ticks % PURGE_EVERY == 0 {
+            if purged_at.is_none_or(|at: tokio::time::Instant| at.elapsed() >= PURGE_EVERY) {
+                purged_at = Some(tokio::time::Instant::now());
                 self.revoked.forget(self.now());
-                let node = Arc::clone(&self);
-                // Beside this task, which others wait for.
+                let node = Arc::clone(self);
+                // Aside, so that acknowledgements do not wait for it.
                 tokio::spawn(async move { node.purge().await });
             }
-            ticks = ticks.wrapping_add(1);
         }
         let _ = self.flush().await;
+    }
+}
+
+fn ticks() -> tokio::time::Interval {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    tick
+}
+
+/// Held by the tasks, and dropped with them, also when their runtime ends.
+struct Running(Arc<Node>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.store(false, Ordering::Relaxed);
     }
 }
 

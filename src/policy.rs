@@ -39,7 +39,7 @@ impl ConfigError {
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
     /// How long an access token is good for. Each is shortened at random by up to 5 %, so that clients do not come
-    /// back in step. Longer means fewer refreshes; revocation does not wait for it. Default: 15 minutes.
+    /// back in step. Longer means fewer refreshes; revocation does not wait for it. Default: 15 minutes; at most 7 days.
     #[serde(with = "duration")]
     pub access_ttl: Duration,
     /// A session ends when nothing was heard of its client for this long. Has to be longer than `access_ttl`: an
@@ -88,6 +88,7 @@ impl Default for Policy {
     }
 }
 
+const LONGEST_ACCESS_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 const LONGEST_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl Policy {
@@ -129,6 +130,9 @@ impl Policy {
             return Err(ConfigError::new("grace", format!("{} is not between 1s and 120s", show(self.grace))));
         }
         longer("access_ttl", self.access_ttl, "grace", self.grace)?;
+        if self.access_ttl > LONGEST_ACCESS_TTL {
+            return Err(ConfigError::new("access_ttl", format!("{} is more than 7 days", show(self.access_ttl))));
+        }
         longer("idle_timeout", self.idle_timeout, "access_ttl", self.access_ttl)?;
         if self.lifetime < self.idle_timeout {
             return Err(ConfigError::new(
@@ -290,6 +294,15 @@ mod tests {
         assert_eq!(policy.validate(), Ok(()));
         let policy = Policy { lifetime: Duration::from_secs(3599), ..policy };
         assert_eq!(refused(&policy), "lifetime: 59m 59s is shorter than idle_timeout (1h)");
+    }
+
+    #[test]
+    fn an_access_ttl_of_more_than_a_week_is_refused() {
+        let week = Duration::from_secs(7 * 24 * 3600);
+        let policy = Policy { access_ttl: week, ..Policy::long_lived() };
+        assert_eq!(policy.validate(), Ok(()));
+        let policy = Policy { access_ttl: week + Duration::from_millis(1), ..policy };
+        assert!(refused(&policy).contains("more than 7 days"));
     }
 
     #[test]

@@ -20,6 +20,9 @@
 //!
 //! `p` is the generation of the presented token. *Fresh* means that the last rotation is at most `grace` ago, signed:
 //! a clock that is behind reads as fresh. With rotation switched off, every `p` that passes rule 5 is Touch.
+//!
+//! With one-way delays up to D and clock skew between nodes up to S, `grace` has to be at least `2D + S`. A crash of the
+//! client may lose a cookie that arrived less than `grace - 2D` ago.
 
 use crate::policy::Policy;
 use crate::session::{Chain, Timestamp};
@@ -120,23 +123,71 @@ impl Outcome {
 
 /// Judges a presented refresh token. See the [module](self) for the rules.
 pub fn present(chain: &Chain, presented: Presented, now: Timestamp, policy: &Policy) -> Outcome {
+    present_without(None, chain, presented, now, policy)
+}
+
+/// Whether using an access token at `now` shows that the refresh token of its generation has reached the client.
+///
+/// Not sooner than `grace` after the access token was issued: an answer that arrived does not prove that its cookie
+/// reached the disk, and a page that is rendered on the server uses the access token before its answer is sent.
+pub fn acknowledges(issued_at: Timestamp, now: Timestamp, policy: &Policy) -> bool {
+    acknowledges_without(None, issued_at, now, policy)
+}
+
+/// A rule that can be switched off, so that the model can show what it is there for.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rule {
+    Forged,
+    Revoked,
+    Expired,
+    Idle,
+    Mismatch,
+    Touch,
+    Rotate,
+    Ahead,
+    Echo,
+    Busy,
+    Recover,
+    Reuse,
+    LateAcknowledgement,
+}
+
+/// [`acknowledges`], with one rule switched off.
+#[doc(hidden)]
+#[inline]
+pub fn acknowledges_without(off: Option<Rule>, issued_at: Timestamp, now: Timestamp, policy: &Policy) -> bool {
+    now > issued_at.after(policy.grace) || off == Some(Rule::LateAcknowledgement)
+}
+
+/// [`present`], with one rule switched off.
+#[doc(hidden)]
+#[inline]
+pub fn present_without(
+    off: Option<Rule>,
+    chain: &Chain,
+    presented: Presented,
+    now: Timestamp,
+    policy: &Policy,
+) -> Outcome {
+    let on = |rule| off != Some(rule);
     let p = presented.generation;
-    let (true, Some(successor)) = (presented.secret_matches, p.checked_add(1)) else {
+    let Some(successor) = p.checked_add(1).filter(|_| presented.secret_matches || !on(Rule::Forged)) else {
         return Outcome::refuse(Verdict::Forged);
     };
-    if chain.revoked.is_some() {
+    if chain.revoked.is_some() && on(Rule::Revoked) {
         return Outcome::refuse(Verdict::Revoked);
     }
-    if now >= chain.expires_at {
+    if now >= chain.expires_at && on(Rule::Expired) {
         return Outcome::refuse(Verdict::Expired);
     }
-    if now.is_past(chain.last_seen_at, policy.idle_timeout) {
+    if now.is_past(chain.last_seen_at, policy.idle_timeout) && on(Rule::Idle) {
         return Outcome::refuse(Verdict::Idle);
     }
     match presented.binding {
-        BindingVerdict::Holds | BindingVerdict::Observed => {}
-        BindingVerdict::Rejected => return Outcome::refuse(Verdict::Mismatch),
-        BindingVerdict::Revoked => return Outcome::revoke(Verdict::Mismatch),
+        BindingVerdict::Rejected if on(Rule::Mismatch) => return Outcome::refuse(Verdict::Mismatch),
+        BindingVerdict::Revoked if on(Rule::Mismatch) => return Outcome::revoke(Verdict::Mismatch),
+        _ => {}
     }
     if !policy.rotation {
         return Outcome::access_only(Verdict::Touch, p);
@@ -144,22 +195,26 @@ pub fn present(chain: &Chain, presented: Presented, now: Timestamp, policy: &Pol
     let fresh = chain.rotated_at.is_some_and(|at| now <= at.after(policy.grace));
     let rotated = Chain { generation: successor, parent: Some(p), rotated_at: Some(now), recoveries: 0, ..*chain };
     if p == chain.generation {
-        return if fresh {
+        let touch = (fresh && on(Rule::Touch)) || !on(Rule::Rotate);
+        return if touch {
             Outcome::access_only(Verdict::Touch, p)
         } else {
             Outcome::hand_out(Verdict::Rotate, rotated)
         };
     }
-    if p > chain.generation {
+    if p > chain.generation && on(Rule::Ahead) {
         return Outcome::hand_out(Verdict::Ahead, rotated);
     }
     let is_parent = chain.parent == Some(p);
-    if fresh {
-        return if is_parent { Outcome::access_only(Verdict::Echo, p) } else { Outcome::refuse(Verdict::Busy) };
+    if is_parent && fresh && on(Rule::Echo) {
+        return Outcome::access_only(Verdict::Echo, p);
+    }
+    if fresh && on(Rule::Busy) {
+        return Outcome::refuse(Verdict::Busy);
     }
     let acknowledged = chain.acknowledged.is_some_and(|acknowledged| acknowledged >= chain.generation);
     let may_recover = policy.recovery_limit.is_none_or(|limit| chain.recoveries < limit);
-    if is_parent && !acknowledged && may_recover {
+    if is_parent && !acknowledged && may_recover && on(Rule::Recover) {
         // The newest generation is orphaned, not reused: should it ever be presented, somebody else had it.
         if let Some(generation) = chain.generation.checked_add(1) {
             let recovered =
@@ -167,7 +222,7 @@ pub fn present(chain: &Chain, presented: Presented, now: Timestamp, policy: &Pol
             return Outcome::hand_out(Verdict::Recover, recovered);
         }
     }
-    Outcome::revoke(Verdict::Reuse)
+    if on(Rule::Reuse) { Outcome::revoke(Verdict::Reuse) } else { Outcome::refuse(Verdict::Reuse) }
 }
 
 #[cfg(test)]

@@ -54,14 +54,14 @@ impl LiveRevocations {
 
     /// The feed was read at `now`.
     pub(crate) fn caught_up(&self, now: Timestamp) {
-        self.caught_up_at.fetch_max(now.as_millis(), Ordering::Relaxed);
+        self.caught_up_at.store(now.as_millis(), Ordering::Relaxed);
     }
 
-    /// Whether the feed was read lately enough to rely on. A clock that was turned back says yes for as long as it
-    /// was turned back by no more than that.
+    /// Whether the feed was read lately enough to rely on. If it was read in the future, the clock was turned back, and
+    /// nobody knows how long ago it was.
     pub(crate) fn is_current(&self, now: Timestamp) -> bool {
         let caught_up_at = Timestamp::from_millis(self.caught_up_at.load(Ordering::Relaxed));
-        !now.is_past(caught_up_at, self.max_staleness)
+        !now.is_past(caught_up_at, self.max_staleness) && !caught_up_at.is_past(now, self.max_staleness)
     }
 
     /// Drops what has expired by itself.
@@ -120,8 +120,15 @@ mod tests {
         set.caught_up(NOW);
         assert!(set.is_current(NOW.after(Duration::from_millis(29_999))));
         assert!(!set.is_current(NOW.after(Duration::from_secs(30))));
-        assert!(set.is_current(NOW.before(Duration::from_secs(10))));
-        set.caught_up(NOW.before(Duration::from_secs(10)));
-        assert!(set.is_current(NOW.after(Duration::from_millis(29_999))));
+    }
+
+    #[test]
+    fn a_feed_that_was_read_in_the_future_is_not_current() {
+        let set = set();
+        set.caught_up(NOW);
+        assert!(set.is_current(NOW.before(Duration::from_millis(29_999))));
+        assert!(!set.is_current(NOW.before(Duration::from_secs(30))));
+        set.caught_up(NOW.before(Duration::from_secs(3600)));
+        assert!(set.is_current(NOW.before(Duration::from_secs(3600))));
     }
 }

@@ -225,7 +225,7 @@ pub enum Reason {
 }
 
 /// A mark that something has ended, and for how long nodes have to remember it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Revocation {
     /// When it was revoked.
     pub at: Timestamp,
@@ -237,7 +237,7 @@ pub struct Revocation {
 }
 
 /// The part of a session that a refresh looks at and moves: the input of [`ratchet::present`](crate::ratchet::present).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Chain {
     /// Which refresh token is the newest: 0 after login, one more with every rotation.
     pub generation: u32,

@@ -46,11 +46,16 @@ pub struct Settings {
     /// How many verified access tokens are kept in memory, so that the same one is not verified again; about 600
     /// bytes each. Default: 16,384; 0: none.
     pub token_cache: usize,
+    /// How many sessions the guard remembers, so that it does not ask the store for them again: 100 bytes each, 250
+    /// where a binding compares clients. Default: 262,144.
+    pub guard_cache: usize,
     /// How refresh tokens travel. Default: in a cookie.
     pub transport: Transport,
     /// The cookie that a refresh token travels in.
     pub refresh_cookie: CookieSettings,
-    /// A cookie for the access token, for pages and WebSockets, where a script cannot set a header. Default: none.
+    /// A cookie for the access token, for pages and WebSockets, where a script cannot set a header. What is left out of
+    /// it is as in [`CookieSettings::access`]. Default: none.
+    #[serde(deserialize_with = "access_cookie")]
     pub access_cookie: Option<CookieSettings>,
     /// Leaves `Secure` and the prefix off the cookies, for development over http on another host than this one.
     /// Browsers take secure cookies from `http://localhost`. Default: off.
@@ -75,6 +80,7 @@ impl Default for Settings {
             max_staleness: Duration::from_secs(30),
             store_timeout: Duration::from_secs(5),
             token_cache: 16_384,
+            guard_cache: 262_144,
             transport: Transport::Cookie,
             refresh_cookie: CookieSettings::default(),
             access_cookie: None,
@@ -140,6 +146,30 @@ impl Default for CookieSettings {
             persistent: true,
         }
     }
+}
+
+/// A cookie as it is written in a file, where what is left out depends on which cookie it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PartialCookie {
+    name: Option<String>,
+    path: Option<String>,
+    domain: Option<String>,
+    same_site: Option<SameSite>,
+    partitioned: Option<bool>,
+    persistent: Option<bool>,
+}
+
+fn access_cookie<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<CookieSettings>, D::Error> {
+    let usual = CookieSettings::access();
+    Ok(Option::<PartialCookie>::deserialize(deserializer)?.map(|cookie| CookieSettings {
+        name: cookie.name.unwrap_or(usual.name),
+        path: cookie.path.unwrap_or(usual.path),
+        domain: cookie.domain.or(usual.domain),
+        same_site: cookie.same_site.unwrap_or(usual.same_site),
+        partitioned: cookie.partitioned.unwrap_or(usual.partitioned),
+        persistent: cookie.persistent.unwrap_or(usual.persistent),
+    }))
 }
 
 impl CookieSettings {
@@ -245,6 +275,9 @@ impl Settings {
         self.refresh_cookie.validate("refresh_cookie", insecure)?;
         if let Some(access) = &self.access_cookie {
             access.validate("access_cookie", insecure)?;
+            if !self.transport.has_cookie() {
+                return Err(ConfigError::new("access_cookie", "transport body sets no cookies"));
+            }
             if access.full_name(insecure) == self.refresh_cookie.full_name(insecure) {
                 return Err(ConfigError::new("access_cookie", "it has the name of the refresh cookie"));
             }
@@ -384,6 +417,22 @@ mod tests {
         ] {
             assert_eq!(refused(&with(name, path, domain)), "refresh_cookie", "{name} {path} {domain}");
         }
+    }
+
+    #[test]
+    fn an_access_cookie_in_a_file_is_one_for_pages_unless_it_says_otherwise() {
+        let read = |text: &str| toml::from_str::<Settings>(text).unwrap().access_cookie;
+        assert_eq!(read("[access_cookie]"), Some(CookieSettings::access()));
+        let named = CookieSettings { name: "a".to_owned(), same_site: SameSite::Strict, ..CookieSettings::access() };
+        assert_eq!(read("[access_cookie]\nname = 'a'\nsame_site = 'strict'"), Some(named));
+        assert_eq!(read(""), None);
+    }
+
+    #[test]
+    fn an_access_cookie_that_would_never_be_set_is_refused() {
+        let access_cookie = Some(CookieSettings::access());
+        let settings = Settings { access_cookie, transport: Transport::Body, ..Settings::default() };
+        assert_eq!(refused(&settings), "access_cookie");
     }
 
     #[test]

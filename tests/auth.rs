@@ -219,6 +219,22 @@ async fn reuse_can_end_all_of_the_users_sessions() {
 }
 
 #[tokio::test]
+async fn reuse_that_cannot_end_all_of_the_users_sessions_is_found_again() {
+    let node = Node::with_policy(Policy { on_reuse: ReuseResponse::User, ..Policy::default() });
+    let other = node.refresh_token("alice").await;
+    let old = node.refresh_token("alice").await;
+    let newest = node.rotate(&old).await;
+    node.after_grace();
+    node.rotate(&newest).await;
+    node.after_grace();
+    node.store.set(Mood::FailsForUsers);
+    assert_eq!(code(node.refresh(&old).await), "store_unavailable");
+    node.store.set(Mood::Works);
+    assert_eq!(code(node.refresh(&old).await), "refresh_token_reused");
+    assert_eq!(code(node.refresh(&other).await), "session_revoked");
+}
+
+#[tokio::test]
 async fn hole_8_the_end_of_one_session_ends_no_other() {
     let node = Node::with_policy(Policy { lifetime: Policy::default().idle_timeout, ..Policy::default() });
     let first = node.refresh_token("alice").await;
@@ -309,17 +325,8 @@ async fn an_acknowledgement_reaches_the_store_within_a_second_or_two() {
     let refreshed = one.refresh(&first).await.unwrap();
     one.after_grace();
     one.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
-    let stored = || async {
-        use axum_refresh::SessionStore as _;
-        one.store.inner.load(refreshed.tokens.session).await.unwrap().unwrap().chain.acknowledged
-    };
-    for _ in 0..100 {
-        if stored().await.is_some() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(stored().await, Some(1));
+    let store = one.store.clone();
+    assert!(eventually(move || store.acknowledged(refreshed.tokens.session) == Some(1)).await);
     assert_eq!(code(two.refresh(&first).await), "refresh_token_reused");
 }
 
@@ -351,6 +358,24 @@ async fn a_renewal_does_not_acknowledge_a_cookie_that_never_arrived() {
     node.after_grace();
     node.auth.authenticate(&renewed.tokens.access_token).await.unwrap();
     assert_eq!(node.refresh(&first).await.unwrap().verdict, Verdict::Recover);
+}
+
+#[tokio::test]
+async fn a_refresh_that_races_a_renewal_has_the_renewed_claims() {
+    let node = Node::new();
+    let login = node.auth.login("alice", claims("admin")).client(client()).await.unwrap();
+    node.store.set(Mood::Demotes);
+    let refreshed = node.refresh(&login.tokens.refresh_token.unwrap()).await.unwrap();
+    let user = node.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
+    assert_eq!(user.claims.role, "user");
+}
+
+#[tokio::test]
+async fn a_renewal_of_a_session_without_a_refresh_token_does_not_ask_to_come_back() {
+    let node = Node::new();
+    let login = node.auth.login("alice", claims("user")).without_refresh().await.unwrap();
+    let user = node.auth.authenticate(&login.tokens.access_token).await.unwrap();
+    assert_eq!(node.auth.renew(&user, claims("admin")).await.unwrap().tokens.refresh_in, None);
 }
 
 #[tokio::test]
@@ -650,6 +675,21 @@ async fn a_revocation_outlives_the_access_tokens_it_concerns() {
 }
 
 #[tokio::test]
+async fn a_revocation_holds_for_tokens_from_before_the_ttl_was_shortened() {
+    let long = Policy { access_ttl: 60 * MINUTE, ..Policy::default() };
+    let before = Node::with_policy(long);
+    let token = before.login("alice").await.tokens.access_token;
+    let short = Policy { access_ttl: 5 * MINUTE, ..Policy::default() };
+    let after = Node::on(before.store.clone(), before.clock.clone(), |builder| builder.policy(short));
+    after.auth.revoke_user("alice", None, Reason::Logout).await.unwrap();
+    for _ in 0..60 {
+        after.auth.purge().await.unwrap();
+        after.auth.authenticate(&token).await.unwrap_err();
+        after.clock.advance(MINUTE);
+    }
+}
+
+#[tokio::test]
 async fn a_cached_token_expires_and_is_revoked_like_any_other() {
     let node = Node::new();
     let login = node.login("alice").await;
@@ -848,6 +888,47 @@ async fn the_background_task_writes_what_is_pending_and_ends_with_the_last_clone
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(seen().await, clock.now());
+}
+
+/// Waits for something that a task of its own does.
+async fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
+    for _ in 0..150 {
+        if is_so() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
+
+#[test]
+fn an_auth_that_outlives_its_runtime_goes_on_in_the_next() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let node = first.block_on(async { Node::new() });
+    let token = first.block_on(node.refresh_token("alice"));
+    drop(first);
+    second.block_on(async {
+        let refreshed = node.refresh(&token).await.unwrap();
+        node.after_grace();
+        node.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
+        let store = node.store.clone();
+        assert!(eventually(move || store.acknowledged(refreshed.tokens.session) == Some(1)).await);
+    });
+}
+
+#[tokio::test]
+async fn a_hook_that_panics_fails_neither_a_request_nor_the_background_task() {
+    let node = Node::with(|builder| builder.on_event(|_| panic!("the app's hook")));
+    let token = node.refresh_token("alice").await;
+    node.store.set(Mood::Fails);
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    node.store.set(Mood::Works);
+    let refreshed = node.refresh(&token).await.unwrap();
+    node.after_grace();
+    node.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
+    let store = node.store.clone();
+    assert!(eventually(move || store.acknowledged(refreshed.tokens.session) == Some(1)).await);
 }
 
 #[tokio::test]

@@ -233,7 +233,7 @@ async fn an_optional_layer_lets_anonymous_requests_pass_and_no_bad_token_in_the_
     let app = Router::new()
         .route("/", get(who))
         .route("/me", get(me))
-        .route_layer(node.auth.guard())
+        .route_layer(node.auth.guard().optional())
         .route_layer(node.auth.layer().optional());
     let login = node.login("alice").await;
     assert_eq!(call(&app, "GET", "/", &[]).await.body, "nobody");
@@ -242,6 +242,65 @@ async fn an_optional_layer_lets_anonymous_requests_pass_and_no_bad_token_in_the_
     let answer = call(&app, "GET", "/", &[("authorization", "Bearer x")]).await;
     assert_eq!(answer.code(), (401, "access_token_invalid".to_owned()));
     assert_eq!(call(&app, "GET", "/", &[("cookie", "__Host-access=old")]).await.body, "nobody");
+}
+
+#[tokio::test]
+async fn an_optional_layer_around_everything_opens_no_door_that_another_layer_keeps() {
+    let node = Node::with(|builder| builder.access_cookie(CookieSettings::access()));
+    let secret = || get(|| async { "secret" });
+    let app: Router = Router::new()
+        .route("/layer", secret().route_layer(node.auth.layer()))
+        .route("/guard", secret().route_layer(node.auth.guard()))
+        .route("/both", secret().route_layer(node.auth.guard()).route_layer(node.auth.layer()))
+        .layer(node.auth.layer().optional());
+    let login = node.login("alice").await;
+    for path in ["/layer", "/guard", "/both"] {
+        assert_eq!(call(&app, "GET", path, &[]).await.code(), (401, "access_token_missing".to_owned()), "{path}");
+        let old = call(&app, "GET", path, &[("cookie", "__Host-access=old")]).await;
+        assert_eq!(old.code(), (401, "access_token_invalid".to_owned()), "{path}");
+        assert_eq!(call(&app, "GET", path, &[("authorization", &bearer(&login))]).await.body, "secret");
+    }
+}
+
+#[tokio::test]
+async fn who_brings_no_token_does_not_wait_for_the_store() {
+    let node = Node::new();
+    node.store.set(Mood::Hangs);
+    let strict: Router =
+        Router::new().route("/", get(me)).route_layer(node.auth.guard()).route_layer(node.auth.layer());
+    let open: Router = Router::new().route("/", get(who)).route_layer(node.auth.layer().optional());
+    assert_eq!(call(&open, "GET", "/", &[]).await.body, "nobody");
+    assert_eq!(call(&strict, "GET", "/", &[]).await.code(), (401, "access_token_missing".to_owned()));
+    let garbage = call(&strict, "GET", "/", &[("authorization", "Bearer x")]).await;
+    assert_eq!(garbage.code(), (401, "access_token_invalid".to_owned()));
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_makes_nobody_wait_for_the_others() {
+    let settings = Settings { store_timeout: std::time::Duration::from_millis(200), ..Settings::default() };
+    let node = Node::with(|builder| builder.settings(settings));
+    let login = node.login("alice").await;
+    let app: Router = Router::new().route("/", get(me)).route_layer(node.auth.guard());
+    for stale in [true, false] {
+        if !stale {
+            node.store.set(Mood::Works);
+            // A call that was made while it hung has to time out first.
+            while node.auth.authenticate(&login.tokens.access_token).await.is_err() {}
+        }
+        node.store.set(Mood::Hangs);
+        let started = std::time::Instant::now();
+        let tasks: Vec<_> = (0..20)
+            .map(|_| {
+                let (app, token) = (app.clone(), bearer(&login));
+                tokio::spawn(async move { call(&app, "GET", "/", &[("authorization", &token)]).await.code() })
+            })
+            .collect();
+        for task in tasks {
+            assert_eq!(task.await.unwrap(), (503, "store_unavailable".to_owned()));
+        }
+        // One after the other they would take four seconds.
+        assert!(started.elapsed() < std::time::Duration::from_secs(2), "{:?}", started.elapsed());
+    }
 }
 
 #[tokio::test]
@@ -408,6 +467,38 @@ async fn every_refresh_token_that_is_sent_along_is_logged_out() {
     assert_eq!(call(&app, "POST", "/auth/logout", &[("cookie", &cookie)]).await.status, 204);
     for user in ["alice", "mallory"] {
         assert!(node.auth.sessions(user).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_token_of_a_session_that_has_ended_does_not_hide_a_good_one() {
+    let node = Node::new();
+    let app: Router = Router::new().nest("/auth", node.auth.router());
+    let mut old = node.refresh_token("alice").await;
+    for _ in 0..3 {
+        old = node.rotate(&old).await;
+        node.after_grace();
+    }
+    node.auth.logout(&old).await.unwrap();
+    let new = node.refresh_token("alice").await;
+    let cookie = format!("__Secure-refresh={old}; __Secure-refresh={new}");
+    assert_eq!(call(&app, "POST", "/auth/refresh", &[("cookie", &cookie)]).await.status, 200);
+    node.auth.logout(&new).await.unwrap();
+    let answer = call(&app, "POST", "/auth/refresh", &[("cookie", &cookie)]).await;
+    assert_eq!(answer.code(), (401, "session_revoked".to_owned()));
+}
+
+#[tokio::test]
+async fn a_token_that_is_sent_five_hundred_times_is_looked_up_once() {
+    let node = Node::new();
+    let app: Router = Router::new().nest("/auth", node.auth.router());
+    let token = node.refresh_token("alice").await;
+    node.store.calls();
+    let cookie = vec![format!("__Secure-refresh={token}"); 500].join("; ");
+    for revokes in [1, 0] {
+        assert_eq!(call(&app, "POST", "/auth/logout", &[("cookie", &cookie)]).await.status, 204);
+        let calls = node.store.calls();
+        assert_eq!((calls.loads, calls.others), (1, revokes));
     }
 }
 

@@ -73,6 +73,8 @@ fn app(auth: &Auth<Claims>) -> Router {
         .route("/login", post(login).layer(auth.csrf_layer()))
         .route("/health", get(|| async { "ok" }))
         .route("/", get(page))
+        .route("/page.js", get(script))
+        .route("/page.css", get(style))
         .nest("/auth", auth.router())
         .nest("/admin", admin)
         .with_state(auth.clone())
@@ -96,9 +98,17 @@ async fn stop_signal() {
 }
 
 async fn page() -> impl IntoResponse {
-    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
-                  img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+    let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+                  form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
     ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("page.html")))
+}
+
+async fn script() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], include_str!("page.js"))
+}
+
+async fn style() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("page.css"))
 }
 
 #[derive(Deserialize)]

@@ -20,9 +20,6 @@ use crate::token::asymmetric::{SigningKey, VerifyingKey};
 use crate::token::keys::Secret;
 use crate::token::refresh::RefreshKeys;
 
-/// How many sessions the guard keeps the client of; about 250 bytes each.
-const GUARDED: usize = 65_536;
-
 /// Puts an [`Auth`] together. A secret and a store are needed; all else has a default.
 #[must_use]
 pub struct AuthBuilder<C> {
@@ -232,15 +229,23 @@ impl<C: Claims> AuthBuilder<C> {
             }
         };
         others.shrink_to_fit();
-        let (leeway, skew) = (settings.leeway, settings.policy.grace);
-        let access = AccessKeys::new(signing, others, issuer, &settings.audience, leeway, skew)?;
+        let access = AccessKeys::new(signing, others, &settings)?;
         let refresh = RefreshKeys::new(&secret, &self.other_secrets, issuer);
         let verified = (settings.token_cache > 0).then(|| Cache::new(settings.token_cache));
 
+        let guarded = Cache::new(settings.guard_cache.max(1));
         let (node, running) = Node::new(Arc::new(settings), store, self.clock, self.events);
         node.start();
-        let inner =
-            Inner { node, access, refresh, hook: self.hook, verified, guarded: Cache::new(GUARDED), _running: running };
+        let inner = Inner {
+            node,
+            access,
+            refresh,
+            hook: self.hook,
+            verified,
+            guarded,
+            anybody: Arc::default(),
+            _running: running,
+        };
         Ok(Auth { inner: Arc::new(inner) })
     }
 }

@@ -96,6 +96,9 @@ impl<C> LoginBuilder<C> {
     }
 
     /// Ends another session when this one begins: the user logs in again, or gets more rights (OWASP ASVS 7.2.4).
+    ///
+    /// For one of the same user that is one step. A refresh of the old session that is under way at that moment is told
+    /// `session_revoked`.
     pub fn replacing(mut self, session: SessionId) -> Self {
         self.replacing = Some(session);
         self
@@ -127,15 +130,15 @@ impl<C: Claims> LoginBuilder<C> {
         }
         let claims = write_claims(&self.claims)?;
         let client = match &self.label {
-            Some(label) => self.client.label(label),
-            None => self.client,
+            Some(label) => self.client.clone().label(label),
+            None => self.client.clone(),
         };
         let now = node.now();
         let lifetime = if self.with_refresh { policy.lifetime } else { policy.access_ttl };
         let token = RefreshToken::begin(SessionId::generate(&self.user)?)?;
         let session = Session {
             id: token.session,
-            user: self.user.into(),
+            user: self.user.as_str().into(),
             secret_hash: token.secret_hash(),
             created_at: now,
             client: self.auth.resolve(client),
@@ -151,7 +154,8 @@ impl<C: Claims> LoginBuilder<C> {
             idle_timeout: policy.idle_timeout,
         });
         let until = node.revocation(now, Reason::Evicted).until;
-        let admission = Admission { cap, replacing: self.replacing, until };
+        let replacing = self.end_somebody_elses(&session.user).await?;
+        let admission = Admission { cap, replacing, until };
         let user = || Arc::clone(&session.user);
         match node.insert(&session, admission).await? {
             Inserted::Full => {
@@ -160,13 +164,9 @@ impl<C: Claims> LoginBuilder<C> {
             }
             Inserted::Done(ended) => {
                 for id in &ended {
-                    let replaced = Some(*id) == self.replacing;
+                    let replaced = Some(*id) == replacing;
                     let reason = if replaced { Reason::Replaced } else { Reason::Evicted };
                     node.events.emit(Event::Ended { session: *id, reason });
-                }
-                // Somebody else's session on the same device is not in the same part of the store.
-                if let Some(other) = self.replacing.filter(|id| !ended.contains(id)) {
-                    node.revoke(Target::Session(other), Reason::Replaced).await?;
                 }
             }
         }
@@ -188,6 +188,21 @@ impl<C: Claims> LoginBuilder<C> {
             _ => Transport::Body,
         };
         Ok(Login { tokens, transport, settings: Arc::clone(&node.settings) })
+    }
+
+    /// The session to be replaced, if it is the same user's; somebody else's, who was logged in on the same device, ends
+    /// here: a store keeps it in another place. It ends before the new one begins, so that nothing is left behind if
+    /// that fails.
+    async fn end_somebody_elses(&self, user: &str) -> Result<Option<SessionId>, Error> {
+        let node = &self.auth.inner.node;
+        let Some(id) = self.replacing else { return Ok(None) };
+        match node.load(id).await? {
+            Some(session) if *session.user != *user => {
+                node.revoke(Target::Session(id), Reason::Replaced).await?;
+                Ok(None)
+            }
+            found => Ok(found.map(|session| session.id)),
+        }
     }
 }
 
@@ -240,16 +255,20 @@ impl<C: Claims> Auth<C> {
             // arrived.
             let issued = self.issue(&session, caller.generation(), &claims, now)?;
             let life = issued.expires_at.since(now);
+            // A login without a refresh token has a session that is no longer than one access token.
+            let whole = session.chain.expires_at.since(session.created_at);
+            let comes_back = whole > node.settings.policy.access_ttl;
             let tokens = Tokens {
                 session: session.id,
                 access_token: issued.token,
                 expires_in: life,
-                refresh_in: Some(refresh_in(life)?),
+                refresh_in: if comes_back { Some(refresh_in(life)?) } else { None },
                 refresh_token: None,
                 session_expires_in: session.chain.expires_at.since(now),
             };
             let settings = Arc::clone(&node.settings);
-            return Ok(Login { tokens, transport: Transport::Cookie, settings });
+            let transport = if settings.transport.has_cookie() { Transport::Cookie } else { Transport::Body };
+            return Ok(Login { tokens, transport, settings });
         }
         Err(Error::RefreshBusy)
     }

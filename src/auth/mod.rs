@@ -5,6 +5,7 @@ mod login;
 mod refresh;
 mod verify;
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
@@ -30,7 +31,10 @@ use crate::session::{Client, Reason, Session, SessionId, Timestamp};
 use crate::settings::Settings;
 use crate::store::Target;
 use crate::token::access::{AccessKeys, AccessToken, Grant, Issued, RESERVED, TokenId};
-use crate::token::refresh::RefreshKeys;
+use crate::token::refresh::{RefreshKeys, RefreshToken};
+
+/// How many sessions one request may bring refresh tokens of.
+const MOST_SESSIONS: usize = 4;
 
 /// What an app's claims have to be: a type that is written to and read from a JSON object.
 ///
@@ -64,6 +68,8 @@ pub(crate) struct Inner<C> {
     verified: Option<Cache<Box<str>, Arc<AccessToken<C>>>>,
     /// The clients of sessions that the guard has seen. Nothing in it ever changes.
     guarded: Cache<SessionId, Arc<Client>>,
+    /// Stands there for all of them where clients are not compared.
+    anybody: Arc<Client>,
     /// Dropped with the last clone, which ends the node's task.
     _running: watch::Sender<()>,
 }
@@ -126,7 +132,7 @@ impl<C> Auth<C> {
         let (now, idle_timeout) = (node.now(), self.settings().policy.idle_timeout);
         let mut sessions = node.list(user).await?;
         sessions.retain(|session| session.chain.is_live(now, idle_timeout));
-        sessions.sort_by_key(|session| std::cmp::Reverse((session.chain.last_seen_at, session.created_at, session.id)));
+        sessions.sort_by_key(|session| Reverse((session.chain.last_seen_at, session.created_at, session.id)));
         Ok(sessions)
     }
 
@@ -136,13 +142,34 @@ impl<C> Auth<C> {
     /// # Errors
     /// If the store fails.
     pub async fn logout(&self, refresh_token: &str) -> Result<(), Error> {
+        self.logout_each([refresh_token.as_bytes()]).await
+    }
+
+    /// [`logout`](Self::logout) of every session that one of these belongs to.
+    pub(crate) async fn logout_each<'a>(
+        &self,
+        refresh_tokens: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<(), Error> {
         let node = &self.inner.node;
-        let Some(token) = self.inner.refresh.decode(refresh_token.as_bytes()) else { return Ok(()) };
-        let Some(session) = node.load(token.session).await? else { return Ok(()) };
-        if session.secret_hash == token.secret_hash() {
-            node.revoke(Target::Session(session.id), Reason::Logout).await?;
+        for token in self.newest_of_each_session(refresh_tokens) {
+            let Some(session) = node.load(token.session).await? else { continue };
+            // What has ended already need not be told to every node again.
+            if session.chain.revoked.is_none() && session.secret_hash == token.secret_hash() {
+                node.revoke(Target::Session(session.id), Reason::Logout).await?;
+            }
         }
         Ok(())
+    }
+
+    /// The refresh tokens that are ours, the newest of each session, the newest of all first. No more than a handful:
+    /// each will cost a call of the store.
+    fn newest_of_each_session<'a>(&self, texts: impl IntoIterator<Item = &'a [u8]>) -> Vec<RefreshToken> {
+        let mut tokens: Vec<_> = texts.into_iter().filter_map(|text| self.inner.refresh.decode(text)).collect();
+        tokens.sort_by_key(|token| (token.session, Reverse(token.generation)));
+        tokens.dedup_by_key(|token| token.session);
+        tokens.sort_by_key(|token| Reverse(token.generation));
+        tokens.truncate(MOST_SESSIONS);
+        tokens
     }
 
     /// Ends one of the user's own sessions.

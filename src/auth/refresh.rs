@@ -42,16 +42,22 @@ impl<C: Claims> Auth<C> {
         self.refresh_decoded(&token, &self.resolve(client)).await
     }
 
-    /// Of several candidates (cookies of one name), the one that is ours and newest counts.
+    /// Of several candidates (cookies of one name), the one that is ours and newest counts; if its session has ended,
+    /// the newest of another, because an old cookie can lie before the one from the last login.
     pub(crate) async fn refresh_newest(
         &self,
         candidates: impl IntoIterator<Item = &[u8]>,
         client: ClientInfo,
     ) -> Result<Refreshed, Error> {
-        let decoded = candidates.into_iter().filter_map(|text| self.inner.refresh.decode(text));
-        let newest = decoded.reduce(|best, next| if next.generation > best.generation { next } else { best });
-        let newest = newest.ok_or(Error::RefreshTokenInvalid)?;
-        self.refresh_decoded(&newest, &self.resolve(client)).await
+        let client = self.resolve(client);
+        let mut refused = None;
+        for token in self.newest_of_each_session(candidates) {
+            match self.refresh_decoded(&token, &client).await {
+                Err(error) if error.is_the_end() => refused = refused.or(Some(error)),
+                decided => return decided,
+            }
+        }
+        Err(refused.unwrap_or(Error::RefreshTokenInvalid))
     }
 
     async fn refresh_decoded(&self, token: &RefreshToken, client: &Client) -> Result<Refreshed, Error> {
@@ -68,8 +74,14 @@ impl<C: Claims> Auth<C> {
                 binding: binding::judge(&policy.binding, &session.client, client),
             };
             let outcome = present(&session.chain, presented, now, policy);
-            if outcome.access.is_some() && claims.is_none() {
+            // The hook is asked once; the snapshot belongs to the row that is about to be written.
+            if outcome.access.is_some() && (claims.is_none() || self.inner.hook.is_none()) {
                 claims = Some(self.claims_of(&session).await?);
+            }
+            if outcome.verdict == Verdict::Reuse && policy.on_reuse == ReuseResponse::User {
+                // The others first: if that fails, the next attempt finds the same theft again.
+                let target = Target::User { user: &session.user, except: Some(session.id) };
+                node.revoke(target, Reason::Reuse).await?;
             }
             if let Some(next) = outcome.next {
                 let before = session.chain;
@@ -97,9 +109,6 @@ impl<C: Claims> Auth<C> {
                 }
             }
             self.report(&session, token, presented.binding, outcome.verdict, client);
-            if outcome.verdict == Verdict::Reuse && policy.on_reuse == ReuseResponse::User {
-                node.revoke(Target::User { user: &session.user, except: None }, Reason::Reuse).await?;
-            }
             refuse(outcome.verdict)?;
             let claims = claims.unwrap_or_default();
             return self.grant(&session, token, outcome, &claims, now);

@@ -9,7 +9,7 @@ use crate::client::ClientInfo;
 use crate::error::Error;
 use crate::event::Event;
 use crate::policy::BindingMode;
-use crate::ratchet::BindingVerdict;
+use crate::ratchet::{BindingVerdict, acknowledges};
 use crate::session::{Client, Reason, SessionId, Timestamp};
 use crate::store::Target;
 use crate::token::access::{AccessToken, Refused, TokenId};
@@ -77,8 +77,10 @@ impl<C: Claims> Auth<C> {
     /// [`AccessTokenRevoked`](Error::AccessTokenRevoked); [`Store`](Error::Store) if nothing has been heard from the
     /// store for too long and it does not answer now.
     pub async fn authenticate(&self, token: &str) -> Result<AuthUser<C>, Error> {
+        let token = self.verify(token)?;
         self.catch_up_if_stale().await?;
-        Ok(AuthUser::from(&*self.verify(token)?))
+        self.admit(&token)?;
+        Ok(AuthUser::from(&*token))
     }
 
     /// Whether what is known of revocations is recent enough to decide by.
@@ -95,33 +97,34 @@ impl<C: Claims> Auth<C> {
         Ok(())
     }
 
-    /// [`authenticate`](Self::authenticate), by what this node knows.
+    /// Whether we signed a token and it is not past its end. Whether it was revoked is [`admit`](Self::admit)'s part.
     pub(crate) fn verify(&self, token: &str) -> Result<Arc<AccessToken<C>>, Error> {
         let inner = &*self.inner;
-        let token = match inner.verified.as_ref().and_then(|cache| cache.get(token)) {
-            Some(known) => known,
-            None => {
-                let verified = Arc::new(inner.access.verify(token)?);
-                inner.access.check_times(&verified, inner.node.now())?;
-                if let Some(cache) = &inner.verified {
-                    cache.insert(token.into(), Arc::clone(&verified));
-                }
-                verified
-            }
-        };
-        let now = inner.node.now();
-        inner.access.check_times(&token, now)?;
-        if inner.node.revoked.has_session(token.session) || inner.node.revoked.has_token(token.id) {
+        if let Some(known) = inner.verified.as_ref().and_then(|cache| cache.get(token)) {
+            inner.access.check_times(&known, inner.node.now())?;
+            return Ok(known);
+        }
+        let verified = Arc::new(inner.access.verify(token)?);
+        inner.access.check_times(&verified, inner.node.now())?;
+        if let Some(cache) = &inner.verified {
+            cache.insert(token.into(), Arc::clone(&verified));
+        }
+        Ok(verified)
+    }
+
+    /// Whether a verified token may be used, by what this node knows of revocations; and its use is remembered.
+    pub(crate) fn admit(&self, token: &AccessToken<C>) -> Result<(), Error> {
+        let node = &self.inner.node;
+        if node.revoked.has_session(token.session) || node.revoked.has_token(token.id) {
             return Err(Error::AccessTokenRevoked);
         }
-        let activity = &inner.node.activity;
-        // Not sooner than the grace: an answer that arrived does not prove that its cookie reached the disk.
-        if now > token.issued_at.after(inner.node.settings.policy.grace) {
-            activity.acknowledge(token.session, token.generation, now);
+        let now = node.now();
+        if acknowledges(token.issued_at, now, &node.settings.policy) {
+            node.activity.acknowledge(token.session, token.generation, now);
         } else {
-            activity.touch(token.session, now);
+            node.activity.touch(token.session, now);
         }
-        Ok(token)
+        Ok(())
     }
 
     /// The guard's check, as far as it needs no store: the session was seen before, and its client has not changed.
@@ -142,12 +145,16 @@ impl<C: Claims> Auth<C> {
     }
 
     fn compare(&self, then: &Client, client: impl FnOnce() -> ClientInfo) -> (BindingVerdict, Client) {
-        let binding = &self.settings().policy.binding;
-        if binding.ip == BindingMode::Off && binding.user_agent == BindingMode::Off {
+        if !self.compares() {
             return (BindingVerdict::Holds, Client::default());
         }
         let now = self.resolve(client());
-        (binding::judge(binding, then, &now), now)
+        (binding::judge(&self.settings().policy.binding, then, &now), now)
+    }
+
+    fn compares(&self) -> bool {
+        let binding = &self.settings().policy.binding;
+        binding.ip != BindingMode::Off || binding.user_agent != BindingMode::Off
     }
 
     /// The guard's check, with the store: is there such a session, is it live, is this its client?
@@ -163,9 +170,12 @@ impl<C: Claims> Auth<C> {
             if !chain.is_live(node.now(), node.settings.policy.idle_timeout) {
                 return Err(Error::SessionIdle);
             }
-            Ok(Arc::new(session.client))
+            // Where nothing is compared there is nothing to keep.
+            Ok(if self.compares() { Arc::new(session.client) } else { Arc::clone(&self.inner.anybody) })
         };
-        let then = self.inner.guarded.get_or_insert_async(&token.session, load).await?;
+        // One loads and the others wait; whoever waits for several that fail waits no longer than for one.
+        let found = self.inner.guarded.get_or_insert_async(&token.session, load);
+        let then = node.within_timeout("load", found).await??;
         let (verdict, now) = self.compare(&then, || client);
         if verdict != BindingVerdict::Holds {
             self.report_mismatch(token, verdict, now);

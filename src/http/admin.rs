@@ -74,7 +74,7 @@ async fn end<C: Claims>(
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Which {
+pub(crate) enum Which {
     Token { token: String },
     Id { jti: String, expires_at: When },
 }
@@ -82,13 +82,13 @@ enum Which {
 /// A time as people write it, or as a JWT has it.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum When {
+pub(crate) enum When {
     Text(String),
     Seconds(i64),
 }
 
 impl When {
-    fn time(&self) -> Option<SystemTime> {
+    pub(crate) fn time(&self) -> Option<SystemTime> {
         match self {
             Self::Text(text) => humantime::parse_rfc3339(text).ok(),
             Self::Seconds(seconds) => UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(*seconds).ok()?)),

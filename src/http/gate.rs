@@ -23,6 +23,7 @@ use crate::auth::{Auth, Claims};
 use crate::error::Error;
 use crate::node::Node;
 use crate::settings::Settings;
+use crate::store::StoreError;
 use crate::token::access::AccessToken;
 
 /// What a gate says of a request.
@@ -146,33 +147,73 @@ impl<C> Clone for Remembered<C> {
     }
 }
 
-/// The token behind a request: found by another layer before, or verified now.
-pub(crate) fn identify<C: Claims>(
-    auth: &Auth<C>,
-    optional: bool,
-    parts: &mut Parts,
-) -> Result<Option<Arc<AccessToken<C>>>, Response> {
-    if let Some(known) = remembered(auth, parts) {
-        return Ok(known);
+/// Who is behind a request.
+pub(crate) enum Identity<C> {
+    Known(Arc<AccessToken<C>>),
+    /// Nobody, and that is allowed.
+    Anonymous,
+    /// Somebody whose token may have been revoked: too long has nothing been heard from the store.
+    Unclear,
+}
+
+/// Finds out who is behind a request: as another layer has found before, or by the token it brings.
+pub(crate) fn identify<C: Claims>(auth: &Auth<C>, optional: bool, parts: &mut Parts) -> Result<Identity<C>, Response> {
+    match remembered(auth, parts) {
+        Some(Some(token)) => return Ok(Identity::Known(token)),
+        // That another layer lets anonymous requests pass is not for this one to say.
+        Some(None) if optional => return Ok(Identity::Anonymous),
+        _ => {}
     }
     let refuse = |problem: Problem| Err(refusal(auth.settings(), parts, problem));
     let token = match read(auth, parts) {
-        Ok(token) => Some(token),
-        Err(Unread::Nothing) if optional => None,
+        Ok(token) => token,
         // An old cookie is sent along with everything; that is no reason to keep anybody from a public page.
-        Err(Unread::Cookie(_)) if optional => None,
+        Err(Unread::Nothing | Unread::Cookie(_)) if optional => {
+            remember(auth, parts, None);
+            return Ok(Identity::Anonymous);
+        }
         Err(Unread::Nothing) => return refuse(Problem::from(&Error::AccessTokenMissing)),
         Err(Unread::Cookie(error) | Unread::Header(error)) => {
             return refuse(Problem::from(&error).of_presented_token());
         }
         Err(Unread::CrossOrigin) => return refuse(Problem::cross_origin()),
     };
-    parts.extensions.insert(Remembered { node: Arc::clone(&auth.inner.node), token: token.clone() });
-    Ok(token)
+    if !auth.is_current() {
+        return Ok(Identity::Unclear);
+    }
+    if let Err(error) = auth.admit(&token) {
+        return refuse(Problem::from(&error).of_presented_token());
+    }
+    remember(auth, parts, Some(Arc::clone(&token)));
+    Ok(Identity::Known(token))
+}
+
+/// [`identify`], after the store was asked what was revoked.
+pub(crate) async fn identify_clearly<C: Claims>(
+    auth: &Auth<C>,
+    optional: bool,
+    parts: &mut Parts,
+) -> Result<Option<Arc<AccessToken<C>>>, Response> {
+    if let Err(error) = auth.catch_up_if_stale().await {
+        return Err(refusal(auth.settings(), parts, Problem::from(&error)));
+    }
+    match identify(auth, optional, parts)? {
+        Identity::Known(token) => Ok(Some(token)),
+        Identity::Anonymous => Ok(None),
+        // The clock jumps about.
+        Identity::Unclear => {
+            let error = Error::Store(StoreError::new("what was revoked is not known"));
+            Err(refusal(auth.settings(), parts, Problem::from(&error)))
+        }
+    }
+}
+
+fn remember<C: Claims>(auth: &Auth<C>, parts: &mut Parts, token: Option<Arc<AccessToken<C>>>) {
+    parts.extensions.insert(Remembered { node: Arc::clone(&auth.inner.node), token });
 }
 
 /// What another layer of the same [`Auth`] has found.
-pub(crate) fn remembered<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Option<Option<Arc<AccessToken<C>>>> {
+fn remembered<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Option<Option<Arc<AccessToken<C>>>> {
     let known = parts.extensions.get::<Remembered<C>>()?;
     Arc::ptr_eq(&known.node, &auth.inner.node).then(|| known.token.clone())
 }
@@ -209,7 +250,7 @@ fn read<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Result<Arc<AccessToken<C>>,
 }
 
 /// The credentials of `Authorization: Bearer` (RFC 6750 §2.1); the scheme's case does not matter (RFC 9110 §11.1).
-fn bearer(header: &HeaderValue) -> Option<&[u8]> {
+pub(crate) fn bearer(header: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = header.as_bytes().split_at_checked(6)?;
     let token = token.strip_prefix(b" ")?;
     scheme.eq_ignore_ascii_case(b"bearer").then(|| token.trim_ascii())
@@ -232,7 +273,7 @@ pub(crate) fn refusal(settings: &Settings, parts: &Parts, problem: Problem) -> R
     response
 }
 
-fn wants_html(parts: &Parts) -> bool {
+pub(crate) fn wants_html(parts: &Parts) -> bool {
     let lines = parts.headers.get_all(ACCEPT).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|range| {
         let mut pieces = range.split(';').map(str::trim);
@@ -245,7 +286,7 @@ fn wants_html(parts: &Parts) -> bool {
 }
 
 /// A path that leads nowhere but here, as a query value: `//evil.example` names another host.
-fn local_path(path: &str) -> String {
+pub(crate) fn local_path(path: &str) -> String {
     let bare = path.trim_start_matches(['/', '\\']);
     let mut encoded = String::from("/");
     for byte in bare.bytes() {

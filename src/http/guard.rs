@@ -7,7 +7,7 @@ use http::request::Parts;
 use tower_layer::Layer;
 
 use super::extract::client_info;
-use super::gate::{Gate, Gated, Step, identify, refusal, remembered};
+use super::gate::{Gate, Gated, Identity, Step, identify, identify_clearly, refusal};
 use super::problem::Problem;
 use crate::auth::{Auth, Claims, Glance};
 use crate::error::Error;
@@ -33,8 +33,8 @@ pub struct GuardLayer<C> {
 }
 
 impl<C> GuardLayer<C> {
-    /// Lets anonymous requests pass as well. Behind an [optional `AuthLayer`](crate::AuthLayer::optional) it does so
-    /// anyway.
+    /// Lets anonymous requests pass as well, as [`AuthLayer::optional`](crate::AuthLayer::optional) does. Where both
+    /// layers are used, both have to say so.
     #[must_use]
     pub fn optional(mut self) -> Self {
         self.optional = true;
@@ -70,13 +70,11 @@ impl<C: Claims> GuardLayer<C> {
 
 impl<C: Claims> Gate for GuardLayer<C> {
     fn glance(&self, parts: &mut Parts) -> Step {
-        if remembered(&self.auth, parts).is_none() && !self.auth.is_current() {
-            return Step::Wait;
-        }
         match identify(&self.auth, self.optional, parts) {
             Err(response) => Step::Refuse(response),
-            Ok(None) => Step::Pass,
-            Ok(Some(token)) => match self.auth.glance(&token, || client_info(parts)) {
+            Ok(Identity::Anonymous) => Step::Pass,
+            Ok(Identity::Unclear) => Step::Wait,
+            Ok(Identity::Known(token)) => match self.auth.glance(&token, || client_info(parts)) {
                 Glance::Pass => Step::Pass,
                 Glance::Refuse(error) => Step::Refuse(self.refuse(parts, &error)),
                 Glance::LookCloser => Step::Wait,
@@ -85,10 +83,7 @@ impl<C: Claims> Gate for GuardLayer<C> {
     }
 
     async fn wait(&self, parts: &mut Parts) -> Result<(), Response> {
-        if let Err(error) = self.auth.catch_up_if_stale().await {
-            return Err(self.refuse(parts, &error));
-        }
-        let Some(token) = identify(&self.auth, self.optional, parts)? else { return Ok(()) };
+        let Some(token) = identify_clearly(&self.auth, self.optional, parts).await? else { return Ok(()) };
         let guarded = self.auth.look_closer(&token, client_info(parts)).await;
         guarded.map_err(|error| self.refuse(parts, &error))
     }

@@ -6,8 +6,7 @@ use axum_core::response::Response;
 use http::request::Parts;
 use tower_layer::Layer;
 
-use super::gate::{Gate, Gated, Step, identify, refusal, remembered};
-use super::problem::Problem;
+use super::gate::{Gate, Gated, Identity, Step, identify, identify_clearly};
 use crate::auth::{Auth, Claims};
 
 /// Lets in requests with a good access token; handlers behind it take an [`AuthUser`](crate::AuthUser). Made by
@@ -67,20 +66,15 @@ impl<S, C> Layer<S> for AuthLayer<C> {
 
 impl<C: Claims> Gate for AuthLayer<C> {
     fn glance(&self, parts: &mut Parts) -> Step {
-        if remembered(&self.auth, parts).is_none() && !self.auth.is_current() {
-            return Step::Wait;
-        }
         match identify(&self.auth, self.optional, parts) {
-            Ok(_) => Step::Pass,
+            Ok(Identity::Known(_) | Identity::Anonymous) => Step::Pass,
+            Ok(Identity::Unclear) => Step::Wait,
             Err(response) => Step::Refuse(response),
         }
     }
 
     async fn wait(&self, parts: &mut Parts) -> Result<(), Response> {
-        if let Err(error) = self.auth.catch_up_if_stale().await {
-            return Err(refusal(self.auth.settings(), parts, Problem::from(&error)));
-        }
-        identify(&self.auth, self.optional, parts).map(|_| ())
+        identify_clearly(&self.auth, self.optional, parts).await.map(|_| ())
     }
 }
 

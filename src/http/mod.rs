@@ -1,15 +1,15 @@
 //! The HTTP side: layers, extractors, routers, cookies. The rules live below; here they get their statuses and headers.
 
-mod admin;
-mod cookie;
+pub(crate) mod admin;
+pub(crate) mod cookie;
 mod extract;
-mod gate;
+pub(crate) mod gate;
 mod guard;
 mod layer;
 mod origin;
 mod problem;
 mod router;
-mod transport;
+pub(crate) mod transport;
 
 pub use self::guard::GuardLayer;
 pub use self::layer::AuthLayer;

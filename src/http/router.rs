@@ -120,12 +120,10 @@ async fn refresh<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Re
 async fn logout<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let brought = transport::read(auth.settings(), &parts.headers, body).await;
+    let tokens = brought.map(|brought| brought.tokens).unwrap_or_default();
     // All that are ours, not the newest alone: one of them may have been planted to be logged out in place of it.
-    for token in brought.map(|brought| brought.tokens).unwrap_or_default() {
-        let token = String::from_utf8_lossy(&token);
-        if let Err(error) = auth.logout(&token).await {
-            return error.into_response();
-        }
+    if let Err(error) = auth.logout_each(tokens.iter().map(Vec::as_slice)).await {
+        return error.into_response();
     }
     transport::clear(auth.settings(), StatusCode::NO_CONTENT.into_response())
 }
@@ -168,6 +166,9 @@ pub(super) async fn listing<C: Claims>(
     Ok(json_response(&json!({ "sessions": sessions })))
 }
 
+/// The last millisecond of the year 9999, the last one that RFC 3339 can write.
+const LAST_OF_9999: Timestamp = Timestamp::from_millis(253_402_300_799_999);
+
 /// What a listing shows of a session: no token, no hash, no secret.
 fn describe(session: &Session, current: Option<SessionId>) -> Value {
     json!({
@@ -183,6 +184,8 @@ fn describe(session: &Session, current: Option<SessionId>) -> Value {
 }
 
 fn rfc3339(time: Timestamp) -> String {
+    // A row from who knows where may have a time that has no such spelling.
+    let time = time.clamp(Timestamp::from_millis(0), LAST_OF_9999);
     humantime::format_rfc3339_millis(SystemTime::from(time)).to_string()
 }
 

@@ -65,7 +65,9 @@ pub(crate) async fn read_json<T: serde::de::DeserializeOwned>(
     if !kind.eq_ignore_ascii_case("application/json") {
         return Err(Problem::unsupported_media_type());
     }
-    serde_json::from_slice(&bytes).map(Some).map_err(|_| Problem::malformed_body())
+    // A derived type would also read a list of its members.
+    let object: serde_json::Map<_, _> = serde_json::from_slice(&bytes).map_err(|_| Problem::malformed_body())?;
+    serde_json::from_value(object.into()).map(Some).map_err(|_| Problem::malformed_body())
 }
 
 /// RFC 6749 §5.1, and when to come back.

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::keys::{HmacSha256, Purpose, Secret, hmac};
 use crate::policy::ConfigError;
 use crate::session::{SessionId, Timestamp};
+use crate::settings::Settings;
 
 /// The names in an access token that are ours; the app's claims may not use them. `nbf` is not written, but other
 /// verifiers would act on it.
@@ -191,18 +192,21 @@ pub(crate) struct AccessKeys {
     leeway: Duration,
     /// How far another node's clock may be ahead of this one's.
     skew: Duration,
+    /// No token lives longer than this, whatever it says of itself.
+    ttl: Duration,
 }
 
 impl AccessKeys {
-    pub(crate) fn new(
-        signing: Key,
-        others: Vec<Key>,
-        issuer: &str,
-        audience: &str,
-        leeway: Duration,
-        skew: Duration,
-    ) -> Result<Self, ConfigError> {
-        let keys = Self { signing, others, issuer: issuer.to_owned(), audience: audience.to_owned(), leeway, skew };
+    pub(crate) fn new(signing: Key, others: Vec<Key>, settings: &Settings) -> Result<Self, ConfigError> {
+        let keys = Self {
+            signing,
+            others,
+            issuer: settings.issuer.clone(),
+            audience: settings.audience.clone(),
+            leeway: settings.leeway,
+            skew: settings.policy.grace,
+            ttl: settings.policy.access_ttl,
+        };
         // A key that cannot sign shows now, not at the first login.
         let probe = keys.signing.header.clone() + "e30";
         let holds = keys.signing.sign(&probe).is_some_and(|signature| keys.signing.verify(&probe, "e30", &signature));
@@ -284,7 +288,8 @@ impl AccessKeys {
 
     /// Neither expired nor from a future that clock skew does not explain.
     pub(crate) fn check_times<C>(&self, token: &AccessToken<C>, now: Timestamp) -> Result<(), Refused> {
-        if now.before(self.leeway) >= token.expires_at {
+        // Revocations are remembered for one ttl: a token from before a deploy that shortened it must not outlive them.
+        if now.before(self.leeway) >= token.expires_at.min(token.issued_at.after(self.ttl)) {
             return Err(Refused::Expired);
         }
         if now.after(self.skew) < token.issued_at {
@@ -347,12 +352,45 @@ impl<'de, C: DeserializeOwned> Deserialize<'de> for Payload<C> {
                 let jti = member(&mut map, "jti")?;
                 let _iat: i64 = member(&mut map, "iat")?;
                 let exp = member(&mut map, "exp")?;
-                let claims = C::deserialize(MapAccessDeserializer::new(map))?;
+                let claims = C::deserialize(Rest(map))?;
                 Ok(Payload { iss, aud, sub, sid, r#gen, jti, exp, claims })
             }
         }
 
         deserializer.deserialize_map(Reader(PhantomData))
+    }
+}
+
+/// What is left of an object. serde's own deserializer of it knows neither `struct Claims(Inner)` nor `Option<Claims>`.
+struct Rest<M>(M);
+
+impl<'de, M: MapAccess<'de>> Deserializer<'de> for Rest<M> {
+    type Error = M::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, M::Error> {
+        visitor.visit_map(self.0)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, M::Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, M::Error> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, M::Error> {
+        MapAccessDeserializer::new(self.0).deserialize_enum(name, variants, visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        tuple_struct map struct identifier ignored_any
     }
 }
 
@@ -377,8 +415,11 @@ mod tests {
 
     fn keys_of(secret: &Secret, others: &[Secret]) -> AccessKeys {
         let others = others.iter().map(|secret| Key::hs256(secret, "app")).collect();
-        let (leeway, skew) = (Duration::ZERO, Duration::from_secs(30));
-        AccessKeys::new(Key::hs256(secret, "app"), others, "app", "web", leeway, skew).unwrap()
+        AccessKeys::new(Key::hs256(secret, "app"), others, &settings("app", "web")).unwrap()
+    }
+
+    fn settings(issuer: &str, audience: &str) -> Settings {
+        Settings { issuer: issuer.to_owned(), audience: audience.to_owned(), ..Settings::default() }
     }
 
     fn keys() -> AccessKeys {
@@ -453,6 +494,25 @@ mod tests {
     }
 
     #[test]
+    fn claims_may_be_wrapped_optional_or_one_of_several() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Wrapped(Claims);
+
+        #[derive(Debug, PartialEq, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Several {
+            Role(String),
+        }
+
+        let token = keys().issue(grant(ROLE)).unwrap().token;
+        let admin = || Claims { role: "admin".to_owned() };
+        assert_eq!(keys().verify::<Wrapped>(&token).unwrap().claims, Wrapped(admin()));
+        assert_eq!(keys().verify::<Option<Claims>>(&token).unwrap().claims, Some(admin()));
+        assert_eq!(keys().verify::<Option<Box<Wrapped>>>(&token).unwrap().claims, Some(Box::new(Wrapped(admin()))));
+        assert_eq!(keys().verify::<Several>(&token).unwrap().claims, Several::Role("admin".to_owned()));
+    }
+
+    #[test]
     fn a_token_ends_with_its_session_at_the_latest_and_exp_never_says_later() {
         for ends in [1_700_000_001_000, 1_700_000_001_700, 1_700_000_000_251, 1_700_000_000_250] {
             let session_ends = Timestamp::from_millis(ends);
@@ -471,6 +531,15 @@ mod tests {
         assert_eq!(token.expires_at, NOW.after(Duration::from_millis(1_500)));
         assert_eq!(keys().check_times(&token, NOW.after(Duration::from_millis(1_499))), Ok(()));
         assert_eq!(keys().check_times(&token, NOW.after(Duration::from_millis(1_500))), Err(Refused::Expired));
+    }
+
+    #[test]
+    fn a_token_from_before_the_ttl_was_shortened_lives_no_longer_than_a_new_one() {
+        let mut keys = keys();
+        let token = keys.verify::<Claims>(&keys.issue(grant(ROLE)).unwrap().token).unwrap();
+        keys.ttl = Duration::from_secs(60);
+        assert_eq!(keys.check_times(&token, NOW.after(Duration::from_millis(59_999))), Ok(()));
+        assert_eq!(keys.check_times(&token, NOW.after(Duration::from_secs(60))), Err(Refused::Expired));
     }
 
     #[test]
@@ -528,10 +597,9 @@ mod tests {
 
     #[test]
     fn another_issuer_audience_or_secret_is_refused() {
-        let (leeway, skew) = (Duration::ZERO, Duration::ZERO);
         let key = || Key::hs256(&secret(), "app");
         for (issuer, audience) in [("other", "web"), ("app", "other")] {
-            let other = AccessKeys::new(key(), vec![], issuer, audience, leeway, skew).unwrap();
+            let other = AccessKeys::new(key(), vec![], &settings(issuer, audience)).unwrap();
             assert_eq!(refused(&other.issue(grant(ROLE)).unwrap().token), Some(Refused::Invalid));
         }
         let other = keys_of(&Secret::new("another secret"), &[]);

@@ -89,6 +89,14 @@ async fn a_body_that_is_not_json_is_malformed() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_a_list_of_tokens_is_malformed() {
+    let demo = Demo::start(&[BODY]).await;
+    let token = token(&demo, "alice").await;
+    let call = demo.post("/auth/refresh").body("application/json", format!("[\"{token}\"]"));
+    call.send().await.refused(400, "malformed_body");
+}
+
+#[tokio::test]
 async fn a_body_whose_token_is_no_text_is_refused() {
     let demo = Demo::start(&[BODY]).await;
     let nested = format!("{{\"refresh_token\":{}{}}}", "[".repeat(1_000), "]".repeat(1_000));

@@ -77,6 +77,10 @@ pub enum Mood {
     PretendsToSwap,
     /// Answers somebody else's session.
     MixesUp,
+    /// Before the next swap, somebody else gives the session the role `user`.
+    Demotes,
+    /// Ends single sessions, and fails to end all of a user's.
+    FailsForUsers,
 }
 
 /// A memory store that counts its calls and has moods.
@@ -101,6 +105,15 @@ impl Moody {
     /// In a good mood, on sessions that are there already.
     pub fn over(inner: MemoryStore) -> Self {
         Self { inner, ..Self::default() }
+    }
+
+    /// What the store knows to be acknowledged, whatever its mood.
+    pub fn acknowledged(&self, session: SessionId) -> Option<u32> {
+        let load = std::pin::pin!(self.inner.load(session));
+        match load.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+            std::task::Poll::Ready(Ok(Some(session))) => session.chain.acknowledged,
+            other => panic!("memory answers at once: {other:?}"),
+        }
     }
 
     pub fn set(&self, mood: Mood) {
@@ -146,6 +159,12 @@ impl SessionStore for Moody {
     async fn swap(&self, expected: u64, next: &Session) -> Result<bool, StoreError> {
         self.swaps.fetch_add(1, Ordering::SeqCst);
         let mood = *self.mood.lock().unwrap();
+        if mood == Mood::Demotes {
+            self.set(Mood::Works);
+            let mut row = self.inner.load(next.id).await?.expect("the session is there");
+            row.claims = r#"{"role":"user"}"#.into();
+            assert!(self.inner.swap(row.version, &row).await?);
+        }
         match mood {
             Mood::NeverSwaps => Ok(false),
             Mood::PretendsToSwap => Ok(true),
@@ -160,6 +179,9 @@ impl SessionStore for Moody {
 
     async fn revoke(&self, target: Target<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
         self.others.fetch_add(1, Ordering::SeqCst);
+        if let (Mood::FailsForUsers, Target::User { .. }) = (*self.mood.lock().unwrap(), target) {
+            return Err(StoreError::new("connection refused"));
+        }
         self.with(self.inner.revoke(target, revocation)).await
     }
 
