@@ -2,3 +2,9 @@
 
 #[doc = include_str!("docs/http.md")]
 pub mod http {}
+
+#[doc = include_str!("docs/ratchet.md")]
+pub mod ratchet {}
+
+#[doc = include_str!("docs/security.md")]
+pub mod security {}
