@@ -22,7 +22,7 @@
 //! a clock that is behind reads as fresh. With rotation switched off, every `p` that passes rule 5 is Touch.
 //!
 //! With one-way delays up to D and clock skew between nodes up to S, `grace` has to be at least `2D + S`. A crash of the
-//! client may lose a cookie that arrived less than `grace - 2D` ago.
+//! client may lose a cookie that arrived less than `grace - 2D - S` ago.
 
 use crate::policy::Policy;
 use crate::session::{Chain, Timestamp};

@@ -1,0 +1,326 @@
+//! What the protocol says, written down a second time, from its text and not from the code: a session row and its rules,
+//! and what a node knows, sees and writes behind. Everything is a plain value, so that a search can copy it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(crate) type Millis = i64;
+
+pub(crate) const GRACE: Millis = 30_000;
+pub(crate) const ACCESS_TTL: Millis = 5 * 60_000;
+pub(crate) const IDLE: Millis = 60 * 60_000;
+pub(crate) const LIFETIME: Millis = 6 * 60 * 60_000;
+/// How long a node relies on the feed of revocations without having read it.
+pub(crate) const STALENESS: Millis = 30_000;
+
+pub(crate) const UNAVAILABLE: &str = "store_unavailable";
+
+/// The answer to a refresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The rule by its name, the access token's generation, and the new refresh token's where there is one.
+    Granted(&'static str, u32, Option<u32>),
+    /// The code of the refusal.
+    Refused(&'static str),
+}
+
+/// A session row. What it does not have (client, label, hash of the secret) no rule here asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Row {
+    pub(crate) user: usize,
+    pub(crate) generation: u32,
+    pub(crate) parent: Option<u32>,
+    pub(crate) rotated_at: Option<Millis>,
+    pub(crate) acknowledged: Option<u32>,
+    pub(crate) seen: Millis,
+    pub(crate) expires: Millis,
+    pub(crate) ended: bool,
+    pub(crate) claims: u32,
+}
+
+impl Row {
+    pub(crate) const fn new(user: usize, now: Millis) -> Self {
+        Self {
+            user,
+            generation: 0,
+            parent: None,
+            rotated_at: None,
+            acknowledged: None,
+            seen: now,
+            expires: now + LIFETIME,
+            ended: false,
+            claims: 0,
+        }
+    }
+
+    pub(crate) const fn is_live(&self, now: Millis) -> bool {
+        !self.ended && now < self.expires && now - self.seen < IDLE
+    }
+
+    /// The table of the protocol, row by row: the answer, and the row to write if there is one to write.
+    pub(crate) fn present(&self, p: u32, now: Millis) -> (Answer, Option<Self>) {
+        if self.ended {
+            return (Answer::Refused("session_revoked"), None);
+        }
+        if now >= self.expires {
+            return (Answer::Refused("session_expired"), None);
+        }
+        if now - self.seen >= IDLE {
+            return (Answer::Refused("session_idle"), None);
+        }
+        let fresh = matches!(self.rotated_at, Some(rotated_at) if now - rotated_at <= GRACE);
+        let acknowledged = matches!(self.acknowledged, Some(highest) if highest >= self.generation);
+        let is_parent = self.parent == Some(p);
+        let hand_out = |rule, generation, parent| {
+            let next = Self { generation, parent, rotated_at: Some(now), ..*self };
+            (Answer::Granted(rule, generation, Some(generation)), Some(next))
+        };
+        match p.cmp(&self.generation) {
+            std::cmp::Ordering::Equal if fresh => (Answer::Granted("Touch", p, None), None),
+            std::cmp::Ordering::Equal => hand_out("Rotate", p + 1, Some(p)),
+            std::cmp::Ordering::Greater => hand_out("Ahead", p + 1, Some(p)),
+            std::cmp::Ordering::Less if is_parent && fresh => (Answer::Granted("Echo", p, None), None),
+            std::cmp::Ordering::Less if fresh => (Answer::Refused("refresh_busy"), None),
+            std::cmp::Ordering::Less if is_parent && !acknowledged => {
+                hand_out("Recover", self.generation + 1, self.parent)
+            }
+            std::cmp::Ordering::Less => (Answer::Refused("refresh_token_reused"), Some(Self { ended: true, ..*self })),
+        }
+    }
+}
+
+/// How the store is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    #[default]
+    None,
+    /// Every call is an error, and nothing is done.
+    Fails,
+    /// Reading works. Writes are done, and then there is an error: the reply got lost.
+    LosesReplies,
+}
+
+/// An access token, as the one who issued it remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Access {
+    pub(crate) session: usize,
+    pub(crate) generation: u32,
+    pub(crate) issued: Millis,
+    pub(crate) expires: Millis,
+}
+
+/// What one node knows that is not in the store, or not yet.
+#[derive(Clone, Debug, Default)]
+struct Mind {
+    /// By session: when it was last seen, and what it has acknowledged.
+    pending: BTreeMap<usize, (Millis, Option<u32>)>,
+    revoked: BTreeSet<usize>,
+    heard_at: Option<Millis>,
+}
+
+/// Two nodes on one store. Sessions are numbered in the order they were opened.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Oracle {
+    rows: BTreeMap<usize, Row>,
+    /// The sessions that the store's feed names.
+    feed: BTreeSet<usize>,
+    minds: [Mind; 2],
+    pub(crate) trouble: Trouble,
+}
+
+type Result<T> = std::result::Result<T, &'static str>;
+
+impl Oracle {
+    pub(crate) fn row(&self, session: usize) -> Option<&Row> {
+        self.rows.get(&session)
+    }
+
+    fn read(&self) -> Result<()> {
+        if self.trouble == Trouble::Fails { Err(UNAVAILABLE) } else { Ok(()) }
+    }
+
+    /// After a write was done: whether its caller learns of it.
+    fn wrote(&self) -> Result<()> {
+        if self.trouble == Trouble::LosesReplies { Err(UNAVAILABLE) } else { Ok(()) }
+    }
+
+    /// The row with what the node has seen and knows.
+    fn load(&self, node: usize, session: usize) -> Option<Row> {
+        let mut row = *self.rows.get(&session)?;
+        let mind = &self.minds[node];
+        if let Some(&(seen, acknowledged)) = mind.pending.get(&session) {
+            row.seen = row.seen.max(seen);
+            row.acknowledged = row.acknowledged.max(acknowledged);
+        }
+        row.ended |= mind.revoked.contains(&session);
+        Some(row)
+    }
+
+    fn note(&mut self, node: usize, session: usize, now: Millis, acknowledged: Option<u32>) {
+        let pending = self.minds[node].pending.entry(session).or_insert((now, None));
+        *pending = (pending.0.max(now), pending.1.max(acknowledged));
+    }
+
+    /// Answers whether the session was neither revoked nor expired before.
+    fn end_row(&mut self, session: usize, now: Millis) -> bool {
+        let Some(row) = self.rows.get_mut(&session) else { return false };
+        let was_live = !row.ended && now < row.expires;
+        row.ended = true;
+        self.feed.insert(session);
+        was_live
+    }
+
+    /// Opens session number `session`. An error may leave it open all the same.
+    pub(crate) fn login(
+        &mut self,
+        node: usize,
+        session: usize,
+        user: usize,
+        replacing: Option<usize>,
+        now: Millis,
+    ) -> Result<()> {
+        self.read()?;
+        self.rows.insert(session, Row::new(user, now));
+        let ended = replacing.filter(|old| self.end_row(*old, now));
+        self.wrote()?;
+        self.minds[node].revoked.extend(ended);
+        Ok(())
+    }
+
+    /// Whether the node's access tokens of this session are dead.
+    pub(crate) fn knows_the_end(&self, node: usize, session: usize) -> bool {
+        self.minds[node].revoked.contains(&session)
+    }
+
+    pub(crate) fn refresh(&mut self, node: usize, session: usize, p: u32, now: Millis) -> Answer {
+        if let Err(code) = self.read() {
+            return Answer::Refused(code);
+        }
+        let Some(row) = self.load(node, session) else { return Answer::Refused("refresh_token_invalid") };
+        let (answer, next) = row.present(p, now);
+        if let Some(mut next) = next {
+            if next.ended {
+                self.feed.insert(session);
+            } else {
+                next.seen = next.seen.max(now);
+            }
+            self.rows.insert(session, next);
+            if let Err(code) = self.wrote() {
+                return Answer::Refused(code);
+            }
+            if next.ended {
+                self.minds[node].revoked.insert(session);
+            }
+        }
+        if matches!(answer, Answer::Granted(..)) {
+            self.note(node, session, now, None);
+        }
+        answer
+    }
+
+    pub(crate) fn authenticate(&mut self, node: usize, token: Access, now: Millis) -> Result<()> {
+        if now >= token.expires {
+            return Err("access_token_expired");
+        }
+        // From a future that no clock skew explains.
+        if token.issued > now + GRACE {
+            return Err("access_token_invalid");
+        }
+        if self.minds[node].heard_at.is_none_or(|heard_at| now - heard_at >= STALENESS) {
+            self.catch_up(node, now)?;
+        }
+        if self.minds[node].revoked.contains(&token.session) {
+            return Err("access_token_revoked");
+        }
+        let acknowledged = (now - token.issued > GRACE).then_some(token.generation);
+        self.note(node, token.session, now, acknowledged);
+        Ok(())
+    }
+
+    /// Reads the feed.
+    pub(crate) fn catch_up(&mut self, node: usize, now: Millis) -> Result<()> {
+        self.read()?;
+        let mind = &mut self.minds[node];
+        mind.revoked.extend(&self.feed);
+        mind.heard_at = Some(now);
+        Ok(())
+    }
+
+    /// New claims for the session of somebody whom the node has just authenticated.
+    pub(crate) fn renew(&mut self, node: usize, session: usize, claims: u32, now: Millis) -> Result<()> {
+        self.read()?;
+        let row = self.load(node, session).filter(|row| row.is_live(now)).ok_or("session_not_found")?;
+        self.rows.insert(session, Row { claims, seen: row.seen.max(now), ..row });
+        self.wrote()
+    }
+
+    pub(crate) fn logout(&mut self, node: usize, session: usize, now: Millis) -> Result<()> {
+        self.read()?;
+        // What has ended already is not ended again.
+        if self.load(node, session).is_some_and(|row| !row.ended) {
+            self.end_row(session, now);
+            self.wrote()?;
+            self.minds[node].revoked.insert(session);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn end(&mut self, node: usize, session: usize, now: Millis) -> Result<()> {
+        self.read()?;
+        self.load(node, session).filter(|row| row.is_live(now)).ok_or("session_not_found")?;
+        self.end_row(session, now);
+        self.wrote()?;
+        self.minds[node].revoked.insert(session);
+        Ok(())
+    }
+
+    /// Answers the sessions that it has ended.
+    pub(crate) fn end_all(
+        &mut self,
+        node: usize,
+        user: usize,
+        except: Option<usize>,
+        now: Millis,
+    ) -> Result<Vec<usize>> {
+        self.read()?;
+        let open =
+            self.rows.iter().filter(|(session, row)| row.user == user && !row.ended && Some(**session) != except);
+        let open: Vec<_> = open.map(|(session, _)| *session).collect();
+        let ended: Vec<_> = open.into_iter().filter(|session| self.end_row(*session, now)).collect();
+        self.wrote()?;
+        self.minds[node].revoked.extend(&ended);
+        Ok(ended)
+    }
+
+    pub(crate) fn list(&self, node: usize, user: usize, now: Millis) -> Result<BTreeSet<usize>> {
+        self.read()?;
+        let live = |session: &usize| self.load(node, *session).is_some_and(|row| row.user == user && row.is_live(now));
+        Ok(self.rows.keys().copied().filter(live).collect())
+    }
+
+    pub(crate) fn flush(&mut self, node: usize) -> Result<()> {
+        if self.minds[node].pending.is_empty() {
+            return Ok(());
+        }
+        self.read()?;
+        for (session, (seen, acknowledged)) in &self.minds[node].pending {
+            if let Some(row) = self.rows.get_mut(session) {
+                row.seen = row.seen.max(*seen);
+                row.acknowledged = row.acknowledged.max(*acknowledged);
+            }
+        }
+        self.wrote()?;
+        self.minds[node].pending.clear();
+        Ok(())
+    }
+
+    pub(crate) fn purge(&mut self, now: Millis) {
+        if self.read().is_ok() {
+            self.rows.retain(|_, row| row.expires >= now - GRACE);
+        }
+    }
+
+    /// The node dies, and all that it had not written with it.
+    pub(crate) fn restart(&mut self, node: usize) {
+        self.minds[node] = Mind::default();
+    }
+}
