@@ -128,8 +128,17 @@ impl<C: Claims> Auth<C> {
     }
 
     /// The guard's check, as far as it needs no store: the session was seen before, and its client has not changed.
-    pub(crate) fn glance(&self, token: &AccessToken<C>, client: impl FnOnce() -> ClientInfo) -> Glance {
+    pub(crate) fn glance(
+        &self,
+        token: &AccessToken<C>,
+        user_agent: Option<&str>,
+        client: impl FnOnce() -> ClientInfo,
+    ) -> Glance {
         let Some(then) = self.inner.guarded.get(&token.session) else { return Glance::LookCloser };
+        // To the letter the same, as nearly always: no need to take anything apart.
+        if self.settings().policy.binding.ip == BindingMode::Off && then.user_agent.as_deref() == user_agent {
+            return Glance::Pass;
+        }
         match self.compare(&then, client) {
             (BindingVerdict::Holds, _) => Glance::Pass,
             (verdict @ BindingVerdict::Observed, client) => {

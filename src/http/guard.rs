@@ -3,6 +3,7 @@
 use std::fmt;
 
 use axum_core::response::Response;
+use http::header::USER_AGENT;
 use http::request::Parts;
 use tower_layer::Layer;
 
@@ -74,11 +75,14 @@ impl<C: Claims> Gate for GuardLayer<C> {
             Err(response) => Step::Refuse(response),
             Ok(Identity::Anonymous) => Step::Pass,
             Ok(Identity::Unclear) => Step::Wait,
-            Ok(Identity::Known(token)) => match self.auth.glance(&token, || client_info(parts)) {
-                Glance::Pass => Step::Pass,
-                Glance::Refuse(error) => Step::Refuse(self.refuse(parts, &error)),
-                Glance::LookCloser => Step::Wait,
-            },
+            Ok(Identity::Known(token)) => {
+                let user_agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
+                match self.auth.glance(&token, user_agent, || client_info(parts)) {
+                    Glance::Pass => Step::Pass,
+                    Glance::Refuse(error) => Step::Refuse(self.refuse(parts, &error)),
+                    Glance::LookCloser => Step::Wait,
+                }
+            }
         }
     }
 
