@@ -153,9 +153,15 @@ impl<C> Auth<C> {
         let node = &self.inner.node;
         for token in self.newest_of_each_session(refresh_tokens) {
             let Some(session) = node.load(token.session).await? else { continue };
-            // What has ended already need not be told to every node again.
-            if session.chain.revoked.is_none() && session.secret_hash == token.secret_hash() {
-                node.revoke(Target::Session(session.id), Reason::Logout).await?;
+            if session.secret_hash != token.secret_hash() {
+                continue;
+            }
+            match session.chain.revoked {
+                None => {
+                    node.revoke(Target::Session(session.id), Reason::Logout).await?;
+                }
+                // The other nodes have been told. This one may not know yet, and is about to say that it is so.
+                Some(revocation) => node.revoked.end_session(session.id, revocation.until),
             }
         }
         Ok(())

@@ -255,10 +255,12 @@ impl Oracle {
 
     pub(crate) fn logout(&mut self, node: usize, session: usize, now: Millis) -> Result<()> {
         self.read()?;
-        // What has ended already is not ended again.
-        if self.load(node, session).is_some_and(|row| !row.ended) {
-            self.end_row(session, now);
-            self.wrote()?;
+        if let Some(row) = self.load(node, session) {
+            // What has ended already is not ended again.
+            if !row.ended {
+                self.end_row(session, now);
+                self.wrote()?;
+            }
             self.minds[node].revoked.insert(session);
         }
         Ok(())

@@ -149,7 +149,10 @@ impl SessionStore for Moody {
 
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         self.loads.fetch_add(1, Ordering::SeqCst);
-        let mut session = self.with(self.inner.load(id)).await?;
+        // A lost reply to a read is a failure; this mood is about writes.
+        let mood = *self.mood.lock().unwrap();
+        let load = self.inner.load(id);
+        let mut session = if mood == Mood::LosesReplies { load.await? } else { self.with(load).await? };
         if let (Mood::MixesUp, Some(session)) = (*self.mood.lock().unwrap(), &mut session) {
             session.id = SessionId::from_bytes([9; 16]);
         }

@@ -1,0 +1,176 @@
+//! Access tokens: what is accepted carries our signature under one of our headers, and says what it is taken to say.
+#![no_main]
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use axum_refresh::fuzz::{AccessToken, AccessTokens, keys, token_id};
+use axum_refresh::{NoClaims, Policy, Secret, SessionId, Settings, Timestamp};
+use axum_refresh_fuzz::{AUDIENCE, ISSUER, Input, OLD_SECRET, SECRET, base64url, bounded, change, is_signed, jws};
+use libfuzzer_sys::fuzz_target;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_250);
+const TTL: Duration = Duration::from_secs(900);
+const LEEWAY: Duration = Duration::from_secs(5);
+const SKEW: Duration = Duration::from_secs(30);
+const RESERVED: [&str; 9] = ["iss", "aud", "sub", "sid", "gen", "jti", "iat", "exp", "nbf"];
+
+struct Fixture {
+    tokens: AccessTokens,
+    /// One of the new secret, one of the old one.
+    genuine: [String; 2],
+    headers: [String; 2],
+    keys: [[u8; 32]; 2],
+}
+
+fn settings() -> Settings {
+    let policy = Policy { access_ttl: TTL, grace: SKEW, ..Policy::default() };
+    Settings { issuer: ISSUER.to_owned(), audience: AUDIENCE.to_owned(), leeway: LEEWAY, policy, ..Settings::default() }
+}
+
+static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
+    let secrets = [Secret::new(SECRET), Secret::new(OLD_SECRET)];
+    let [new, old] = &secrets;
+    let app = |signing, others: &Secret| AccessTokens::new(signing, std::slice::from_ref(others), &settings()).unwrap();
+    let genuine = [app(new, old), app(old, new)].map(|tokens| {
+        tokens.issue("alice", SessionId::from_bytes([7; 16]), NOW, TTL, r#"{"role":"admin"}"#).unwrap().0
+    });
+    Fixture {
+        tokens: app(new, old),
+        headers: genuine.each_ref().map(|token| token.split('.').next().unwrap().to_owned()),
+        genuine,
+        keys: [keys(new, ISSUER).access, keys(old, ISSUER).access],
+    }
+});
+
+/// The payload as bytes, its texts as they grow by doubling, and what serde says of a text in a wrong place: it quotes
+/// it, with up to six characters for one that cannot be printed.
+const fn most(length: usize) -> usize {
+    24 * length + 1024
+}
+
+fn verify<C: DeserializeOwned>(text: &str, most: usize) -> Option<AccessToken<C>> {
+    let Fixture { tokens, headers, keys, .. } = &*FIXTURE;
+    let token = bounded(most, || tokens.verify::<C>(text))?;
+    let ours = headers.iter().zip(keys).any(|(header, key)| text.starts_with(header) && is_signed(text, key));
+    assert!(ours, "that is not our signature");
+    Some(token)
+}
+
+/// What we signed without looking is taken only for what it says.
+fn payload(mut input: Input<'_>) {
+    let which = usize::from(input.byte() % 2);
+    let payload = input.rest();
+    let text = jws(&FIXTURE.headers[which], payload, &FIXTURE.keys[which]);
+    let token = verify::<NoClaims>(&text, most(payload.len()));
+    let with_claims = verify::<Map<String, Value>>(&text, 128 * payload.len() + 1024);
+    let Some(token) = token else {
+        assert!(with_claims.is_none());
+        return;
+    };
+    let says: Value = match serde_json::from_slice(payload) {
+        Ok(says) => says,
+        // Text that is no Unicode, or too large a number, in a claim that nobody reads.
+        Err(_) => {
+            assert!(with_claims.is_none());
+            return;
+        }
+    };
+    let duplicates = RESERVED.iter().any(|name| with_claims.as_ref().is_some_and(|it| it.claims().contains_key(*name)));
+    if !duplicates {
+        assert_eq!((&says["iss"], &says["aud"]), (&ISSUER.into(), &AUDIENCE.into()));
+        assert_eq!(says["sub"], **token.user());
+        assert_eq!(says["sid"], token.session().to_string());
+        assert_eq!(says["gen"], token.generation());
+        assert_eq!(says["jti"], token.id());
+        assert!(says["iat"].is_i64());
+        let end = says["exp"].as_i64().unwrap().saturating_mul(1000).saturating_add(999);
+        assert!(token.expires_at().as_millis() <= end);
+    }
+    let (_, issued_at, expires_at) = token_id(&token.id()).unwrap();
+    assert_eq!(token.issued_at(), issued_at);
+    assert!(token.expires_at() <= expires_at);
+    if let Some(with_claims) = with_claims {
+        assert_eq!(with_claims.id(), token.id());
+    }
+}
+
+/// What we issue reads back, whatever the claims and whoever the user.
+fn issued(mut input: Input<'_>) {
+    let user = String::from_utf8_lossy(input.line());
+    let Ok(Value::Object(claims)) = serde_json::from_slice(input.rest()) else { return };
+    let text = Value::Object(claims.clone()).to_string();
+    if RESERVED.iter().any(|name| claims.contains_key(*name)) {
+        return;
+    }
+    let session = SessionId::from_bytes([7; 16]);
+    let (token, expires_at) = FIXTURE.tokens.issue(&user, session, NOW, TTL, &text).unwrap();
+    let read = verify::<Map<String, Value>>(&token, 128 * token.len() + 1024).expect("it is ours");
+    assert_eq!(**read.user(), *user);
+    assert_eq!((read.session(), read.generation()), (session, 3));
+    assert_eq!((read.issued_at(), read.expires_at()), (NOW, expires_at));
+    // Read twice: not every decimal number survives being read once.
+    assert_eq!(read.claims(), &serde_json::from_str::<Map<String, Value>>(&text).unwrap());
+}
+
+fn changed(mut input: Input<'_>) {
+    let genuine = &FIXTURE.genuine[usize::from(input.byte() % 2)];
+    let mut text = genuine.clone().into_bytes();
+    change(&mut text, input);
+    let Ok(text) = String::from_utf8(text) else { return };
+    assert_eq!(verify::<NoClaims>(&text, most(text.len())).is_some(), text == *genuine);
+}
+
+/// The segments of genuine tokens and of the input, in any order.
+fn shuffled(mut input: Input<'_>) {
+    let mut segments = Vec::new();
+    for _ in 0..=input.byte() % 5 {
+        let from = FIXTURE.genuine[usize::from(input.byte() % 2)].split('.');
+        let other = input.byte();
+        match from.clone().nth(usize::from(other % 4)) {
+            Some(segment) => segments.push(segment.to_owned()),
+            None => segments.push(base64url(input.take(other.into()))),
+        }
+    }
+    let text = segments.join(".");
+    let accepted = verify::<NoClaims>(&text, most(text.len())).is_some();
+    assert_eq!(accepted, FIXTURE.genuine.contains(&text));
+}
+
+fn times(mut input: Input<'_>) {
+    let mut id = [0; 18];
+    id.copy_from_slice(&input.array::<18>());
+    let exp = i64::from_le_bytes(input.array());
+    let now = Timestamp::from_millis(i64::from_le_bytes(input.array()));
+    let (session, id) = (base64url([7; 16]), base64url(id));
+    let payload = format!(
+        r#"{{"iss":"app","aud":"web","sub":"alice","sid":"{session}","gen":3,"jti":"{id}","iat":0,"exp":{exp}}}"#
+    );
+    let text = jws(&FIXTURE.headers[0], payload.as_bytes(), &FIXTURE.keys[0]);
+    let token = verify::<NoClaims>(&text, most(text.len())).expect("it is whole");
+    // By the numbers that were written, in an arithmetic that does not overflow.
+    let (_, issued_at, ends_at) = token_id(&id).unwrap();
+    let millis = |time: Timestamp| i128::from(time.as_millis());
+    let [ttl, leeway, skew] = [TTL, LEEWAY, SKEW].map(|duration| duration.as_millis() as i128);
+    let end = millis(ends_at).min(i128::from(exp) * 1000 + 999).min(millis(issued_at) + ttl);
+    let good = millis(now) - leeway < end && millis(now) + skew >= millis(issued_at);
+    assert_eq!(FIXTURE.tokens.check_times(&token, now), good);
+}
+
+fuzz_target!(|data: &[u8]| {
+    let mut input = Input::new(data);
+    LazyLock::force(&FIXTURE);
+    match input.byte() % 6 {
+        0 => {
+            let text = String::from_utf8_lossy(input.rest());
+            verify::<NoClaims>(&text, most(text.len()));
+        }
+        1 => payload(input),
+        2 => issued(input),
+        3 => changed(input),
+        4 => shuffled(input),
+        _ => times(input),
+    }
+});

@@ -1,0 +1,65 @@
+//! The User-Agent: cut to what a session keeps, and a family that an update does not change.
+#![no_main]
+
+use axum_refresh::fuzz::{cut, family};
+use axum_refresh_fuzz::{Input, bounded};
+use libfuzzer_sys::fuzz_target;
+
+fn check_cut(text: &str) {
+    let (user_agent, label) = bounded(3 * 1024, || cut(text, text));
+    for (kept, most) in [(user_agent.as_deref(), 512), (label.as_deref(), 128)] {
+        let kept = kept.unwrap_or_default();
+        assert!(kept.len() <= most && kept == kept.trim());
+        assert!(text.trim_start().starts_with(kept));
+        // No more was dropped than had to be.
+        if text.len() <= most {
+            assert_eq!(kept, text.trim());
+        }
+    }
+}
+
+/// All of a version: digits, with points between them.
+fn is_version(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit())
+        && text.ends_with(|c: char| c.is_ascii_digit())
+        && text.chars().all(|c| c.is_ascii_digit() || c == '.')
+}
+
+/// Other versions of the same names, as an update has them.
+fn updated(user_agent: &str, mut input: Input<'_>) -> String {
+    let mut version = || {
+        let [major, minor, more] = input.array();
+        if more % 2 == 0 { format!("{major}.{minor}") } else { format!("{major}.0.{minor}.{more}") }
+    };
+    let mut words = Vec::new();
+    for word in user_agent.split(' ') {
+        let punctuation = |c: char| matches!(c, '(' | ')' | ';' | ',');
+        let bare = word.trim_matches(punctuation);
+        words.push(match word.split_once('/') {
+            Some((name, old)) if is_version(old.trim_end_matches(punctuation)) && !is_version(name) => {
+                let end = &old[old.trim_end_matches(punctuation).len()..];
+                format!("{name}/{}{end}", version())
+            }
+            None if is_version(bare) => word.replace(bare, &version()),
+            _ => word.to_owned(),
+        });
+    }
+    words.join(" ")
+}
+
+fuzz_target!(|data: &[u8]| {
+    let mut input = Input::new(data);
+    let versions = input.take(16);
+    let user_agent = String::from_utf8_lossy(input.rest());
+    check_cut(&user_agent);
+    // A list of the words, which grows by doubling, and the words once more.
+    let of_this = bounded(32 * user_agent.len() + 512, || family(&user_agent));
+    assert!(of_this.len() <= user_agent.len().max(64));
+    let next = updated(&user_agent, Input::new(versions));
+    assert_eq!(family(&next), of_this, "an update to {next:?} looks like another client");
+    // And back again, and once more.
+    assert_eq!(family(&updated(&next, Input::new(&[]))), of_this);
+    if let Some((browser, platform)) = of_this.split_once(" on ").filter(|_| user_agent.starts_with("Mozilla/")) {
+        assert!(!browser.is_empty() && !platform.is_empty());
+    }
+});

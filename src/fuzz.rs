@@ -1,0 +1,245 @@
+//! What the fuzz targets in `fuzz/` reach of the parsers that are private: thin handles, without any rule of their own.
+//! It is there only under `--cfg fuzzing`, which `cargo fuzz` sets, and no part of the API.
+
+#![allow(missing_debug_implementations, reason = "no app ever sees them")]
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::body::Body;
+use axum_core::response::{IntoResponse as _, Response};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
+use ipnet::IpNet;
+use serde::de::DeserializeOwned;
+
+use crate::client::ClientInfo;
+use crate::http::admin::Which;
+use crate::http::{cookie, gate, transport};
+use crate::session::{SecretHash, SessionId, Timestamp};
+use crate::settings::{CookieSettings, Settings, Transport};
+use crate::token::access::{self, AccessKeys, Grant, TokenId};
+use crate::token::keys::{Purpose, Secret};
+use crate::token::refresh::{self, RefreshKeys};
+
+/// The keys behind the tokens, so that a target can sign whatever it has changed.
+pub struct Keys {
+    /// Its first byte is the key id of refresh tokens.
+    pub refresh_key_id: [u8; 32],
+    /// The HMAC key of their tag.
+    pub refresh_tag: [u8; 32],
+    /// The HMAC key of access tokens.
+    pub access: [u8; 32],
+}
+
+/// The keys that an app with this secret and this issuer has.
+pub fn keys(secret: &Secret, issuer: &str) -> Keys {
+    Keys {
+        refresh_key_id: *secret.derive(issuer, Purpose::RefreshKeyId),
+        refresh_tag: *secret.derive(issuer, Purpose::RefreshTag),
+        access: *secret.derive(issuer, Purpose::AccessHs256),
+    }
+}
+
+/// Reads and writes refresh tokens.
+pub struct RefreshTokens(RefreshKeys);
+
+/// A refresh token that was accepted.
+pub struct RefreshToken(refresh::RefreshToken);
+
+impl RefreshTokens {
+    /// Signs with one secret and verifies with several.
+    pub fn new(signing: &Secret, others: &[Secret], issuer: &str) -> Self {
+        Self(RefreshKeys::new(signing, others, issuer))
+    }
+
+    /// The token's text.
+    pub fn encode(&self, token: &RefreshToken) -> String {
+        self.0.encode(&token.0)
+    }
+
+    /// The token behind a text, if it is one of ours.
+    pub fn decode(&self, text: &[u8]) -> Option<RefreshToken> {
+        self.0.decode(text).map(RefreshToken)
+    }
+}
+
+impl RefreshToken {
+    /// Whose it is.
+    pub fn session(&self) -> SessionId {
+        self.0.session
+    }
+
+    /// Which one it is.
+    pub fn generation(&self) -> u32 {
+        self.0.generation
+    }
+
+    /// What a store knows of its secret.
+    pub fn secret_hash(&self) -> SecretHash {
+        self.0.secret_hash()
+    }
+}
+
+/// Reads and writes access tokens.
+pub struct AccessTokens(AccessKeys);
+
+/// An access token that was accepted.
+pub struct AccessToken<C>(access::AccessToken<C>);
+
+impl AccessTokens {
+    /// HS256; signs with one secret and verifies with several. None if the key does not verify what it signs.
+    pub fn new(signing: &Secret, others: &[Secret], settings: &Settings) -> Option<Self> {
+        let key = |secret| access::Key::hs256(secret, &settings.issuer);
+        AccessKeys::new(key(signing), others.iter().map(key).collect(), settings).ok().map(Self)
+    }
+
+    /// A token for generation 3 of a session that does not end.
+    pub fn issue(
+        &self,
+        user: &str,
+        session: SessionId,
+        now: Timestamp,
+        ttl: Duration,
+        claims: &str,
+    ) -> Option<(String, Timestamp)> {
+        let grant = Grant { user, session, generation: 3, now, ttl, session_ends: Timestamp::MAX, claims };
+        self.0.issue(grant).map(|issued| (issued.token, issued.expires_at))
+    }
+
+    /// The token behind a text, if we signed it for this audience.
+    pub fn verify<C: DeserializeOwned>(&self, token: &str) -> Option<AccessToken<C>> {
+        self.0.verify(token).ok().map(AccessToken)
+    }
+
+    /// Whether it is good at this moment.
+    pub fn check_times<C>(&self, token: &AccessToken<C>, now: Timestamp) -> bool {
+        self.0.check_times(&token.0, now).is_ok()
+    }
+}
+
+impl<C> AccessToken<C> {
+    /// `sub`
+    pub fn user(&self) -> &Arc<str> {
+        &self.0.user
+    }
+
+    /// `sid`
+    pub fn session(&self) -> SessionId {
+        self.0.session
+    }
+
+    /// `gen`
+    pub fn generation(&self) -> u32 {
+        self.0.generation
+    }
+
+    /// `jti`
+    pub fn id(&self) -> String {
+        self.0.id.to_string()
+    }
+
+    /// To the millisecond.
+    pub fn issued_at(&self) -> Timestamp {
+        self.0.issued_at
+    }
+
+    /// To the millisecond.
+    pub fn expires_at(&self) -> Timestamp {
+        self.0.expires_at
+    }
+
+    /// The app's.
+    pub fn claims(&self) -> &C {
+        &self.0.claims
+    }
+}
+
+/// A `jti` as it is written again, with its two times.
+pub fn token_id(text: &str) -> Option<(String, Timestamp, Timestamp)> {
+    TokenId::parse(text).map(|id| (id.to_string(), id.issued_at(), id.expires_at()))
+}
+
+/// The values of all cookies with this name.
+pub fn cookie_values<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    cookie::values(headers, name)
+}
+
+/// The `Set-Cookie` header of a cookie.
+pub fn set_cookie(
+    settings: &Settings,
+    cookie: &CookieSettings,
+    value: Option<(&str, Duration)>,
+) -> Option<HeaderValue> {
+    cookie::set(settings, cookie, value)
+}
+
+/// The name under which a cookie is sent.
+pub fn cookie_name(cookie: &CookieSettings, insecure: bool) -> String {
+    cookie.full_name(insecure)
+}
+
+/// The credentials of `Authorization: Bearer`.
+pub fn bearer(header: &HeaderValue) -> Option<&[u8]> {
+    gate::bearer(header)
+}
+
+/// Whether a browser asks for a page.
+pub fn wants_html(parts: &Parts) -> bool {
+    gate::wants_html(parts)
+}
+
+/// A path as the value of `?next=`.
+pub fn local_path(path: &str) -> String {
+    gate::local_path(path)
+}
+
+/// The refresh tokens in a request, and how they came.
+///
+/// # Errors
+/// The refusal, as a response.
+pub async fn read_tokens(
+    settings: &Settings,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Transport, Vec<Vec<u8>>), Response> {
+    let brought = transport::read(settings, headers, body).await;
+    brought.map(|brought| (brought.transport, brought.tokens)).map_err(|problem| problem.into_response())
+}
+
+/// What an administrator wants revoked.
+pub enum Revoke {
+    /// An access token, whole.
+    Token(String),
+    /// A `jti` and the end of its token; none where the time is out of range.
+    Id(String, Option<SystemTime>),
+}
+
+/// The body of `POST /tokens/revoke`; none where there is no body at all.
+///
+/// # Errors
+/// The refusal, as a response.
+pub async fn read_revoke(headers: &HeaderMap, body: Body) -> Result<Option<Revoke>, Response> {
+    let which = transport::read_json::<Which>(headers, body).await.map_err(|problem| problem.into_response())?;
+    Ok(which.map(|which| match which {
+        Which::Token { token } => Revoke::Token(token),
+        Which::Id { jti, expires_at } => Revoke::Id(jti, expires_at.time()),
+    }))
+}
+
+/// The client's address, by way of the trusted proxies.
+pub fn client_ip(client: &ClientInfo, trusted: &[IpNet]) -> Option<IpAddr> {
+    client.client_ip(trusted)
+}
+
+/// What a session keeps of a User-Agent and of a label.
+pub fn cut(user_agent: &str, label: &str) -> (Option<Arc<str>>, Option<Box<str>>) {
+    let client = ClientInfo::new().user_agent(user_agent).label(label).resolve(&[]);
+    (client.user_agent, client.label)
+}
+
+/// The browser and its platform.
+pub fn family(user_agent: &str) -> String {
+    crate::client::family(user_agent)
+}
