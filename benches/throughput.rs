@@ -32,7 +32,7 @@ fn main() {
     } else if let Some(sessions) = std::env::args().skip_while(|argument| argument != "--serve").nth(1) {
         serve(sessions.parse().unwrap());
     } else {
-        println!("0 passed, 0 failed");
+        println!("a benchmark: cargo bench --bench throughput");
     }
 }
 

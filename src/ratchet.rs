@@ -153,6 +153,24 @@ pub enum Rule {
     LateAcknowledgement,
 }
 
+impl Rule {
+    pub const ALL: [Self; 13] = [
+        Self::Forged,
+        Self::Revoked,
+        Self::Expired,
+        Self::Idle,
+        Self::Mismatch,
+        Self::Touch,
+        Self::Rotate,
+        Self::Ahead,
+        Self::Echo,
+        Self::Busy,
+        Self::Recover,
+        Self::Reuse,
+        Self::LateAcknowledgement,
+    ];
+}
+
 /// [`acknowledges`], with one rule switched off.
 #[doc(hidden)]
 #[inline]

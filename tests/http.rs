@@ -242,6 +242,12 @@ async fn an_optional_layer_lets_anonymous_requests_pass_and_no_bad_token_in_the_
     let answer = call(&app, "GET", "/", &[("authorization", "Bearer x")]).await;
     assert_eq!(answer.code(), (401, "access_token_invalid".to_owned()));
     assert_eq!(call(&app, "GET", "/", &[("cookie", "__Host-access=old")]).await.body, "nobody");
+    let cookie = format!("__Host-access={}", login.tokens.access_token);
+    assert_eq!(call(&app, "GET", "/", &[("cookie", &cookie)]).await.body, "alice");
+    node.auth.end_session("alice", login.tokens.session).await.unwrap();
+    assert_eq!(call(&app, "GET", "/", &[("cookie", &cookie)]).await.body, "nobody");
+    let revoked = call(&app, "GET", "/", &[("authorization", &bearer(&login))]).await;
+    assert_eq!(revoked.code(), (401, "access_token_revoked".to_owned()));
 }
 
 #[tokio::test]

@@ -587,25 +587,7 @@ fn shortest(off: Rule) -> Option<String> {
 
 #[test]
 fn without_any_one_of_its_rules_the_ratchet_does_not_hold() {
-    use Rule::{
-        Ahead, Busy, Echo, Expired, Forged, Idle, LateAcknowledgement, Mismatch, Recover, Reuse, Revoked, Rotate, Touch,
-    };
-    let rules = [
-        Forged,
-        Revoked,
-        Expired,
-        Idle,
-        Mismatch,
-        Touch,
-        Rotate,
-        Ahead,
-        Echo,
-        Busy,
-        Recover,
-        Reuse,
-        LateAcknowledgement,
-    ];
-    let found = rules.map(|rule| (rule, shortest(rule)));
+    let found = Rule::ALL.map(|rule| (rule, shortest(rule)));
     let report: Vec<_> = found.iter().filter_map(|(_, harm)| harm.as_deref()).collect();
     say(&format!("\n{}", report.join("\n")));
     let needless: Vec<_> = found.iter().filter(|(_, harm)| harm.is_none()).map(|(rule, _)| rule).collect();

@@ -164,28 +164,28 @@ pub(crate) fn identify<C: Claims>(auth: &Auth<C>, optional: bool, parts: &mut Pa
         Some(None) if optional => return Ok(Identity::Anonymous),
         _ => {}
     }
+    let found = read(auth, parts).and_then(|(token, came_by)| {
+        if !auth.is_current() {
+            return Err(Unread::Unclear);
+        }
+        auth.admit(&token).map_err(came_by).map(|()| token)
+    });
     let refuse = |problem: Problem| Err(refusal(auth.settings(), parts, problem));
-    let token = match read(auth, parts) {
-        Ok(token) => token,
+    match found {
+        Ok(token) => {
+            remember(auth, parts, Some(Arc::clone(&token)));
+            Ok(Identity::Known(token))
+        }
+        Err(Unread::Unclear) => Ok(Identity::Unclear),
         // An old cookie is sent along with everything; that is no reason to keep anybody from a public page.
         Err(Unread::Nothing | Unread::Cookie(_)) if optional => {
             remember(auth, parts, None);
-            return Ok(Identity::Anonymous);
+            Ok(Identity::Anonymous)
         }
-        Err(Unread::Nothing) => return refuse(Problem::from(&Error::AccessTokenMissing)),
-        Err(Unread::Cookie(error) | Unread::Header(error)) => {
-            return refuse(Problem::from(&error).of_presented_token());
-        }
-        Err(Unread::CrossOrigin) => return refuse(Problem::cross_origin()),
-    };
-    if !auth.is_current() {
-        return Ok(Identity::Unclear);
+        Err(Unread::Nothing) => refuse(Problem::from(&Error::AccessTokenMissing)),
+        Err(Unread::Cookie(error) | Unread::Header(error)) => refuse(Problem::from(&error).of_presented_token()),
+        Err(Unread::CrossOrigin) => refuse(Problem::cross_origin()),
     }
-    if let Err(error) = auth.admit(&token) {
-        return refuse(Problem::from(&error).of_presented_token());
-    }
-    remember(auth, parts, Some(Arc::clone(&token)));
-    Ok(Identity::Known(token))
 }
 
 /// [`identify`], after the store was asked what was revoked.
@@ -223,13 +223,17 @@ enum Unread {
     Header(Error),
     Cookie(Error),
     CrossOrigin,
+    Unclear,
 }
 
+/// A token that we signed, and how it came.
+type Found<C> = (Arc<AccessToken<C>>, fn(Error) -> Unread);
+
 /// The header counts first. A token that came by cookie was perhaps sent by another origin's page.
-fn read<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Result<Arc<AccessToken<C>>, Unread> {
+fn read<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Result<Found<C>, Unread> {
     if let Some(token) = parts.headers.get(AUTHORIZATION).and_then(bearer) {
         let text = std::str::from_utf8(token).map_err(|_| Unread::Header(Error::AccessTokenInvalid))?;
-        return auth.verify(text).map_err(Unread::Header);
+        return auth.verify(text).map(|token| (token, Unread::Header as _)).map_err(Unread::Header);
     }
     let settings = auth.settings();
     let cookie = settings.access_cookie.as_ref().ok_or(Unread::Nothing)?;
@@ -241,7 +245,7 @@ fn read<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Result<Arc<AccessToken<C>>,
         }
         let text = std::str::from_utf8(value).unwrap_or_default();
         match auth.verify(text) {
-            Ok(token) => return Ok(token),
+            Ok(token) => return Ok((token, Unread::Cookie)),
             Err(error) if matches!(result, Err(Unread::Nothing)) => result = Err(Unread::Cookie(error)),
             Err(_) => {}
         }
