@@ -194,7 +194,11 @@ impl CookieSettings {
         let is_token = |text: &str| {
             !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
         };
-        if !is_token(&self.name) {
+        let strip = |name| HOST.strip(name).or_else(|| SECURE.strip(name));
+        let bare = strip(self.name.as_str()).unwrap_or(&self.name);
+        // A prefix before nothing, or before another, is a name that insecure_dev_cookies would turn into no name at all
+        // or into one that browsers refuse.
+        if !is_token(&self.name) || bare.is_empty() || strip(bare).is_some() {
             return refuse(format!("{:?} is no cookie name", self.name));
         }
         let is_attribute = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && b != b';');
@@ -405,6 +409,8 @@ mod tests {
         assert_eq!(with("a", "/", "example.com").validate(), Ok(()));
         for (name, path, domain) in [
             ("", "/", "a.b"),
+            ("__Secure-", "/", "a.b"),
+            ("__Secure-__host-a", "/", "a.b"),
             ("a b", "/", "a.b"),
             ("a=", "/", "a.b"),
             ("é", "/", "a.b"),
