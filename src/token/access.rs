@@ -330,7 +330,8 @@ impl<'de, C: DeserializeOwned> Deserialize<'de> for Payload<C> {
         struct Reader<C>(PhantomData<C>);
 
         fn member<'de, M: MapAccess<'de>, T: Deserialize<'de>>(map: &mut M, name: &'static str) -> Result<T, M::Error> {
-            match map.next_key::<std::borrow::Cow<'de, str>>()? {
+            // As we wrote it, without escapes, so it can be read where it stands.
+            match map.next_key::<&'de str>()? {
                 Some(key) if key == name => map.next_value(),
                 _ => Err(M::Error::missing_field(name)),
             }
