@@ -180,8 +180,7 @@ impl CookieSettings {
 
     /// The name that is sent.
     pub(crate) fn full_name(&self, insecure: bool) -> String {
-        let bare = HOST.strip(&self.name).or_else(|| SECURE.strip(&self.name));
-        match bare {
+        match without_prefix(&self.name) {
             Some(bare) if insecure => bare.to_owned(),
             None if !insecure && self.path == "/" && self.domain.is_none() => format!("{}{}", HOST.0, self.name),
             None if !insecure => format!("{}{}", SECURE.0, self.name),
@@ -194,11 +193,10 @@ impl CookieSettings {
         let is_token = |text: &str| {
             !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
         };
-        let strip = |name| HOST.strip(name).or_else(|| SECURE.strip(name));
-        let bare = strip(self.name.as_str()).unwrap_or(&self.name);
+        let bare = without_prefix(&self.name).unwrap_or(&self.name);
         // A prefix before nothing, or before another, is a name that insecure_dev_cookies would turn into no name at all
         // or into one that browsers refuse.
-        if !is_token(&self.name) || bare.is_empty() || strip(bare).is_some() {
+        if !is_token(&self.name) || bare.is_empty() || without_prefix(bare).is_some() {
             return refuse(format!("{:?} is no cookie name", self.name));
         }
         let is_attribute = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && b != b';');
@@ -236,6 +234,11 @@ impl Prefix {
         let (start, rest) = name.split_at_checked(self.0.len())?;
         start.eq_ignore_ascii_case(self.0).then_some(rest)
     }
+}
+
+/// What follows the prefix; none where there is no prefix.
+fn without_prefix(name: &str) -> Option<&str> {
+    HOST.strip(name).or_else(|| SECURE.strip(name))
 }
 
 /// Whether the requests that other sites cause carry a cookie.

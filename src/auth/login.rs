@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Auth, AuthUser, Claims, refresh_in, write_claims};
+use super::{Auth, AuthUser, Claims, TRIES, write_claims};
 use crate::client::ClientInfo;
 use crate::error::Error;
 use crate::event::Event;
@@ -16,7 +16,6 @@ use crate::store::{Admission, Cap, Inserted, Target};
 use crate::token::refresh::RefreshToken;
 
 const LONGEST_USER_ID: usize = 255;
-const TRIES: usize = 8;
 
 /// The tokens that a client gets. Its `Debug` shows none of them.
 #[derive(Clone)]
@@ -147,7 +146,8 @@ impl<C: Claims> LoginBuilder<C> {
             version: 0,
         };
         // Signed before the session is in, so that nothing is left behind if that fails.
-        let issued = self.auth.issue(&session, 0, &session.claims, now)?;
+        let mut tokens = self.auth.tokens(&session, 0, &session.claims, now, self.with_refresh)?;
+        tokens.refresh_token = self.with_refresh.then(|| self.auth.inner.refresh.encode(&token));
         let cap = policy.max_sessions.map(|max| Cap {
             max,
             response: policy.on_max_sessions,
@@ -171,16 +171,6 @@ impl<C: Claims> LoginBuilder<C> {
             }
         }
         node.events.emit(Event::LoggedIn { user: user(), session: session.id });
-        let life = issued.expires_at.since(now);
-        let refresh_token = self.with_refresh.then(|| self.auth.inner.refresh.encode(&token));
-        let tokens = Tokens {
-            session: session.id,
-            access_token: issued.token,
-            expires_in: life,
-            refresh_in: if self.with_refresh { Some(refresh_in(life)?) } else { None },
-            refresh_token,
-            session_expires_in: session.chain.expires_at.since(now),
-        };
         let allowed = node.settings.transport;
         let transport = match self.transport {
             Some(Transport::Body) if allowed.has_body() => Transport::Body,
@@ -253,19 +243,10 @@ impl<C: Claims> Auth<C> {
             }
             // Of the caller's generation, not of the newest: using it must not show that a newer refresh token
             // arrived.
-            let issued = self.issue(&session, caller.generation(), &claims, now)?;
-            let life = issued.expires_at.since(now);
             // A login without a refresh token has a session that is no longer than one access token.
             let whole = session.chain.expires_at.since(session.created_at);
             let comes_back = whole > node.settings.policy.access_ttl;
-            let tokens = Tokens {
-                session: session.id,
-                access_token: issued.token,
-                expires_in: life,
-                refresh_in: if comes_back { Some(refresh_in(life)?) } else { None },
-                refresh_token: None,
-                session_expires_in: session.chain.expires_at.since(now),
-            };
+            let tokens = self.tokens(&session, caller.generation(), &claims, now, comes_back)?;
             let settings = Arc::clone(&node.settings);
             let transport = if settings.transport.has_cookie() { Transport::Cookie } else { Transport::Body };
             return Ok(Login { tokens, transport, settings });

@@ -30,9 +30,11 @@ use crate::node::Node;
 use crate::session::{Client, Reason, Session, SessionId, Timestamp};
 use crate::settings::Settings;
 use crate::store::Target;
-use crate::token::access::{AccessKeys, AccessToken, Grant, Issued, RESERVED, TokenId};
+use crate::token::access::{AccessKeys, AccessToken, Grant, RESERVED, TokenId};
 use crate::token::refresh::{RefreshKeys, RefreshToken};
 
+/// How often a lost race for a row is tried again.
+const TRIES: usize = 8;
 /// How many sessions one request may bring refresh tokens of.
 const MOST_SESSIONS: usize = 4;
 
@@ -247,8 +249,15 @@ impl<C> Auth<C> {
         Ok(self.inner.node.purge().await?)
     }
 
-    /// An access token for a session, as of `now`.
-    fn issue(&self, session: &Session, generation: u32, claims: &str, now: Timestamp) -> Result<Issued, Error> {
+    /// An access token for a session as of `now`, and what a client has to know of it. Without a new refresh token.
+    fn tokens(
+        &self,
+        session: &Session,
+        generation: u32,
+        claims: &str,
+        now: Timestamp,
+        comes_back: bool,
+    ) -> Result<Tokens, Error> {
         let ttl = self.settings().policy.access_ttl;
         let grant = Grant {
             user: &session.user,
@@ -260,7 +269,16 @@ impl<C> Auth<C> {
             claims,
         };
         // What it is issued from was checked before; it fails only for want of randomness.
-        self.inner.access.issue(grant).ok_or(Error::Random(getrandom::Error::UNEXPECTED))
+        let issued = self.inner.access.issue(grant).ok_or(Error::Random(getrandom::Error::UNEXPECTED))?;
+        let life = issued.expires_at.since(now);
+        Ok(Tokens {
+            session: session.id,
+            access_token: issued.token,
+            expires_in: life,
+            refresh_in: if comes_back { Some(refresh_in(life)?) } else { None },
+            refresh_token: None,
+            session_expires_in: session.chain.expires_at.since(now),
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::login::Tokens;
-use super::{Auth, Claims, refresh_in};
+use super::{Auth, Claims, TRIES};
 use crate::binding;
 use crate::client::ClientInfo;
 use crate::error::Error;
@@ -14,8 +14,6 @@ use crate::session::{Client, Reason, Session, Timestamp};
 use crate::store::Target;
 use crate::token::refresh::RefreshToken;
 
-/// How often a lost race for the row is tried again.
-const TRIES: usize = 8;
 /// From how many lost answers in a row on it is worth an event.
 const MANY_RECOVERIES: u32 = 4;
 
@@ -125,16 +123,9 @@ impl<C: Claims> Auth<C> {
         now: Timestamp,
     ) -> Result<Refreshed, Error> {
         self.inner.node.activity.touch(session.id, now);
-        let issued = self.issue(session, outcome.access.unwrap_or(token.generation), claims, now)?;
-        let life = issued.expires_at.since(now);
-        let tokens = Tokens {
-            session: session.id,
-            access_token: issued.token,
-            expires_in: life,
-            refresh_in: Some(refresh_in(life)?),
-            refresh_token: outcome.refresh.map(|generation| self.inner.refresh.encode(&token.at(generation))),
-            session_expires_in: session.chain.expires_at.since(now),
-        };
+        let generation = outcome.access.unwrap_or(token.generation);
+        let mut tokens = self.tokens(session, generation, claims, now, true)?;
+        tokens.refresh_token = outcome.refresh.map(|generation| self.inner.refresh.encode(&token.at(generation)));
         Ok(Refreshed { tokens, verdict: outcome.verdict })
     }
 
