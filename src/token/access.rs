@@ -12,8 +12,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::Mac as _;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::value::{BorrowedStrDeserializer, MapAccessDeserializer, StrDeserializer};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::keys::{HmacSha256, Purpose, Secret, hmac};
@@ -353,12 +353,60 @@ impl<'de, C: DeserializeOwned> Deserialize<'de> for Payload<C> {
                 let jti = member(&mut map, "jti")?;
                 let _iat: i64 = member(&mut map, "iat")?;
                 let exp = member(&mut map, "exp")?;
-                let claims = C::deserialize(Rest(map))?;
+                let claims = C::deserialize(Rest(Others(map)))?;
                 Ok(Payload { iss, aud, sub, sid, r#gen, jti, exp, claims })
             }
         }
 
         deserializer.deserialize_map(Reader(PhantomData))
+    }
+}
+
+/// The members behind ours. None of them may have a name of ours: there is one of each (RFC 7519 §4), and an `nbf` would
+/// want to be looked at.
+struct Others<M>(M);
+
+impl<'de, M: MapAccess<'de>> MapAccess<'de> for Others<M> {
+    type Error = M::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, M::Error> {
+        self.0.next_key_seed(Foreign(seed))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, M::Error> {
+        self.0.next_value_seed(seed)
+    }
+}
+
+struct Foreign<K>(K);
+
+impl<'de, K: DeserializeSeed<'de>> DeserializeSeed<'de> for Foreign<K> {
+    type Value = K::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<K::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de, K: DeserializeSeed<'de>> Visitor<'de> for Foreign<K> {
+    type Value = K::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_borrowed_str<E: serde::de::Error>(self, name: &'de str) -> Result<K::Value, E> {
+        if RESERVED.contains(&name) {
+            return Err(E::custom("a name of ours among the app's claims"));
+        }
+        self.0.deserialize(BorrowedStrDeserializer::new(name))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<K::Value, E> {
+        if RESERVED.contains(&name) {
+            return Err(E::custom("a name of ours among the app's claims"));
+        }
+        self.0.deserialize(StrDeserializer::new(name))
     }
 }
 
@@ -593,6 +641,23 @@ mod tests {
         }
         for payload in ["", "null", "[]", "{}", "{\"iss\":\"app\"", "\u{fffd}"] {
             assert_eq!(refused(&sign(&header, payload)), Some(Refused::Invalid), "{payload}");
+        }
+    }
+
+    #[test]
+    fn a_signed_token_that_has_a_name_of_ours_among_the_apps_is_refused() {
+        let good = keys().issue(grant(ROLE)).unwrap().token;
+        let (header, payload) = (segment(&good, 0), good.split('.').nth(1).unwrap());
+        let payload = String::from_utf8(URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+        let ours = payload.trim_end_matches('}');
+        assert!(refused(&sign(&header, &format!(r#"{ours},"more":1}}"#))).is_some(), "Claims knows no more");
+        let accepts = |payload: &str| keys().verify::<serde_json::Value>(&sign(&header, payload)).is_ok();
+        assert!(accepts(&format!(r#"{ours},"more":1}}"#)));
+        for name in RESERVED {
+            assert!(!accepts(&format!(r#"{ours},"{name}":1}}"#)), "{name}");
+            let escaped = format!("\\u{:04x}{}", name.as_bytes()[0], &name[1..]);
+            assert!(!accepts(&format!(r#"{ours},"{escaped}":1}}"#)), "{escaped}");
+            assert!(keys().verify::<NoClaims>(&sign(&header, &format!(r#"{ours},"{name}":1}}"#))).is_err(), "{name}");
         }
     }
 
