@@ -44,6 +44,15 @@ pub use crate::session::{
     Chain, Client, ParseSessionIdError, Reason, Revocation, SecretHash, Session, SessionId, Timestamp,
 };
 pub use crate::settings::{CookieSettings, SameSite, Settings, Transport};
+#[cfg(feature = "mysql")]
+#[cfg_attr(docsrs, doc(cfg(feature = "mysql")))]
+pub use crate::store::MySqlStore;
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub use crate::store::PostgresStore;
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub use crate::store::SqliteStore;
 pub use crate::store::{
     Admission, Cap, Cursor, Ended, Feed, Inserted, MemoryStore, Revoked, Seen, SessionStore, StoreError, Target,
 };

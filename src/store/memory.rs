@@ -13,7 +13,6 @@ use dashmap::{DashMap, DashSet};
 use tokio::sync::Notify;
 
 use super::{Admission, Cap, Cursor, Ended, Feed, Inserted, Revoked, Seen, SessionStore, StoreError, Target};
-use crate::policy::CapResponse;
 use crate::session::{Reason, Revocation, Session, SessionId, Timestamp};
 
 use self::row::Row;
@@ -192,19 +191,11 @@ impl Tables {
         replaced: Option<SessionId>,
     ) -> Option<Vec<SessionId>> {
         let stays = others.into_iter().filter(|id| Some(*id) != replaced);
-        let mut live: Vec<_> = stays
-            .filter_map(|id| {
-                let row = self.rows.get(&id)?;
-                row.chain().is_live(now, cap.idle_timeout).then_some((row.created_at, row.place, id))
-            })
-            .collect();
-        let room = usize::try_from(cap.max.saturating_sub(1)).unwrap_or(usize::MAX);
-        let excess = live.len().saturating_sub(room);
-        if excess > 0 && cap.response == CapResponse::Refuse {
-            return None;
-        }
-        live.sort_unstable();
-        Some(live.into_iter().take(excess).map(|(.., id)| id).collect())
+        let live = stays.filter_map(|id| {
+            let row = self.rows.get(&id)?;
+            row.chain().is_live(now, cap.idle_timeout).then_some((row.created_at, row.place, id))
+        });
+        Some(cap.make_room(live.collect())?.into_iter().map(|(.., id)| id).collect())
     }
 
     fn swap(&self, expected: u64, next: &Session) -> bool {

@@ -8,12 +8,20 @@
 #[doc(hidden)]
 pub mod conformance;
 mod memory;
+#[cfg(feature = "_sql")]
+mod sql;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub use self::memory::MemoryStore;
+#[cfg(feature = "mysql")]
+pub use self::sql::MySqlStore;
+#[cfg(feature = "postgres")]
+pub use self::sql::PostgresStore;
+#[cfg(feature = "sqlite")]
+pub use self::sql::SqliteStore;
 use crate::policy::CapResponse;
 use crate::session::{Revocation, Session, SessionId, Timestamp};
 
@@ -93,6 +101,21 @@ pub struct Cap {
     pub response: CapResponse,
     /// Sessions that were idle for this long take up no room.
     pub idle_timeout: Duration,
+}
+
+impl Cap {
+    /// Which of these live sessions have to go for a new one, first those that sort first; none where one would have to
+    /// and may not.
+    pub(crate) fn make_room<T: Ord>(&self, mut live: Vec<T>) -> Option<Vec<T>> {
+        let room = usize::try_from(self.max.saturating_sub(1)).unwrap_or(usize::MAX);
+        let excess = live.len().saturating_sub(room);
+        if excess > 0 && self.response == CapResponse::Refuse {
+            return None;
+        }
+        live.sort_unstable();
+        live.truncate(excess);
+        Some(live)
+    }
 }
 
 /// What came of an insertion.

@@ -1,0 +1,453 @@
+//! Sessions in a SQL database: one body for three of them.
+
+mod migrate;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod row;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod statement;
+
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use sqlx::pool::{PoolConnection, PoolOptions};
+use sqlx::{Connection as _, Database};
+
+#[cfg(feature = "mysql")]
+pub use self::mysql::MySqlStore;
+#[cfg(feature = "postgres")]
+pub use self::postgres::PostgresStore;
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::SqliteStore;
+use super::StoreError;
+
+/// No call, and no part of one, waits for the database longer than this.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A connection that nobody used for this long is tried before it is used: the server may have gone meanwhile.
+const IDLE: Duration = Duration::from_secs(1);
+/// How often a transaction is tried that lost to another one.
+const TRIES: u32 = 10;
+/// How many sessions one statement names.
+const CHUNK: usize = 500;
+/// As many as the migrations make.
+const STRIPES: u16 = 1024;
+
+/// Which of the locks keeps the logins of a user apart. Others share it, and wait a little.
+fn stripe(user: &[u8]) -> i64 {
+    let digest: [u8; 32] = Sha256::digest(user).into();
+    let [high, low, ..] = digest;
+    i64::from(u16::from_be_bytes([high, low]) % STRIPES)
+}
+
+fn failed(error: sqlx::Error) -> StoreError {
+    StoreError::new(error)
+}
+
+/// Whether the database gave up one of two transactions that were in each other's way (SQLSTATE 40001 and 40P01).
+fn is_conflict(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code == "40001" || code == "40P01")
+}
+
+/// Awaits a call, and again where it lost to another transaction.
+macro_rules! again {
+    ($call:expr) => {{
+        let mut tries = 1;
+        loop {
+            match $call.await {
+                Err(error) if tries < $crate::store::sql::TRIES && $crate::store::sql::is_conflict(&error) => {
+                    tries += 1
+                }
+                result => break result.map_err($crate::store::sql::failed),
+            }
+        }
+    }};
+}
+use again;
+
+/// A connection for one call. Where the call fails, or its caller stops waiting, it is closed: who knows in what state
+/// it is, and whether the server ever answers.
+struct Lease<DB: Database> {
+    connection: PoolConnection<DB>,
+    is_done: bool,
+}
+
+impl<DB: Database> Lease<DB> {
+    fn new(connection: PoolConnection<DB>) -> Self {
+        Self { connection, is_done: false }
+    }
+
+    fn done(mut self) {
+        self.is_done = true;
+    }
+}
+
+impl<DB: Database> Drop for Lease<DB> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+/// The settings of our own pools. Every connection is tried where it was idle, which costs a busy one nothing.
+fn pool_options<DB: Database>() -> PoolOptions<DB> {
+    PoolOptions::new().acquire_timeout(PATIENCE).test_before_acquire(false).before_acquire(
+        |connection: &mut DB::Connection, about| {
+            Box::pin(async move {
+                if about.idle_for > IDLE {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        },
+    )
+}
+
+/// Connects once, so that what is wrong is said at the start and in the server's own words, and not that a pool timed out.
+async fn try_out<O: sqlx::ConnectOptions<Connection: Sized>>(options: &O, where_to: &str) -> Result<(), StoreError> {
+    let problem = |what: String| StoreError::new(format!("{where_to}: {what}"));
+    let connected = tokio::time::timeout(PATIENCE, options.connect()).await;
+    let connection = connected
+        .map_err(|_| problem(format!("no answer within {} seconds", PATIENCE.as_secs())))?
+        .map_err(|error| problem(error.to_string()))?;
+    connection.close().await.map_err(|error| problem(error.to_string()))
+}
+
+/// Writes a store over one of the pools. It needs `pool` and `sql` in `self.0`, and `woken`, `changed` beside it.
+macro_rules! sql_store {
+    ($Store:ident, $Database:ty, $dialect:expr) => {
+        use crate::store::sql::row::{self, FeedRow, LockedRow, SessionRow};
+        use crate::store::sql::{CHUNK, Lease, again, stripe};
+        use crate::store::{
+            Admission, Cursor, Ended, Feed, Inserted, Seen, SessionStore, StoreError, Target,
+        };
+        use crate::session::{Reason, Revocation, Session, SessionId, Timestamp};
+
+        impl $Store {
+            async fn lease(&self) -> Result<Lease<$Database>, sqlx::Error> {
+                Ok(Lease::new(self.0.pool.acquire().await?))
+            }
+
+            async fn write_session(
+                &self,
+                connection: &mut <$Database as sqlx::Database>::Connection,
+                new: &Session,
+            ) -> Result<(), sqlx::Error> {
+                let revoked = new.chain.revoked;
+                let insert = sqlx::query(self.0.sql.insert.clone())
+                    .bind(&new.id.as_bytes()[..])
+                    .bind(new.user.as_bytes())
+                    .bind(&new.secret_hash.as_bytes()[..])
+                    .bind(new.created_at.as_millis())
+                    .bind(new.chain.expires_at.as_millis())
+                    .bind(row::client(new)?)
+                    .bind(&*new.claims)
+                    .bind(row::chain(new)?)
+                    .bind(new.chain.last_seen_at.as_millis())
+                    .bind(row::acknowledged(new.chain.acknowledged))
+                    .bind(revoked.map(|revoked| revoked.at.as_millis()))
+                    .bind(revoked.map(|revoked| revoked.until.as_millis()))
+                    .bind(revoked.map(|revoked| row::reason(revoked.reason)))
+                    .bind(row::version(new.version)?);
+                insert.execute(connection).await.map(|_| ())
+            }
+
+            async fn insert_once(&self, new: &Session, admission: Admission) -> Result<Inserted, sqlx::Error> {
+                let mut lease = self.lease().await?;
+                if admission.cap.is_none() && admission.replacing.is_none() {
+                    self.write_session(&mut lease.connection, new).await?;
+                    lease.done();
+                    return Ok(Inserted::Done(Vec::new()));
+                }
+                let mut transaction = sqlx::Connection::begin_with(&mut *lease.connection, $dialect.begin).await?;
+                if let Some(lock) = &self.0.sql.lock_user {
+                    // Until the end, so that two logins of one user count each other.
+                    sqlx::query(lock.clone())
+                        .bind(stripe(new.user.as_bytes()))
+                        .fetch_all(&mut *transaction)
+                        .await?;
+                }
+                let others: Vec<LockedRow> = sqlx::query_as(self.0.sql.lock_sessions.clone())
+                    .bind(new.user.as_bytes())
+                    .fetch_all(&mut *transaction)
+                    .await?;
+                let replaced = admission.replacing.filter(|id| others.iter().any(|other| other.0 == id.as_bytes()));
+                let mut ends = Vec::new();
+                if let Some(cap) = admission.cap {
+                    let mut live = Vec::new();
+                    for (id, created_at, place, last_seen_at, expires_at, _) in &others {
+                        let id = row::session_id(id)?;
+                        let seen = Timestamp::from_millis(*last_seen_at);
+                        let is_live = new.created_at < Timestamp::from_millis(*expires_at)
+                            && !new.created_at.is_past(seen, cap.idle_timeout);
+                        if is_live && Some(id) != replaced {
+                            live.push((*created_at, *place, id));
+                        }
+                    }
+                    match cap.make_room(live) {
+                        Some(evicted) => ends.extend(evicted.into_iter().map(|(.., id)| (id, Reason::Evicted))),
+                        None => {
+                            transaction.rollback().await?;
+                            lease.done();
+                            return Ok(Inserted::Full);
+                        }
+                    }
+                }
+                ends.extend(replaced.map(|id| (id, Reason::Replaced)));
+                self.write_session(&mut transaction, new).await?;
+                for (id, reason) in &ends {
+                    let revocation = Revocation { at: new.created_at, until: admission.until, reason: *reason };
+                    self.end(&mut transaction, std::slice::from_ref(id), revocation).await?;
+                }
+                let ended: Vec<_> = ends.into_iter().map(|(id, _)| id).collect();
+                let named: Vec<_> = ended.iter().copied().map(Ended::Session).collect();
+                self.publish(&mut transaction, &named, admission.until).await?;
+                transaction.commit().await?;
+                lease.done();
+                Ok(Inserted::Done(ended))
+            }
+
+            /// Marks sessions as revoked, all of which the transaction has locked.
+            async fn end(
+                &self,
+                connection: &mut <$Database as sqlx::Database>::Connection,
+                ids: &[SessionId],
+                revocation: Revocation,
+            ) -> Result<(), sqlx::Error> {
+                for id in ids {
+                    sqlx::query(self.0.sql.revoke.clone())
+                        .bind(revocation.at.as_millis())
+                        .bind(revocation.until.as_millis())
+                        .bind(row::reason(revocation.reason))
+                        .bind(&id.as_bytes()[..])
+                        .execute(&mut *connection)
+                        .await?;
+                }
+                Ok(())
+            }
+
+            /// Enters what has ended into the feed.
+            async fn publish(
+                &self,
+                connection: &mut <$Database as sqlx::Database>::Connection,
+                ended: &[Ended],
+                until: Timestamp,
+            ) -> Result<(), sqlx::Error> {
+                for ended in ended {
+                    let (kind, what) = row::feed_entry(ended);
+                    sqlx::query(self.0.sql.publish.clone())
+                        .bind(until.as_millis())
+                        .bind(kind)
+                        .bind(what)
+                        .execute(&mut *connection)
+                        .await?;
+                }
+                if let Some(announce) = self.0.sql.announce.as_ref().filter(|_| !ended.is_empty()) {
+                    sqlx::query(announce.clone()).execute(connection).await?;
+                }
+                Ok(())
+            }
+
+            async fn swap_once(&self, expected: u64, next: &Session) -> Result<bool, sqlx::Error> {
+                let mut lease = self.lease().await?;
+                let revoked = next.chain.revoked;
+                let update = sqlx::query(self.0.sql.swap.clone())
+                    .bind(&*next.claims)
+                    .bind(row::chain(next)?)
+                    .bind(next.chain.last_seen_at.as_millis())
+                    .bind(row::acknowledged(next.chain.acknowledged))
+                    .bind(revoked.map(|revoked| revoked.at.as_millis()))
+                    .bind(revoked.map(|revoked| revoked.until.as_millis()))
+                    .bind(revoked.map(|revoked| row::reason(revoked.reason)))
+                    .bind(&next.id.as_bytes()[..])
+                    .bind(row::version(expected)?);
+                let swapped = match revoked {
+                    None => update.execute(&mut *lease.connection).await?.rows_affected() > 0,
+                    Some(revocation) => {
+                        let mut transaction =
+                            sqlx::Connection::begin_with(&mut *lease.connection, $dialect.begin).await?;
+                        let swapped = update.execute(&mut *transaction).await?.rows_affected() > 0;
+                        if swapped {
+                            self.publish(&mut transaction, &[Ended::Session(next.id)], revocation.until).await?;
+                        }
+                        transaction.commit().await?;
+                        swapped
+                    }
+                };
+                lease.done();
+                Ok(swapped)
+            }
+
+            async fn revoke_once(
+                &self,
+                target: Target<'_>,
+                revocation: Revocation,
+            ) -> Result<Vec<SessionId>, sqlx::Error> {
+                let mut lease = self.lease().await?;
+                let mut transaction = sqlx::Connection::begin_with(&mut *lease.connection, $dialect.begin).await?;
+                let locked: Vec<LockedRow> = match target {
+                    Target::Token(jti) => {
+                        self.publish(&mut transaction, &[Ended::Token(jti.into())], revocation.until).await?;
+                        Vec::new()
+                    }
+                    Target::Session(id) => {
+                        sqlx::query_as(self.0.sql.lock_session.clone())
+                            .bind(&id.as_bytes()[..])
+                            .fetch_all(&mut *transaction)
+                            .await?
+                    }
+                    Target::User { user, .. } => {
+                        sqlx::query_as(self.0.sql.lock_sessions.clone())
+                            .bind(user.as_bytes())
+                            .fetch_all(&mut *transaction)
+                            .await?
+                    }
+                };
+                let (mut marked, mut ended, mut named) = (Vec::new(), Vec::new(), Vec::new());
+                for (id, .., expires_at, revoked_at) in locked {
+                    let id = row::session_id(&id)?;
+                    if matches!(target, Target::User { except, .. } if except == Some(id)) {
+                        continue;
+                    }
+                    named.push(Ended::Session(id));
+                    if revoked_at.is_none() {
+                        marked.push(id);
+                        if revocation.at < Timestamp::from_millis(expires_at) {
+                            ended.push(id);
+                        }
+                    }
+                }
+                self.end(&mut transaction, &marked, revocation).await?;
+                if !named.is_empty() {
+                    self.publish(&mut transaction, &named, revocation.until).await?;
+                }
+                transaction.commit().await?;
+                lease.done();
+                Ok(ended)
+            }
+
+            async fn seen_once(&self, batch: &[Seen]) -> Result<(), sqlx::Error> {
+                let mut lease = self.lease().await?;
+                for chunk in batch.chunks(CHUNK) {
+                    sqlx::query(self.0.sql.seen.clone())
+                        .bind(row::batch(chunk)?)
+                        .execute(&mut *lease.connection)
+                        .await?;
+                }
+                lease.done();
+                Ok(())
+            }
+
+            async fn load_once(&self, id: SessionId) -> Result<Option<Session>, sqlx::Error> {
+                let mut lease = self.lease().await?;
+                let row: Option<SessionRow> = sqlx::query_as(self.0.sql.load.clone())
+                    .bind(&id.as_bytes()[..])
+                    .fetch_optional(&mut *lease.connection)
+                    .await?;
+                lease.done();
+                row.map(row::read).transpose()
+            }
+
+            async fn list_once(&self, user: &str) -> Result<Vec<Session>, sqlx::Error> {
+                let mut lease = self.lease().await?;
+                let rows: Vec<SessionRow> = sqlx::query_as(self.0.sql.list.clone())
+                    .bind(user.as_bytes())
+                    .fetch_all(&mut *lease.connection)
+                    .await?;
+                lease.done();
+                rows.into_iter().map(row::read).collect()
+            }
+
+            async fn feed_once(&self, since: Cursor) -> Result<Feed, sqlx::Error> {
+                let mut lease = self.lease().await?;
+                let mut rows: Vec<FeedRow> = if since == Cursor::START {
+                    sqlx::query_as(self.0.sql.feed.clone()).fetch_all(&mut *lease.connection).await?
+                } else {
+                    sqlx::query_as(self.0.sql.feed_from.clone())
+                        .bind(since.0)
+                        .bind(since.0)
+                        .fetch_all(&mut *lease.connection)
+                        .await?
+                };
+                lease.done();
+                rows.sort_unstable_by_key(|row| row.0);
+                let next = rows.last().map_or(0, |last| last.0).max(since.0);
+                let revoked = rows.into_iter().map(row::read_feed).collect::<Result<_, _>>()?;
+                Ok(Feed { revoked, next: Cursor(next) })
+            }
+
+            async fn purge_once(&self, before: Timestamp, limit: usize) -> Result<usize, sqlx::Error> {
+                let mut lease = self.lease().await?;
+                let purged = sqlx::query(self.0.sql.purge.clone())
+                    .bind(before.as_millis())
+                    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                    .execute(&mut *lease.connection)
+                    .await?
+                    .rows_affected();
+                let purged = usize::try_from(purged).unwrap_or(usize::MAX);
+                if purged < limit {
+                    sqlx::query(self.0.sql.purge_feed.clone())
+                        .bind(before.as_millis())
+                        .execute(&mut *lease.connection)
+                        .await?;
+                }
+                lease.done();
+                Ok(purged)
+            }
+        }
+
+        #[async_trait::async_trait]
+        impl SessionStore for $Store {
+            async fn insert(&self, new: &Session, admission: Admission) -> Result<Inserted, StoreError> {
+                let inserted = again!(self.insert_once(new, admission))?;
+                if matches!(&inserted, Inserted::Done(ended) if !ended.is_empty()) {
+                    self.wake();
+                }
+                Ok(inserted)
+            }
+
+            async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+                again!(self.load_once(id))
+            }
+
+            async fn swap(&self, expected: u64, next: &Session) -> Result<bool, StoreError> {
+                let swapped = again!(self.swap_once(expected, next))?;
+                if swapped && next.chain.revoked.is_some() {
+                    self.wake();
+                }
+                Ok(swapped)
+            }
+
+            async fn list(&self, user: &str) -> Result<Vec<Session>, StoreError> {
+                again!(self.list_once(user))
+            }
+
+            async fn revoke(&self, target: Target<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+                let ended = again!(self.revoke_once(target, revocation))?;
+                self.wake();
+                Ok(ended)
+            }
+
+            async fn seen(&self, batch: &[Seen]) -> Result<(), StoreError> {
+                again!(self.seen_once(batch))
+            }
+
+            async fn revocations(&self, since: Cursor) -> Result<Feed, StoreError> {
+                again!(self.feed_once(since))
+            }
+
+            async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+                again!(self.purge_once(before, limit))
+            }
+
+            async fn changed(&self) {
+                self.await_change().await;
+            }
+        }
+    };
+}
+use sql_store;

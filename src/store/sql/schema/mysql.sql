@@ -1,0 +1,38 @@
+CREATE TABLE IF NOT EXISTS axum_refresh_sessions (
+    id BINARY(16) NOT NULL PRIMARY KEY,
+    place BIGINT NOT NULL AUTO_INCREMENT UNIQUE,
+    user_id VARBINARY(255) NOT NULL,
+    secret_hash BINARY(32) NOT NULL,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    client LONGTEXT NOT NULL,
+    claims LONGTEXT NOT NULL,
+    chain LONGTEXT NOT NULL,
+    last_seen_at BIGINT NOT NULL,
+    acknowledged BIGINT NOT NULL,
+    revoked_at BIGINT,
+    revoked_until BIGINT,
+    revoked_reason VARCHAR(64),
+    version BIGINT NOT NULL,
+    KEY axum_refresh_sessions_user_id (user_id),
+    KEY axum_refresh_sessions_expires_at (expires_at)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
+
+CREATE TABLE IF NOT EXISTS axum_refresh_revocations (
+    place BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    written_at BIGINT NOT NULL,
+    until BIGINT NOT NULL,
+    kind BIGINT NOT NULL,
+    what VARBINARY(255) NOT NULL,
+    KEY axum_refresh_revocations_written_at (written_at),
+    KEY axum_refresh_revocations_until (until)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
+
+CREATE TABLE IF NOT EXISTS axum_refresh_locks (stripe BIGINT NOT NULL PRIMARY KEY) ENGINE = InnoDB;
+INSERT IGNORE INTO axum_refresh_locks
+    SELECT a.n + 4 * b.n + 16 * c.n + 64 * d.n + 256 * e.n
+    FROM (SELECT 0 AS n UNION SELECT 1 UNION SELECT 2 UNION SELECT 3) AS a,
+         (SELECT 0 AS n UNION SELECT 1 UNION SELECT 2 UNION SELECT 3) AS b,
+         (SELECT 0 AS n UNION SELECT 1 UNION SELECT 2 UNION SELECT 3) AS c,
+         (SELECT 0 AS n UNION SELECT 1 UNION SELECT 2 UNION SELECT 3) AS d,
+         (SELECT 0 AS n UNION SELECT 1 UNION SELECT 2 UNION SELECT 3) AS e;

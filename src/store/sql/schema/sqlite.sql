@@ -1,0 +1,29 @@
+CREATE TABLE axum_refresh_sessions (
+    place INTEGER PRIMARY KEY AUTOINCREMENT,
+    id BLOB NOT NULL UNIQUE,
+    user_id BLOB NOT NULL,
+    secret_hash BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    client TEXT NOT NULL,
+    claims TEXT NOT NULL,
+    chain TEXT NOT NULL,
+    last_seen_at INTEGER NOT NULL,
+    acknowledged INTEGER NOT NULL,
+    revoked_at INTEGER,
+    revoked_until INTEGER,
+    revoked_reason TEXT,
+    version INTEGER NOT NULL
+);
+CREATE INDEX axum_refresh_sessions_user_id ON axum_refresh_sessions (user_id);
+CREATE INDEX axum_refresh_sessions_expires_at ON axum_refresh_sessions (expires_at);
+
+CREATE TABLE axum_refresh_revocations (
+    place INTEGER PRIMARY KEY AUTOINCREMENT,
+    written_at INTEGER NOT NULL,
+    until INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    what BLOB NOT NULL
+);
+CREATE INDEX axum_refresh_revocations_written_at ON axum_refresh_revocations (written_at);
+CREATE INDEX axum_refresh_revocations_until ON axum_refresh_revocations (until);
