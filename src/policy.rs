@@ -266,6 +266,45 @@ mod tests {
     }
 
     #[test]
+    fn the_presets_are_what_their_documentation_says() {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        let strict = Policy::strict();
+        assert_eq!((strict.access_ttl, strict.idle_timeout, strict.lifetime), (minutes(5), minutes(30), minutes(720)));
+        assert_eq!(strict.on_reuse, ReuseResponse::User);
+        assert_eq!((strict.binding.user_agent, strict.binding.ip), (BindingMode::Reject, BindingMode::Off));
+        let days = |days: u64| minutes(days * 24 * 60);
+        let long = Policy::long_lived();
+        assert_eq!((long.idle_timeout, long.lifetime), (days(60), days(365)));
+        assert_eq!(Policy { idle_timeout: days(7), lifetime: days(30), ..long }, Policy::default());
+    }
+
+    #[test]
+    fn lifetimes_have_a_longest() {
+        let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+        let second = Duration::from_secs(1);
+        for (access_ttl, lifetime, fits) in
+            [(days(7), days(3650), true), (days(7) + second, days(3650), false), (days(7), days(3650) + second, false)]
+        {
+            let policy = Policy { access_ttl, idle_timeout: days(30), lifetime, ..Policy::default() };
+            assert_eq!(policy.validate().is_ok(), fits, "{access_ttl:?} {lifetime:?}");
+        }
+    }
+
+    #[test]
+    fn a_binding_mode_is_read_by_its_name() {
+        let modes = [
+            ("off", BindingMode::Off),
+            ("observe", BindingMode::Observe),
+            ("reject", BindingMode::Reject),
+            ("revoke", BindingMode::Revoke),
+        ];
+        for (name, mode) in modes {
+            assert_eq!(name.parse(), Ok(mode));
+        }
+        assert!("Off".parse::<BindingMode>().is_err() && "".parse::<BindingMode>().is_err());
+    }
+
+    #[test]
     fn a_grace_outside_1_to_120_seconds_is_refused() {
         for (millis, fits) in [(999, false), (1_000, true), (120_000, true), (120_001, false), (0, false)] {
             let policy = Policy { grace: Duration::from_millis(millis), ..Policy::default() };

@@ -455,6 +455,24 @@ mod tests {
     }
 
     #[test]
+    fn an_access_token_acknowledges_only_once_it_is_older_than_the_grace() {
+        for (after, shows) in [(-1, false), (0, false), (GRACE, false), (GRACE + 1, true), (GRACE * 9, true)] {
+            assert_eq!(acknowledges(ROTATED, at(after), &policy()), shows, "{after}");
+        }
+        assert!(acknowledges_without(Some(Rule::LateAcknowledgement), ROTATED, at(0), &policy()));
+        assert!(!acknowledges_without(Some(Rule::Reuse), ROTATED, at(0), &policy()));
+    }
+
+    #[test]
+    fn a_rule_that_is_switched_off_for_the_model_is_off() {
+        for binding in [BindingVerdict::Rejected, BindingVerdict::Revoked] {
+            let presented = Presented { binding, ..token(5) };
+            let outcome = present_without(Some(Rule::Mismatch), &chain(), presented, at(0), &policy());
+            assert_eq!(outcome.verdict, Verdict::Touch);
+        }
+    }
+
+    #[test]
     fn without_rotation_every_token_of_the_session_is_touch() {
         let policy = Policy { rotation: false, ..policy() };
         for p in [0, 4, 5, 9] {

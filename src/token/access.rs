@@ -639,6 +639,11 @@ mod tests {
             payload.as_object_mut().unwrap().remove(name);
             assert_eq!(refused(&sign(&header, &payload.to_string())), Some(Refused::Invalid), "{name}");
         }
+        let good = String::from_utf8(URL_SAFE_NO_PAD.decode(good.split('.').nth(1).unwrap()).unwrap()).unwrap();
+        for name in ["iss", "aud", "sub", "sid", "gen", "jti", "iat", "exp"] {
+            let renamed = good.replacen(&format!("\"{name}\":"), "\"x\":", 1);
+            assert_eq!(refused(&sign(&header, &renamed)), Some(Refused::Invalid), "{name} by another name");
+        }
         for payload in ["", "null", "[]", "{}", "{\"iss\":\"app\"", "\u{fffd}"] {
             assert_eq!(refused(&sign(&header, payload)), Some(Refused::Invalid), "{payload}");
         }
