@@ -110,6 +110,11 @@ pub enum Event {
         /// Its `jti`.
         jti: Box<str>,
     },
+    /// The store had lost revocations that this node knew of, and was told of them again.
+    RevocationsLost {
+        /// How many.
+        count: usize,
+    },
     /// The store failed or took too long.
     StoreFailed {
         /// What it was asked to do.
@@ -129,6 +134,7 @@ impl Event {
                 | Self::Ahead { .. }
                 | Self::ManyRecoveries { .. }
                 | Self::ClientMismatch { .. }
+                | Self::RevocationsLost { .. }
         )
     }
 }

@@ -1,6 +1,7 @@
 //! One node's share of the work: its clock, its way to the store, what it knows is revoked, what it has seen and not
 //! yet written, and the task that keeps these up to date.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -21,6 +22,10 @@ const TICK: Duration = Duration::from_secs(1);
 const PUSH_PAUSE: Duration = Duration::from_millis(5);
 const BATCH: usize = 500;
 const PURGE_EVERY: Duration = Duration::from_secs(60);
+/// How often what the store knows to be revoked is compared with what this node knows. After a failure it is at once.
+const COMPARE_EVERY: Duration = Duration::from_secs(60);
+/// How many revocations that the store has lost it is told again at a time.
+const MOST_TOLD: usize = 1_000;
 const PURGE_STEP: usize = 1_000;
 const MOST_PURGE_STEPS: usize = 100_000;
 const LONGEST_WRITE_BEHIND: Duration = Duration::from_secs(300);
@@ -43,6 +48,8 @@ pub(crate) struct Node {
 struct Place {
     cursor: Cursor,
     read_at: Timestamp,
+    /// When it was last compared with what this node knows; none since a call has failed.
+    compared_at: Option<Timestamp>,
 }
 
 impl Node {
@@ -61,7 +68,11 @@ impl Node {
             activity: Activity::new(),
             store,
             clock,
-            place: tokio::sync::Mutex::new(Place { cursor: Cursor::START, read_at: Timestamp::from_millis(0) }),
+            place: tokio::sync::Mutex::new(Place {
+                cursor: Cursor::START,
+                read_at: Timestamp::from_millis(0),
+                compared_at: None,
+            }),
             stop: receiver,
             running: AtomicBool::new(false),
         };
@@ -182,6 +193,11 @@ impl Node {
     }
 
     async fn read_feed(&self, place: &mut Place) -> Result<(), StoreError> {
+        self.read_on(place).await.map(|_| ())
+    }
+
+    /// What is new in the feed, after it has come into force here.
+    async fn read_on(&self, place: &mut Place) -> Result<Vec<Revoked>, StoreError> {
         let now = self.now();
         if now < place.read_at {
             // The clock was turned back: what was forgotten for being over may not be.
@@ -190,16 +206,47 @@ impl Node {
         match self.call("revocations", self.store.revocations(place.cursor)).await {
             Ok(feed) => {
                 feed.revoked.iter().for_each(|revoked| self.revoked.apply(revoked));
-                *place = Place { cursor: feed.next, read_at: now };
+                *place = Place { cursor: feed.next, read_at: now, compared_at: place.compared_at };
                 self.revoked.caught_up(now);
-                Ok(())
+                Ok(feed.revoked)
             }
             Err(error) => {
                 // Who knows what was missed: the next one asks for everything.
                 place.cursor = Cursor::START;
+                place.compared_at = None;
                 Err(error)
             }
         }
+    }
+
+    /// Reads the feed on or, now and then and after every failure, all of it. Then a store that has lost something (a
+    /// failover to a replica that lagged behind) is told again what this node knows, so that others learn of it too.
+    async fn follow_feed(&self) -> Result<(), StoreError> {
+        let mut place = self.place.lock().await;
+        let now = self.now();
+        if place.compared_at.is_some_and(|at| at <= now && !now.is_past(at, COMPARE_EVERY)) {
+            return self.read_feed(&mut place).await;
+        }
+        // Taken first: what is revoked from now on need not be in what is read.
+        let known = self.revoked.all();
+        place.cursor = Cursor::START;
+        let told: HashSet<Ended> = self.read_on(&mut place).await?.into_iter().map(|revoked| revoked.what).collect();
+        place.compared_at = Some(now);
+        drop(place);
+        let lost = known.into_iter().filter(|known| known.until > now && !told.contains(&known.what));
+        let lost: Vec<_> = lost.take(MOST_TOLD).collect();
+        if !lost.is_empty() {
+            self.events.emit(Event::RevocationsLost { count: lost.len() });
+        }
+        for Revoked { what, until } in &lost {
+            let target = match what {
+                Ended::Session(id) => Target::Session(*id),
+                Ended::Token(jti) => Target::Token(jti),
+            };
+            let revocation = Revocation { at: now, until: *until, reason: Reason::Other };
+            self.call("revoke", self.store.revoke(target, revocation)).await?;
+        }
+        Ok(())
     }
 
     /// Writes what has been seen and not written yet.
@@ -263,7 +310,7 @@ impl Node {
                 _ = tick.tick() => false,
                 () = self.store.changed() => true,
             };
-            let _ = self.read_feed(&mut *self.place.lock().await).await;
+            let _ = self.follow_feed().await;
             if pushed {
                 tokio::time::sleep(PUSH_PAUSE).await;
             }

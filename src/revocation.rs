@@ -52,6 +52,13 @@ impl LiveRevocations {
         self.tokens.contains_key(&id)
     }
 
+    /// Everything in it.
+    pub(crate) fn all(&self) -> Vec<Revoked> {
+        let sessions = self.sessions.iter().map(|entry| (Ended::Session(*entry.key()), *entry.value()));
+        let tokens = self.tokens.iter().map(|entry| (Ended::Token(entry.key().to_string().into()), *entry.value()));
+        sessions.chain(tokens).map(|(what, until)| Revoked { what, until }).collect()
+    }
+
     /// The feed was read at `now`.
     pub(crate) fn caught_up(&self, now: Timestamp) {
         self.caught_up_at.store(now.as_millis(), Ordering::Relaxed);

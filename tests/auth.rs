@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use axum_refresh::ratchet::Verdict;
 use axum_refresh::{
-    Auth, Binding, BindingMode, CapResponse, ClaimsError, ClientInfo, Error, Event, MemoryStore, NoClaims, Policy,
-    Reason, ReuseResponse, Secret, SessionId, Transport,
+    Auth, Binding, BindingMode, CapResponse, ClaimsError, ClientInfo, Cursor, Ended, Error, Event, MemoryStore,
+    NoClaims, Policy, Reason, ReuseResponse, Secret, SessionId, SessionStore as _, Transport,
 };
 use support::{Calls, Claims, Clock, GRACE, Mood, Moody, Node, SECRET, claims, client, code};
 
@@ -949,4 +949,50 @@ async fn a_hook_that_panics_fails_neither_a_request_nor_the_background_task() {
 async fn a_native_client_can_be_given_its_token_in_the_body() {
     let node = Node::with(|builder| builder.transport(Transport::Body));
     assert!(node.refresh_token("alice").await.len() == 94);
+}
+
+/// What the store's feed names, of all time.
+async fn in_the_feed(store: &Moody) -> Vec<Ended> {
+    let feed = store.inner.revocations(Cursor::START).await.unwrap();
+    feed.revoked.into_iter().map(|revoked| revoked.what).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_lost_a_revocation_is_told_again_once_and_other_nodes_learn_of_it() {
+    let node = Node::new();
+    let login = node.login("alice").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    node.store.set(Mood::ForgetsToRevoke);
+    node.auth.revoke_session(login.tokens.session, Reason::EndedByAdmin).await.unwrap();
+    node.auth.revoke_access_token(&login.tokens.access_token).await.unwrap();
+    node.store.set(Mood::Works);
+    assert_eq!(in_the_feed(&node.store).await, []);
+    // Not before a minute is over.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(in_the_feed(&node.store).await, []);
+    node.clock.advance(Duration::from_secs(60));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let told = in_the_feed(&node.store).await;
+    assert_eq!(told.len(), 2);
+    assert!(told.contains(&Ended::Session(login.tokens.session)));
+    assert!(told.iter().any(|ended| matches!(ended, Ended::Token(_))));
+    assert!(node.has_event(|event| *event == Event::RevocationsLost { count: 2 }));
+    assert!(node.store.inner.load(login.tokens.session).await.unwrap().unwrap().chain.revoked.is_some());
+    node.clock.advance(Duration::from_secs(60));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(in_the_feed(&node.store).await.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fell_back_while_it_was_away_is_told_again_as_soon_as_it_is_back() {
+    let node = Node::new();
+    let login = node.login("alice").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    node.store.set(Mood::ForgetsToRevoke);
+    node.auth.revoke_session(login.tokens.session, Reason::Logout).await.unwrap();
+    node.store.set(Mood::Fails);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    node.store.set(Mood::Works);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(in_the_feed(&node.store).await, [Ended::Session(login.tokens.session)]);
 }

@@ -79,6 +79,8 @@ pub enum Mood {
     MixesUp,
     /// Before the next swap, somebody else gives the session the role `user`.
     Demotes,
+    /// Says of every revocation that it was done, and loses it.
+    ForgetsToRevoke,
     /// Ends single sessions, and fails to end all of a user's.
     FailsForUsers,
 }
@@ -182,10 +184,13 @@ impl SessionStore for Moody {
 
     async fn revoke(&self, target: Target<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
         self.others.fetch_add(1, Ordering::SeqCst);
-        if let (Mood::FailsForUsers, Target::User { .. }) = (*self.mood.lock().unwrap(), target) {
-            return Err(StoreError::new("connection refused"));
+        let mood = *self.mood.lock().unwrap();
+        match (mood, target) {
+            (Mood::FailsForUsers, Target::User { .. }) => Err(StoreError::new("connection refused")),
+            (Mood::ForgetsToRevoke, Target::Session(id)) => Ok(vec![id]),
+            (Mood::ForgetsToRevoke, _) => Ok(Vec::new()),
+            _ => self.with(self.inner.revoke(target, revocation)).await,
         }
-        self.with(self.inner.revoke(target, revocation)).await
     }
 
     async fn seen(&self, batch: &[Seen]) -> Result<(), StoreError> {
