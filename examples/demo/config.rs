@@ -4,9 +4,9 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
-use axum_refresh::{Auth, BindingMode, MemoryStore, Secret, Settings, Transport};
+use axum_refresh::{Auth, BindingMode, Secret, Settings, Transport};
 
-use super::Claims;
+use super::{Claims, store};
 
 pub(crate) struct Config {
     pub(crate) port: u16,
@@ -14,7 +14,7 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    pub(crate) fn from_env() -> Result<Self, String> {
+    pub(crate) async fn from_env() -> Result<Self, String> {
         let port = parse("PORT")?.unwrap_or(3000);
         let mut settings = Settings::default();
         let policy = &mut settings.policy;
@@ -34,21 +34,7 @@ impl Config {
             Some(other) => return Err(format!("TRANSPORT: {other:?} is none of cookie, body, both")),
         };
         let url = variable("STORE_URL")?.unwrap_or_else(|| "memory:".to_owned());
-        let store = match url.split_once(':').map(|(scheme, _)| scheme) {
-            Some("memory") => MemoryStore::new(),
-            Some(scheme @ ("sqlite" | "postgres" | "postgresql" | "mysql" | "mariadb" | "redis" | "rediss")) => {
-                let feature = match scheme {
-                    "postgresql" => "postgres",
-                    "mariadb" => "mysql",
-                    "rediss" => "redis",
-                    other => other,
-                };
-                return Err(format!(
-                    "STORE_URL: this build has no feature `{feature}` and cannot use a {scheme} store"
-                ));
-            }
-            _ => return Err("STORE_URL: none of memory:, sqlite:, postgres:, mysql:, redis:".to_owned()),
-        };
+        let store = store::open(&url).await?;
         let secret = match variable("AUTH_SECRET")? {
             Some(secret) => Secret::new(secret),
             None => {
@@ -59,7 +45,7 @@ impl Config {
         let auth = Auth::builder()
             .settings(settings)
             .secret(secret)
-            .store(store)
+            .shared_store(store)
             .build()
             .map_err(|error| format!("{}: {error}", variable_of(error.setting())))?;
         Ok(Self { port, auth })

@@ -4,6 +4,7 @@
 //! `password`.
 
 mod config;
+mod store;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -30,7 +31,7 @@ struct Claims {
 async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let config = match Config::from_env() {
+    let config = match Config::from_env().await {
         Ok(config) => config,
         Err(problem) => {
             eprintln!("{problem}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use crate::support::{Demo, SECRET, SHORT_GRACE, grace_passes, run_to_end};
+use crate::support::{Demo, SECRET, SHORT_GRACE, compiled_in, grace_passes, run_to_end};
 
 /// The demo does not start: exit code 2, and one line on stderr that names the setting.
 async fn makes_no_sense(settings: &[(&str, &str)], name: &str) -> String {
@@ -79,8 +79,26 @@ async fn a_store_that_was_not_compiled_in_is_named_with_its_feature() {
         ("mysql://127.0.0.1:1/x", "mysql"),
         ("redis://127.0.0.1:1", "redis"),
     ] {
+        if compiled_in().contains(&feature) {
+            continue;
+        }
         let told = makes_no_sense(&[("STORE_URL", url)], "feature").await;
         assert!(told.contains(feature), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_reached_stops_the_start_and_its_password_is_not_repeated() {
+    for (feature, url) in [
+        ("sqlite", "sqlite:/nowhere/at/all/sessions.db"),
+        ("postgres", "postgres://app:hunter2@127.0.0.1:1/x"),
+        ("mysql", "mysql://app:hunter2@127.0.0.1:1/x"),
+        ("redis", "redis://app:hunter2@127.0.0.1:1"),
+    ] {
+        if compiled_in().contains(&feature) {
+            let told = makes_no_sense(&[("STORE_URL", url)], "store_url").await;
+            assert!(!told.contains("hunter2") && told.trim_end().lines().count() == 1, "{told}");
+        }
     }
 }
 

@@ -18,6 +18,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
+mod store;
+
 /// The name of the refresh cookie.
 pub(crate) const COOKIE: &str = "__Secure-refresh";
 /// The key of every demo that is not about the key.
@@ -71,6 +73,7 @@ fn binary() -> &'static PathBuf {
         };
         let built = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
             .args(["build", "--quiet", "--example", "demo", "--profile", profile])
+            .args(["--no-default-features", "--features", &compiled_in().join(",")])
             .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "--target-dir"])
             .arg(profile_dir.parent().unwrap())
             .status()
@@ -78,6 +81,20 @@ fn binary() -> &'static PathBuf {
         assert!(built.success(), "the demo does not build");
         profile_dir.join("examples").join("demo")
     })
+}
+
+/// The features of this build; the demo has the same.
+pub(crate) fn compiled_in() -> Vec<&'static str> {
+    let features = [
+        ("conformance", cfg!(feature = "conformance")),
+        ("aws_lc_rs", cfg!(feature = "aws_lc_rs")),
+        ("rust_crypto", cfg!(feature = "rust_crypto")),
+        ("sqlite", cfg!(feature = "sqlite")),
+        ("postgres", cfg!(feature = "postgres")),
+        ("mysql", cfg!(feature = "mysql")),
+        ("tls", cfg!(feature = "tls")),
+    ];
+    features.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name).collect()
 }
 
 fn command(settings: &[(&str, &str)]) -> Command {
@@ -114,7 +131,9 @@ impl Demo {
 
     /// A demo with these settings, and a fixed key where they name none.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
+        let store = store::fresh().await;
         let mut all = vec![("PORT", "0"), ("AUTH_SECRET", SECRET)];
+        all.extend(store.as_deref().map(|url| ("STORE_URL", url)));
         all.extend_from_slice(settings);
         Self::start_exactly(&all).await
     }
