@@ -234,6 +234,18 @@ mod tests {
     }
 
     #[test]
+    fn eight_different_bytes_are_enough_and_seven_are_not() {
+        assert!(is_repetitive(b"abcdefgaccebdfgaggcfebdaefdcgbaf"));
+        assert!(!is_repetitive(b"abcdefghaccebdfgaggcfebdaefdchba"));
+    }
+
+    #[test]
+    fn sixteen_characters_beside_words_are_enough_and_fifteen_are_not() {
+        assert!(is_placeholder("my-secret-key: 0f8a7b6c5d4e3"));
+        assert!(!is_placeholder("my-secret-key: 0f8a7b6c5d4e3f"));
+    }
+
+    #[test]
     fn keys_differ_by_secret_issuer_and_purpose() {
         let (a, b) = (Secret::new("a".repeat(32)), Secret::new("b".repeat(32)));
         let keys = [

@@ -128,6 +128,12 @@ macro_rules! sql_store {
         use crate::session::{Reason, Revocation, Session, SessionId, Timestamp};
 
         impl $Store {
+            /// The statements that look for rows, for tests of their plans.
+            #[doc(hidden)]
+            pub fn statements(&self) -> Vec<String> {
+                self.0.sql.searching()
+            }
+
             async fn lease(&self) -> Result<Lease<$Database>, sqlx::Error> {
                 Ok(Lease::new(self.0.pool.acquire().await?))
             }

@@ -61,8 +61,9 @@ const DIALECT: Dialect = Dialect {
            FROM (SELECT decode(entry ->> 0, 'hex') AS id, CAST(entry ->> 1 AS BIGINT) AS seen, \
            CAST(entry ->> 2 AS BIGINT) AS generation FROM json_array_elements(CAST(? AS JSON)) AS entry) AS batch \
            WHERE session.id = batch.id",
-    purge: "DELETE FROM axum_refresh_sessions WHERE id IN (SELECT id FROM axum_refresh_sessions WHERE expires_at < ? \
-            ORDER BY expires_at LIMIT ? FOR UPDATE SKIP LOCKED)",
+    // An array, because a subquery behind IN may be joined to the whole table.
+    purge: "DELETE FROM axum_refresh_sessions WHERE id = ANY (ARRAY (SELECT id FROM axum_refresh_sessions \
+            WHERE expires_at < ? ORDER BY expires_at LIMIT ? FOR UPDATE SKIP LOCKED))",
     announce: "SELECT pg_notify('axum_refresh', '')",
 };
 

@@ -62,10 +62,13 @@ impl SqliteStore {
     /// Where the URL is none or the file cannot be opened and written. `sqlite::memory:` is one too: each connection
     /// would have sessions of its own; there is [`MemoryStore`](crate::MemoryStore).
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
-        let options =
-            SqliteConnectOptions::from_str(url).map_err(|error| StoreError::new(format!("{url}: {error}")))?;
+        let problem = |what: String| StoreError::new(format!("{url}: {what}"));
+        if !url.starts_with("sqlite:") {
+            return Err(problem("not the URL of a SQLite database".to_owned()));
+        }
+        let options = SqliteConnectOptions::from_str(url).map_err(|error| problem(error.to_string()))?;
         if url.contains(":memory:") || url.contains("mode=memory") {
-            return Err(StoreError::new(format!("{url}: sessions in memory belong into MemoryStore")));
+            return Err(problem("sessions in memory belong into MemoryStore".to_owned()));
         }
         let options = options
             .create_if_missing(true)

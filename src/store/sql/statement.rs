@@ -99,6 +99,26 @@ impl Statements {
     }
 }
 
+impl Statements {
+    /// All that look for some rows among many, for a look at how the database finds them.
+    pub(super) fn searching(&self) -> Vec<String> {
+        let all = [
+            Some(&self.load),
+            Some(&self.swap),
+            Some(&self.list),
+            self.lock_user.as_ref(),
+            Some(&self.lock_session),
+            Some(&self.lock_sessions),
+            Some(&self.revoke),
+            Some(&self.seen),
+            Some(&self.feed_from),
+            Some(&self.purge),
+            Some(&self.purge_feed),
+        ];
+        all.into_iter().flatten().map(|sql| sql.as_str().to_owned()).collect()
+    }
+}
+
 /// `?`, `?` as `$1`, `$2`.
 pub(super) fn number(text: &str) -> String {
     let mut numbered = String::with_capacity(text.len() + 16);
