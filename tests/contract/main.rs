@@ -31,4 +31,6 @@ mod races;
 mod refresh;
 mod sessions;
 mod settings;
+#[path = "../stores/mod.rs"]
+mod stores;
 mod support;

@@ -18,8 +18,6 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-mod store;
-
 /// The name of the refresh cookie.
 pub(crate) const COOKIE: &str = "__Secure-refresh";
 /// The key of every demo that is not about the key.
@@ -131,7 +129,7 @@ impl Demo {
 
     /// A demo with these settings, and a fixed key where they name none.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
-        let store = store::fresh().await;
+        let store = crate::stores::fresh_url("CONTRACT_STORE").await;
         let mut all = vec![("PORT", "0"), ("AUTH_SECRET", SECRET)];
         all.extend(store.as_deref().map(|url| ("STORE_URL", url)));
         all.extend_from_slice(settings);

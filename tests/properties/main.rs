@@ -1,12 +1,16 @@
 //! Random schedules over the real thing, beside an oracle that was written from the protocol's text; and races on real
 //! threads, whose histories have to be linearizable.
 //!
-//! `PROPTEST_CASES` sets how many schedules each property tries, `RACE_ROUNDS` how many races are run.
+//! `PROPTEST_CASES` sets how many schedules each property tries, `RACE_ROUNDS` how many races are run, and
+//! `PROPERTIES_STORE` on which store.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod oracle;
 mod race;
 mod schedule;
+mod store;
+#[path = "../stores/mod.rs"]
+mod stores;
 #[path = "../support/mod.rs"]
 mod support;
 mod theft;

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum_refresh::{
-    Admission, Auth, AuthUser, Cursor, Feed, Inserted, MemoryStore, Policy, Reason, Revocation, Secret, Seen, Session,
-    SessionId, SessionStore, StoreError, Target, Timestamp,
+    Admission, Auth, AuthUser, Cursor, Feed, Inserted, Policy, Reason, Revocation, Secret, Seen, Session, SessionId,
+    SessionStore, StoreError, Target, Timestamp,
 };
 use tokio::sync::Barrier;
 
 use super::oracle::{Answer, GRACE, Millis, Row};
+use super::store;
 use crate::support::{Claims, Clock, SECRET, claims, client};
 
 /// Numbers that look random and are the same every time (SplitMix64).
@@ -40,10 +41,10 @@ impl Dice {
     }
 }
 
-/// A memory store on a slow line: others come in between before and after every call.
-#[derive(Clone, Default)]
+/// A store on a slow line: others come in between before and after every call.
+#[derive(Clone)]
 struct Slow {
-    inner: MemoryStore,
+    inner: Arc<dyn SessionStore>,
     calls: Arc<AtomicU64>,
 }
 
@@ -265,7 +266,7 @@ struct Past {
 
 impl Race {
     async fn prepare(number: usize, past: Past) -> Self {
-        let store = Slow::default();
+        let store = Slow { inner: store::fresh(), calls: Arc::default() };
         let clock = Clock::new();
         let policy = Policy {
             lifetime: Duration::from_secs(4 * 3600),

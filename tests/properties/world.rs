@@ -18,12 +18,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::runtime::{Builder, Runtime};
 
 use super::oracle::{ACCESS_TTL, Access, Answer, GRACE, IDLE, LIFETIME, Millis, Oracle, Trouble};
+use super::store;
 use crate::support::{Claims, Clock, SECRET, claims, client};
 
-/// A memory store that is in trouble on demand, and counts.
-#[derive(Clone, Default)]
+/// A store that is in trouble on demand, and counts.
+#[derive(Clone)]
 struct Shaky {
-    inner: MemoryStore,
+    inner: Arc<dyn SessionStore>,
     trouble: Arc<Mutex<Trouble>>,
     inserted: Arc<Mutex<Vec<SessionId>>>,
     loads: Arc<AtomicUsize>,
@@ -31,6 +32,10 @@ struct Shaky {
 }
 
 impl Shaky {
+    fn over(inner: Arc<dyn SessionStore>) -> Self {
+        Self { inner, trouble: Arc::default(), inserted: Arc::default(), loads: Arc::default(), writes: Arc::default() }
+    }
+
     fn trouble(&self) -> Trouble {
         *self.trouble.lock().unwrap()
     }
@@ -178,12 +183,12 @@ fn code<T>(result: Result<T, Error>) -> Result<T, &'static str> {
 impl World {
     /// The second node's clock is ahead by `skew`.
     pub(crate) fn new(skew: Millis) -> Self {
-        let store = Shaky::default();
+        let store = Shaky::over(store::fresh());
         let clocks = [Clock::new(), Clock::new()];
         clocks[1].advance(Duration::from_millis(skew.unsigned_abs()));
         let start = clocks[0].now().as_millis();
         let nodes = clocks.map(|clock| RealNode::new(&store, clock));
-        let elsewhere = RealNode::new(&Shaky::default(), Clock::new());
+        let elsewhere = RealNode::new(&Shaky::over(Arc::new(MemoryStore::new())), Clock::new());
         let nobody = elsewhere.run(async |auth| auth.login("nobody", claims("0")).await).unwrap();
         Self {
             oracle: Oracle::default(),

@@ -63,7 +63,7 @@ const DIALECT: Dialect = Dialect {
            WHERE session.id = batch.id",
     // An array, because a subquery behind IN may be joined to the whole table.
     purge: "DELETE FROM axum_refresh_sessions WHERE id = ANY (ARRAY (SELECT id FROM axum_refresh_sessions \
-            WHERE expires_at < ? ORDER BY expires_at LIMIT ? FOR UPDATE SKIP LOCKED))",
+            WHERE expires_at < ? ORDER BY expires_at LIMIT ?))",
     announce: "SELECT pg_notify('axum_refresh', '')",
 };
 

@@ -1,14 +1,15 @@
-//! A store for every demo of its own, of the kind that `CONTRACT_STORE` names: `sqlite`, `postgres`, `mysql` or `redis`.
-//! Nothing said: the demo's default.
+//! A store for every test of its own, on the real servers. `tests/run` starts them and says where they are.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The URL of an empty store, unless the default is meant.
-pub(crate) async fn fresh() -> Option<String> {
+/// The URL of an empty store of the kind that this variable names: `sqlite`, `postgres`, `mysql` or `redis`; none where
+/// it is not set, or is `memory`.
+pub async fn fresh_url(variable: &str) -> Option<String> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let kind = std::env::var("CONTRACT_STORE").ok().filter(|kind| !kind.is_empty() && kind != "memory")?;
+    let kind = std::env::var(variable).ok().filter(|kind| !kind.is_empty() && kind != "memory")?;
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("contract_{}_{count}", std::process::id());
+    let name = format!("{}_{}_{count}", variable.to_lowercase(), std::process::id());
     let url = match kind.as_str() {
         "sqlite" => format!("sqlite:{}/sessions.db", tempfile::tempdir().unwrap().keep().display()),
         #[cfg(feature = "postgres")]
@@ -25,9 +26,12 @@ pub(crate) async fn fresh() -> Option<String> {
             make(&mut connection, format!("CREATE DATABASE {name}")).await;
             format!("{}/{name}", server.rsplit_once('/').unwrap().0)
         }
-        // A logical database each; the server has to have some thousands.
-        "redis" => format!("{}/{}", server("TEST_REDIS_URL").trim_end_matches('/'), count + 1),
-        other => panic!("CONTRACT_STORE: {other:?} is no store that was compiled in"),
+        // A logical database each; the server has to have some thousands, and they are empty to begin with.
+        "redis" => {
+            let database = std::process::id() % 8 * 2_000 + count + 1;
+            format!("{}/{database}", server("TEST_REDIS_URL").trim_end_matches('/'))
+        }
+        other => panic!("{variable}: {other:?} is no store that was compiled in"),
     };
     Some(url)
 }
