@@ -8,3 +8,6 @@ pub mod ratchet {}
 
 #[doc = include_str!("docs/security.md")]
 pub mod security {}
+
+#[doc = include_str!("docs/stores.md")]
+pub mod stores {}
