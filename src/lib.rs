@@ -56,6 +56,9 @@ pub use crate::store::SqliteStore;
 pub use crate::store::{
     Admission, Cap, Cursor, Ended, Feed, Inserted, MemoryStore, Revoked, Seen, SessionStore, StoreError, Target,
 };
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use crate::store::{RedisOptions, RedisStore};
 #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))))]
 pub use crate::token::asymmetric::{SigningKey, VerifyingKey};

@@ -27,6 +27,8 @@ pub(crate) async fn open(url: &str) -> Result<Arc<dyn SessionStore>, String> {
             store.migrate().await.map_err(problem)?;
             Ok(Arc::new(store))
         }
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" => Ok(Arc::new(axum_refresh::RedisStore::connect(url).await.map_err(problem)?)),
         #[allow(unreachable_patterns, reason = "depends on the features")]
         "sqlite" | "postgres" | "postgresql" | "mysql" | "mariadb" | "redis" | "rediss" => {
             let feature = match scheme {
@@ -41,7 +43,7 @@ pub(crate) async fn open(url: &str) -> Result<Arc<dyn SessionStore>, String> {
     }
 }
 
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "redis"))]
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn problem(error: axum_refresh::StoreError) -> String {
     format!("STORE_URL: {error}")

@@ -8,6 +8,8 @@
 #[doc(hidden)]
 pub mod conformance;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "_sql")]
 mod sql;
 
@@ -16,6 +18,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use self::memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisOptions, RedisStore};
 #[cfg(feature = "mysql")]
 pub use self::sql::MySqlStore;
 #[cfg(feature = "postgres")]

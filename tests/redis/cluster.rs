@@ -1,0 +1,77 @@
+//! The same on a cluster of three.
+
+use std::process::Command;
+
+use axum_refresh::{Cursor, RedisStore, SessionStore, Target};
+use tokio::sync::OnceCell;
+
+use crate::server::{ALONE, LOGOUT, Server, free_port, plain, prefix, session};
+
+mod contract {
+    axum_refresh::store_conformance!(super::store());
+}
+
+/// One for all tests.
+async fn cluster() -> &'static [Server] {
+    static CLUSTER: OnceCell<Vec<Server>> = OnceCell::const_new();
+    CLUSTER
+        .get_or_init(|| async {
+            let mut servers = Vec::new();
+            for _ in 0..3 {
+                let port = free_port().to_string();
+                servers.push(Server::start(&["--cluster-enabled", "yes", "--cluster-port", &port]).await);
+            }
+            let addresses = servers.iter().map(|server| format!("127.0.0.1:{}", server.port));
+            let created = Command::new("redis-cli")
+                .args(["--cluster", "create"])
+                .args(addresses)
+                .args(["--cluster-replicas", "0", "--cluster-yes"])
+                .output()
+                .unwrap();
+            assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stdout));
+            for server in &servers {
+                let mut node = plain(&server.url()).await;
+                while !node.ask::<String>(&["CLUSTER", "INFO"]).await.contains("cluster_state:ok") {
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+            }
+            servers
+        })
+        .await
+}
+
+async fn connect(prefix: String) -> RedisStore {
+    let urls: Vec<_> = cluster().await.iter().map(Server::url).collect();
+    let urls: Vec<_> = urls.iter().map(String::as_str).collect();
+    RedisStore::options().prefix(prefix).connect_cluster(&urls).await.unwrap()
+}
+
+async fn store() -> RedisStore {
+    connect(prefix()).await
+}
+
+#[tokio::test]
+async fn every_node_has_its_share() {
+    let store = store().await;
+    for n in 0..100 {
+        store.insert(&session(&format!("user{n}")), ALONE).await.unwrap();
+    }
+    for server in cluster().await {
+        assert!(plain(&server.url()).await.ask::<usize>(&["DBSIZE"]).await > 10);
+    }
+}
+
+#[tokio::test]
+async fn what_ends_on_any_node_is_heard_within_100_ms() {
+    let prefix = prefix();
+    let (one, other) = (connect(prefix.clone()).await, connect(prefix).await);
+    let soon = std::time::Duration::from_millis(100);
+    other.revocations(Cursor::START).await.unwrap();
+    let _ = tokio::time::timeout(soon * 5, other.changed()).await;
+    for n in 0..20 {
+        other.revocations(Cursor::START).await.unwrap();
+        one.revoke(Target::Token(&n.to_string()), LOGOUT).await.unwrap();
+        tokio::time::timeout(soon, other.changed()).await.unwrap();
+    }
+    assert_eq!(other.revocations(Cursor::START).await.unwrap().revoked.len(), 20);
+}

@@ -1,0 +1,147 @@
+//! A server that is away, stands still, is no primary or does not let us in.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum_refresh::{Cursor, RedisStore, SessionStore, StoreError, Target};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::server::{ALONE, LOGOUT, Server, eventually, free_port, plain, session};
+
+async fn refused(url: &str) -> String {
+    let started = Instant::now();
+    let error = RedisStore::connect(url).await.unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(5), "{url}");
+    // With all its causes: nobody's password is in a log.
+    let text = format!("{error} / {error:?}");
+    assert!(!text.contains("hunter2"), "{text}");
+    text
+}
+
+#[tokio::test]
+async fn what_is_no_url_is_refused() {
+    for url in ["", "hunter2", "redis", "http://:hunter2@127.0.0.1/", "redis://:hunter2@127.0.0.1:port/"] {
+        refused(url).await;
+    }
+    let error = RedisStore::options().prefix("a{b}").connect("redis://127.0.0.1/").await.unwrap_err();
+    assert!(error.to_string().contains("braces"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_refused() {
+    let error = refused(&format!("redis://:hunter2@127.0.0.1:{}/", free_port())).await;
+    assert!(error.contains("refused"), "{error}");
+    // It takes connections and says nothing.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    refused(&format!("redis://:hunter2@{}/", silent.local_addr().unwrap())).await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_refused_and_not_repeated() {
+    let server = Server::start(&["--requirepass", "hunter2"]).await;
+    let error = refused(&format!("redis://:not-hunter2-but@127.0.0.1:{}/", server.port)).await;
+    assert!(error.contains("assword"), "{error}");
+    let error = refused(&format!("redis://127.0.0.1:{}/", server.port)).await;
+    assert!(error.contains("NOAUTH"), "{error}");
+    let store = RedisStore::connect(&format!("redis://:hunter2@127.0.0.1:{}/", server.port)).await.unwrap();
+    assert!(!format!("{store:?}").contains("hunter2"));
+    store.insert(&session("alice"), ALONE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replica_is_refused() {
+    let primary = Server::start(&[]).await;
+    let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {}", primary.port)]).await;
+    let error = refused(&replica.url()).await;
+    assert!(error.contains("READONLY") || error.contains("read only"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_restarted_is_an_error_meanwhile() {
+    let mut server = Server::start(&["--appendonly", "yes"]).await;
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let first = session("alice");
+    store.insert(&first, ALONE).await.unwrap();
+    store.revoke(Target::Token("jti"), LOGOUT).await.unwrap();
+    server.stop();
+    for _ in 0..3 {
+        let started = Instant::now();
+        store.load(first.id).await.unwrap_err();
+        store.swap(0, &first).await.unwrap_err();
+        store.revocations(Cursor::START).await.unwrap_err();
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    }
+    server.restart().await;
+    eventually("the store is back", || async { store.load(first.id).await.is_ok() }).await;
+    assert_eq!(store.load(first.id).await.unwrap().as_ref(), Some(&first));
+    assert!(store.swap(0, &first).await.unwrap());
+    assert_eq!(store.revocations(Cursor::START).await.unwrap().revoked.len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_stands_still_is_an_error_until_it_goes_on() {
+    let server = Server::start(&[]).await;
+    let options = RedisStore::options().timeout(Duration::from_millis(300));
+    let store = options.connect(&server.url()).await.unwrap();
+    let first = session("alice");
+    store.insert(&first, ALONE).await.unwrap();
+    server.signal("-STOP");
+    for _ in 0..3 {
+        let started = Instant::now();
+        store.load(first.id).await.unwrap_err();
+        assert!(started.elapsed() < Duration::from_millis(1_000), "{:?}", started.elapsed());
+    }
+    server.signal("-CONT");
+    let started = Instant::now();
+    eventually("the store is back", || async { store.load(first.id).await.is_ok() }).await;
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+/// Passes on what comes in, to wherever it is told to at the time of the connection.
+async fn address(target: &Arc<Mutex<u16>>) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("redis://{}/", listener.local_addr().unwrap());
+    let target = Arc::clone(target);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let port = *target.lock().unwrap();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn an_address_that_moves_to_a_promoted_replica_is_followed() {
+    let old = Server::start(&[]).await;
+    let new = Server::start(&["--replicaof", &format!("127.0.0.1 {}", old.port)]).await;
+    let target = Arc::new(Mutex::new(old.port));
+    let store = RedisStore::connect(&address(&target).await).await.unwrap();
+    let first = session("alice");
+    store.insert(&first, ALONE).await.unwrap();
+    let (mut old_primary, mut new_primary) = (plain(&old.url()).await, plain(&new.url()).await);
+    while new_primary.ask::<usize>(&["DBSIZE"]).await < 3 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // The connections to the old one stay open: only what it answers says that it is the primary no more.
+    new_primary.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+    *target.lock().unwrap() = new.port;
+    old_primary.ask::<()>(&["REPLICAOF", "127.0.0.1", &new.port.to_string()]).await;
+    let error: StoreError = store.swap(0, &first).await.unwrap_err();
+    assert!(error.to_string().contains("read only"), "{error}");
+    eventually("the new primary is found", || async { store.swap(0, &first).await.is_ok_and(|swapped| swapped) }).await;
+    assert_eq!(store.load(first.id).await.unwrap().unwrap().version, 1);
+}
+
+#[tokio::test]
+async fn a_node_that_only_reads_finds_out_too_that_its_server_is_a_replica_now() {
+    let server = Server::start(&[]).await;
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    plain(&server.url()).await.ask::<()>(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]).await;
+    store.revocations(Cursor::START).await.unwrap_err();
+    plain(&server.url()).await.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+    eventually("the store is back", || async { store.revocations(Cursor::START).await.is_ok() }).await;
+}

@@ -1,0 +1,309 @@
+//! What stands in Redis, and what of it is believed.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use axum_refresh::store::conformance;
+use axum_refresh::{
+    Admission, Cap, CapResponse, Cursor, Ended, Inserted, RedisStore, Session, SessionStore, Target, Timestamp,
+};
+use redis::Client;
+use redis::aio::ConnectionManager;
+
+use crate::server::{ALONE, LIFETIME, LOGOUT, NOW, Server, plain, prefix, session, url};
+
+struct Rig {
+    prefix: String,
+    store: RedisStore,
+}
+
+async fn rig() -> Rig {
+    let prefix = prefix();
+    let store = RedisStore::options().prefix(&prefix).connect(&url()).await.unwrap();
+    Rig { prefix, store }
+}
+
+impl Rig {
+    fn key(&self, session: &Session, name: &str) -> String {
+        format!("{}:{{{:x}}}:{name}", self.prefix, session.id.shard())
+    }
+
+    fn row(&self, session: &Session) -> String {
+        self.key(session, &format!("session:{}", session.id))
+    }
+
+    async fn insert(&self, session: &Session) {
+        assert_eq!(self.store.insert(session, ALONE).await.unwrap(), Inserted::Done(vec![]));
+    }
+}
+
+fn capped(max: u32) -> Admission {
+    let cap = Cap { max, response: CapResponse::Refuse, idle_timeout: Duration::from_secs(600) };
+    Admission { cap: Some(cap), ..ALONE }
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_an_error_and_not_none() {
+    let rig = rig().await;
+    let mut server = plain(&url()).await;
+    let damages: [&[&str]; 9] = [
+        &["HSET", "ROW", "v", "2"],
+        &["HDEL", "ROW", "v"],
+        &["HDEL", "ROW", "generation"],
+        &["HSET", "ROW", "secret", "short"],
+        &["HSET", "ROW", "user", "x\u{0}", "client", "{"],
+        &["HSET", "ROW", "expires", "soon"],
+        &["HSET", "ROW", "revoked", "{\"at\":1,\"until\":2,\"reason\":\"a reason to come\"}"],
+        &["HSET", "ROW", "version", "-1"],
+        &["SET", "ROW", "a text"],
+    ];
+    for damage in damages {
+        let damaged = session("alice");
+        rig.insert(&damaged).await;
+        let row = rig.row(&damaged);
+        let words: Vec<_> = damage.iter().map(|word| if *word == "ROW" { row.as_str() } else { word }).collect();
+        server.ask::<redis::Value>(&words).await;
+        let error = rig.store.load(damaged.id).await.unwrap_err().to_string();
+        assert!(error.starts_with("session store: "), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_of_another_version_is_left_alone() {
+    let rig = rig().await;
+    let mut server = plain(&url()).await;
+    let foreign = session("alice");
+    rig.insert(&foreign).await;
+    let row = rig.row(&foreign);
+    server.ask::<()>(&["HSET", &row, "v", "2"]).await;
+    let before: Vec<Vec<u8>> = server.ask(&["HVALS", &row]).await;
+    rig.store.swap(foreign.version, &foreign).await.unwrap_err();
+    rig.store.revoke(Target::Session(foreign.id), LOGOUT).await.unwrap_err();
+    rig.store.list("alice").await.unwrap_err();
+    rig.store.insert(&session("alice"), capped(5)).await.unwrap_err();
+    assert_eq!(server.ask::<Vec<Vec<u8>>>(&["HVALS", &row]).await, before);
+}
+
+#[tokio::test]
+async fn a_field_of_a_later_version_survives_a_swap() {
+    let rig = rig().await;
+    let mut server = plain(&url()).await;
+    let first = session("alice");
+    rig.insert(&first).await;
+    let row = rig.row(&first);
+    server.ask::<()>(&["HSET", &row, "device_key", "of a later version"]).await;
+    let mut next = rig.store.load(first.id).await.unwrap().unwrap();
+    assert_eq!(next, first);
+    next.chain.generation = 7;
+    assert!(rig.store.swap(0, &next).await.unwrap());
+    assert_eq!(rig.store.load(first.id).await.unwrap().unwrap().chain.generation, 7);
+    assert_eq!(server.ask::<String>(&["HGET", &row, "device_key"]).await, "of a later version");
+}
+
+#[tokio::test]
+async fn numbers_that_a_double_cannot_hold_come_back_as_they_were() {
+    let rig = rig().await;
+    let mut first = session("alice");
+    first.version = (1 << 53) + 1;
+    first.chain.expires_at = Timestamp::MAX;
+    rig.insert(&first).await;
+    let mut next = first.clone();
+    next.chain.last_seen_at = Timestamp::from_millis((1 << 53) + 1);
+    assert!(!rig.store.swap(1 << 53, &next).await.unwrap());
+    assert!(rig.store.swap(first.version, &next).await.unwrap());
+    let read = rig.store.load(first.id).await.unwrap().unwrap();
+    assert_eq!(read, Session { version: first.version + 1, ..next });
+}
+
+#[tokio::test]
+async fn every_key_expires_by_itself() {
+    let rig = rig().await;
+    let mut server = plain(&url()).await;
+    let long = conformance::session("alice", NOW, 10 * LIFETIME);
+    rig.insert(&long).await;
+    let short = session("alice");
+    rig.insert(&short).await;
+    rig.store.revoke(Target::User { user: "alice", except: Some(long.id) }, LOGOUT).await.unwrap();
+    rig.insert(&session("alice")).await;
+    rig.store.revoke(Target::Token("jti"), LOGOUT).await.unwrap();
+    let keys: Vec<String> = server.ask(&["KEYS", &format!("{}:*", rig.prefix)]).await;
+    assert!(keys.len() >= 7, "{keys:?}");
+    for key in &keys {
+        let left: i64 = server.ask(&["PTTL", key]).await;
+        assert!(left > LIFETIME / 2 && left <= 11 * LIFETIME, "{key}: {left}");
+    }
+    for (key, least) in [
+        (rig.row(&short), LIFETIME),
+        (rig.row(&long), 10 * LIFETIME),
+        (rig.key(&long, "user:alice"), 10 * LIFETIME),
+        (rig.key(&long, "expiries"), 10 * LIFETIME),
+    ] {
+        let left: i64 = server.ask(&["PTTL", &key]).await;
+        assert!(left > least && left <= least + 3_600_000, "{key}: {left}");
+    }
+}
+
+#[tokio::test]
+async fn all_keys_of_a_session_share_a_slot() {
+    let rig = rig().await;
+    let mut server = plain(&url()).await;
+    let one = session("alice");
+    rig.insert(&one).await;
+    rig.store.revoke(Target::Session(one.id), LOGOUT).await.unwrap();
+    let keys: Vec<String> = server.ask(&["KEYS", &format!("{}:*", rig.prefix)]).await;
+    assert_eq!(keys.len(), 5, "{keys:?}");
+    let mut tags: Vec<_> = keys.iter().map(|key| key.split(['{', '}']).nth(1).unwrap()).collect();
+    tags.dedup();
+    assert_eq!(tags, [format!("{:x}", one.id.shard())]);
+}
+
+#[tokio::test]
+async fn a_user_s_sessions_that_are_gone_are_forgotten() {
+    let rig = rig().await;
+    let mut server = plain(&url()).await;
+    let (gone, stays) = (session("alice"), session("alice"));
+    rig.insert(&gone).await;
+    rig.insert(&stays).await;
+    server.ask::<()>(&["DEL", &rig.row(&gone)]).await;
+    assert_eq!(rig.store.insert(&session("alice"), capped(2)).await.unwrap(), Inserted::Done(vec![]));
+    let index = rig.key(&gone, "user:alice");
+    assert_eq!(server.ask::<usize>(&["ZCARD", &index]).await, 2);
+    server.ask::<()>(&["ZADD", &index, "0", &gone.id.to_string()]).await;
+    assert_eq!(rig.store.list("alice").await.unwrap().len(), 2);
+    assert_eq!(server.ask::<usize>(&["ZCARD", &index]).await, 2);
+    server.ask::<()>(&["ZADD", &index, "0", &gone.id.to_string()]).await;
+    let all = Target::User { user: "alice", except: Some(stays.id) };
+    assert_eq!(rig.store.revoke(all, LOGOUT).await.unwrap().len(), 1);
+    assert_eq!(server.ask::<usize>(&["ZCARD", &index]).await, 1);
+}
+
+#[tokio::test]
+async fn purging_leaves_nothing_behind_and_keeps_to_its_limit_in_all_shards() {
+    let rig = rig().await;
+    let mut server = plain(&url()).await;
+    for n in 0..60 {
+        rig.insert(&session(&format!("user{n}"))).await;
+    }
+    rig.store.revoke(Target::Token("jti"), LOGOUT).await.unwrap();
+    let mut steps = Vec::new();
+    while steps.last().is_none_or(|step| *step == 7) {
+        steps.push(rig.store.purge(Timestamp::MAX, 7).await.unwrap());
+    }
+    assert_eq!(steps, [7, 7, 7, 7, 7, 7, 7, 7, 4]);
+    assert_eq!(rig.store.purge(Timestamp::MAX, 0).await.unwrap(), 0);
+    let keys: Vec<String> = server.ask(&["KEYS", &format!("{}:*", rig.prefix)]).await;
+    assert_eq!(keys, [""; 0]);
+}
+
+#[tokio::test]
+async fn nodes_that_purge_at_once_leave_nothing_behind() {
+    let rig = rig().await;
+    for n in 0..100 {
+        rig.insert(&session(&format!("user{n}"))).await;
+    }
+    let purge = || {
+        let store = rig.store.clone();
+        tokio::spawn(async move { store.purge(Timestamp::MAX, 1_000).await.unwrap() })
+    };
+    let (one, other) = (purge(), purge());
+    assert_eq!(one.await.unwrap() + other.await.unwrap(), 100);
+}
+
+#[tokio::test]
+async fn a_cursor_that_is_ahead_of_the_server_s_clock_misses_nothing() {
+    let rig = rig().await;
+    rig.store.revoke(Target::Token("jti"), LOGOUT).await.unwrap();
+    let now = rig.store.revocations(Cursor::START).await.unwrap().next;
+    let ahead = Cursor(now.0 + 3_600_000);
+    let feed = rig.store.revocations(ahead).await.unwrap();
+    assert_eq!(feed.revoked.iter().map(|revoked| &revoked.what).collect::<Vec<_>>(), [&Ended::Token("jti".into())]);
+    assert_eq!(feed.next, ahead);
+}
+
+#[tokio::test]
+async fn the_feed_is_not_read_from_the_start_again() {
+    let rig = rig().await;
+    let mut server = plain(&url()).await;
+    rig.store.revoke(Target::Token("old:with:colons"), LOGOUT).await.unwrap();
+    rig.store.revoke(Target::Token("new"), LOGOUT).await.unwrap();
+    let feed = rig.store.revocations(Cursor::START).await.unwrap();
+    let now = feed.next.0;
+    let named: HashSet<_> = feed.revoked.into_iter().map(|revoked| revoked.what).collect();
+    assert_eq!(named, HashSet::from(["old:with:colons", "new"].map(|jti| Ended::Token(jti.into()))));
+    let feeds: Vec<String> = server.ask(&["KEYS", &format!("{}:*:feed", rig.prefix)]).await;
+    let old = format!("{}:t:old:with:colons", LOGOUT.until.as_millis());
+    for feed in feeds {
+        server.ask::<()>(&["ZADD", &feed, "XX", &(now - 20_000).to_string(), &old]).await;
+    }
+    let cursor = rig.store.revocations(Cursor::START).await.unwrap().next;
+    let again = rig.store.revocations(cursor).await.unwrap().revoked;
+    assert_eq!(again.iter().map(|revoked| &revoked.what).collect::<Vec<_>>(), [&Ended::Token("new".into())]);
+}
+
+#[tokio::test]
+async fn a_load_is_one_command_and_a_swap_one_script() {
+    let server = Server::start(&[]).await;
+    let store = RedisStore::options().push(false).connect(&server.url()).await.unwrap();
+    let first = session("alice");
+    store.insert(&first, ALONE).await.unwrap();
+    store.swap(0, &first).await.unwrap();
+    let mut plain = plain(&server.url()).await;
+    plain.ask::<()>(&["CONFIG", "RESETSTAT"]).await;
+    for version in 1..=10 {
+        assert_eq!(store.load(first.id).await.unwrap().unwrap().version, version);
+        assert!(store.swap(version, &first).await.unwrap());
+    }
+    let info: String = plain.ask(&["INFO", "commandstats"]).await;
+    let mut calls: Vec<_> = info
+        .lines()
+        .filter_map(|line| {
+            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            Some((name, rest.split_once(',')?.0.parse().unwrap()))
+        })
+        .collect();
+    calls.sort_unstable();
+    // The script's own two are counted with ours.
+    let expected = [("config|resetstat", 1), ("evalsha", 10), ("hgetall", 10), ("hmget", 10), ("hset", 10)];
+    assert_eq!(calls, expected);
+}
+
+#[tokio::test]
+async fn a_server_that_has_forgotten_the_scripts_is_told_them_again() {
+    let server = Server::start(&[]).await;
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let first = session("alice");
+    store.insert(&first, ALONE).await.unwrap();
+    plain(&server.url()).await.ask::<()>(&["SCRIPT", "FLUSH"]).await;
+    assert!(store.swap(0, &first).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_manager_of_one_s_own_will_do() {
+    let server = Server::start(&[]).await;
+    let manager = ConnectionManager::new(Client::open(server.url()).unwrap()).await.unwrap();
+    let store = RedisStore::new(manager.clone());
+    let first = session("alice");
+    store.insert(&first, ALONE).await.unwrap();
+    assert_eq!(store.load(first.id).await.unwrap(), Some(first.clone()));
+    let other = RedisStore::options().prefix("other").over_manager(manager).await.unwrap();
+    assert_eq!(other.load(first.id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_session_whose_id_is_another_user_s_is_refused() {
+    let rig = rig().await;
+    let theirs = (0..).map(|n| format!("user{n}")).find(|user| session(user).id.shard() != session("alice").id.shard());
+    let odd = Session { user: theirs.unwrap().into(), ..session("alice") };
+    rig.store.insert(&odd, ALONE).await.unwrap_err();
+    assert_eq!(rig.store.load(odd.id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_session_that_the_server_has_lost_is_named_in_the_feed_all_the_same() {
+    let rig = rig().await;
+    let lost = session("alice");
+    assert_eq!(rig.store.revoke(Target::Session(lost.id), LOGOUT).await.unwrap(), []);
+    let feed = rig.store.revocations(Cursor::START).await.unwrap().revoked;
+    assert_eq!(feed.iter().map(|revoked| &revoked.what).collect::<Vec<_>>(), [&Ended::Session(lost.id)]);
+    assert_eq!(rig.store.load(lost.id).await.unwrap(), None);
+}
