@@ -2,8 +2,10 @@
 //! yet written, and the task that keeps these up to date.
 
 use std::collections::HashSet;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
@@ -304,12 +306,21 @@ impl Node {
     async fn follow(self: Arc<Self>) {
         let mut stop = self.stop.clone();
         let mut tick = ticks();
+        let mut changed = self.store.changed();
+        let mut at_once = false;
         loop {
             let pushed = tokio::select! {
+                biased;
                 _ = stop.changed() => return,
+                () = std::future::ready(()), if at_once => true,
+                () = &mut changed => true,
                 _ = tick.tick() => false,
-                () = self.store.changed() => true,
             };
+            if pushed {
+                changed = self.store.changed();
+            }
+            // Begins to wait before it reads: what is written meanwhile is read next.
+            at_once = poll_fn(|context| Poll::Ready(changed.as_mut().poll(context).is_ready())).await;
             let _ = self.follow_feed().await;
             if pushed {
                 tokio::time::sleep(PUSH_PAUSE).await;

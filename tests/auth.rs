@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum_refresh::ratchet::Verdict;
 use axum_refresh::{
     Auth, Binding, BindingMode, CapResponse, ClaimsError, ClientInfo, Cursor, Ended, Error, Event, MemoryStore,
-    NoClaims, Policy, Reason, ReuseResponse, Secret, SessionId, SessionStore as _, Transport,
+    NoClaims, Policy, Reason, ReuseResponse, Secret, SessionId, SessionStore as _, Target, Timestamp, Transport,
 };
 use support::{Calls, Claims, Clock, GRACE, Mood, Moody, Node, SECRET, claims, client, code};
 
@@ -995,4 +995,21 @@ async fn a_store_that_fell_back_while_it_was_away_is_told_again_as_soon_as_it_is
     node.store.set(Mood::Works);
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(in_the_feed(&node.store).await, [Ended::Session(login.tokens.session)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_revoked_while_the_feed_is_read_is_read_at_once_and_not_a_second_later() {
+    let node = Node::new();
+    let login = node.login("alice").await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    node.store.set(Mood::TellsSlowly);
+    // Somebody else revokes: first something, so that the feed is read, and while it is read, the session.
+    let until = Timestamp::MAX;
+    let revocation = axum_refresh::Revocation { at: node.clock.now(), until, reason: Reason::EndedByAdmin };
+    node.store.inner.revoke(Target::Token("jti"), revocation).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    node.store.inner.revoke(Target::Session(login.tokens.session), revocation).await.unwrap();
+    assert!(node.auth.authenticate(&login.tokens.access_token).await.is_ok());
+    tokio::time::sleep(Duration::from_millis(350)).await;
+    assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_revoked");
 }

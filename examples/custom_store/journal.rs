@@ -101,11 +101,10 @@ impl State {
         self.feed.insert(place, Revoked { what, until });
     }
 
-    /// Lines that end a session, which may have been ended before, and name it in the feed.
+    /// Lines that end a session, which may have been ended before or not be there, and name it in the feed.
     fn end(&self, id: SessionId, revocation: Revocation, lines: &mut Vec<Line>) -> bool {
-        let Some((place, session)) = self.sessions.get(&id) else { return false };
         let mut is_live = false;
-        if session.chain.revoked.is_none() {
+        if let Some((place, session)) = self.sessions.get(&id).filter(|(_, session)| session.chain.revoked.is_none()) {
             let mut next = session.clone();
             is_live = revocation.at < next.chain.expires_at;
             next.chain.revoked = Some(revocation);

@@ -21,6 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 #[cfg(all(test, feature = "conformance"))]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::JournalStore;
 

@@ -50,6 +50,7 @@ macro_rules! store_conformance {
             the_feed_tells_everything_once_asked_from_the_start
             the_feed_goes_on_from_its_cursor
             the_feed_names_a_session_that_was_revoked_before
+            the_feed_names_a_session_that_is_not_there
             seen_is_a_maximum_and_moves_no_version
             seen_revives_nothing
             purging_drops_what_has_expired_in_bounded_steps
@@ -425,6 +426,13 @@ pub async fn the_feed_names_a_session_that_was_revoked_before(store: impl Sessio
     store.revoke(Target::Session(first.id), revocation(NOW)).await.unwrap();
     store.revoke(Target::Session(first.id), revocation(later(60_000))).await.unwrap();
     assert!(feed(&store).await.contains(&ended(&first, revocation(later(60_000)).until)));
+}
+
+pub async fn the_feed_names_a_session_that_is_not_there(store: impl SessionStore) {
+    let lost = new("alice");
+    assert_eq!(store.revoke(Target::Session(lost.id), revocation(NOW)).await.unwrap(), []);
+    assert_eq!(feed(&store).await, HashSet::from([ended(&lost, revocation(NOW).until)]));
+    assert_eq!(store.load(lost.id).await.unwrap(), None);
 }
 
 pub async fn seen_is_a_maximum_and_moves_no_version(store: impl SessionStore) {

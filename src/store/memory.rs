@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use dashmap::mapref::entry::Entry;
 use dashmap::{DashMap, DashSet};
-use tokio::sync::Notify;
 
+use super::push::Push;
 use super::{Admission, Cap, Cursor, Ended, Feed, Inserted, Revoked, Seen, SessionStore, StoreError, Target};
 use crate::session::{Reason, Revocation, Session, SessionId, Timestamp};
 
@@ -48,7 +48,7 @@ struct Tables {
     user_agents: DashSet<Arc<str>>,
     inserted: AtomicU32,
     feed: Mutex<Log>,
-    changed: Notify,
+    push: Push,
 }
 
 impl Default for Tables {
@@ -59,7 +59,7 @@ impl Default for Tables {
             user_agents: DashSet::default(),
             inserted: AtomicU32::new(0),
             feed: Mutex::default(),
-            changed: Notify::new(),
+            push: Push::within_the_process(),
         }
     }
 }
@@ -125,7 +125,7 @@ impl Tables {
             log.entries.push_back(entry);
         }
         drop(log);
-        self.changed.notify_waiters();
+        self.push.wake();
     }
 
     fn intern(&self, user_agent: &Arc<str>) -> Arc<str> {
@@ -237,7 +237,8 @@ impl Tables {
         let (ended, named) = match target {
             Target::Token(id) => (Vec::new(), vec![Ended::Token(id.into())]),
             Target::Session(id) => match revoke(id) {
-                None => (Vec::new(), Vec::new()),
+                // Lost in a crash, perhaps; its access tokens may be out there all the same.
+                None => (Vec::new(), vec![Ended::Session(id)]),
                 Some((was_live, user)) => {
                     self.forget(&user, id);
                     (Vec::from_iter(was_live.then_some(id)), vec![Ended::Session(id)])
@@ -332,7 +333,7 @@ impl SessionStore for MemoryStore {
     }
 
     async fn changed(&self) {
-        self.0.changed.notified().await;
+        self.0.push.changed().await;
     }
 }
 

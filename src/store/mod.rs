@@ -8,6 +8,7 @@
 #[doc(hidden)]
 pub mod conformance;
 mod memory;
+mod push;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "_sql")]
@@ -62,8 +63,9 @@ pub trait SessionStore: Send + Sync + 'static {
 
     /// Ends sessions, or one access token. Answers the sessions that were neither revoked nor expired before.
     ///
-    /// Whatever it names enters the feed in the same step, also a session that was revoked already. A revoked row is
-    /// kept until it is purged, and counts up its version, so that a swap under way fails.
+    /// Whatever it names enters the feed in the same step, also a session that was revoked already, or that is not there:
+    /// a failover may have lost its row, and not its access tokens. A revoked row is kept until it is purged, and counts up
+    /// its version, so that a swap under way fails.
     async fn revoke(&self, target: Target<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError>;
 
     /// Takes over what nodes have seen of clients. Each value is a maximum, versions do not move, and sessions that
@@ -78,8 +80,9 @@ pub trait SessionStore: Send + Sync + 'static {
     /// how many sessions; fewer than `limit` means that none is left.
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
 
-    /// Returns when there may be something new in the feed. A store that cannot push leaves this as it is: the feed is
-    /// polled every second anyway.
+    /// Returns when something may have been written to the feed since this was first polled. A node begins to wait before
+    /// it reads the feed, so nothing is lost in between. A store that cannot push leaves this as it is: the feed is polled
+    /// every second anyway.
     async fn changed(&self) {
         std::future::pending().await
     }

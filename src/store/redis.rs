@@ -27,7 +27,7 @@ use redis::{Script, Value, cmd};
 
 use self::connection::Connection;
 pub use self::options::RedisOptions;
-use self::push::Push;
+use super::push::Push;
 use super::{Admission, Cursor, Ended, Feed, Inserted, Revoked, Seen, SessionStore, StoreError, Target};
 use crate::policy::CapResponse;
 use crate::session::{Reason, Revocation, Session, SessionId, Timestamp};
@@ -353,7 +353,6 @@ impl SessionStore for RedisStore {
     }
 
     async fn revocations(&self, since: Cursor) -> Result<Feed, StoreError> {
-        self.0.push.reads();
         let from = if since == Cursor::START { "-inf".to_owned() } else { since.0.saturating_sub(OVERLAP).to_string() };
         let shards: Vec<u8> = (0..SHARDS).collect();
         let answers: Vec<(i64, Vec<String>)> = self

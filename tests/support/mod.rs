@@ -79,6 +79,8 @@ pub enum Mood {
     MixesUp,
     /// Before the next swap, somebody else gives the session the role `user`.
     Demotes,
+    /// Takes 300 ms to tell what is in the feed.
+    TellsSlowly,
     /// Says of every revocation that it was done, and loses it.
     ForgetsToRevoke,
     /// Ends single sessions, and fails to end all of a user's.
@@ -198,7 +200,11 @@ impl SessionStore for Moody {
     }
 
     async fn revocations(&self, since: Cursor) -> Result<Feed, StoreError> {
-        self.with(self.inner.revocations(since)).await
+        let feed = self.with(self.inner.revocations(since)).await;
+        if *self.mood.lock().unwrap() == Mood::TellsSlowly {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        feed
     }
 
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {

@@ -7,8 +7,9 @@ use redis::io::tcp::TcpSettings;
 use redis::{Client, IntoConnectionInfo};
 
 use super::connection::Connection;
-use super::push::Push;
+use super::push;
 use super::{RedisStore, StoreError};
+use crate::store::push::Push;
 
 /// How a [`RedisStore`] is connected.
 ///
@@ -110,7 +111,7 @@ impl RedisOptions {
 
     async fn over(self, connection: Connection, clients: Vec<Client>) -> Result<RedisStore, StoreError> {
         let push = if self.push && !clients.is_empty() {
-            Push::listen(clients, channel(&self.prefix), self.timeout)
+            push::listen(clients, channel(&self.prefix), self.timeout)
         } else {
             Push::off()
         };

@@ -117,7 +117,7 @@ async fn try_out<O: sqlx::ConnectOptions<Connection: Sized>>(options: &O, where_
     connection.close().await.map_err(|error| problem(error.to_string()))
 }
 
-/// Writes a store over one of the pools. It needs `pool` and `sql` in `self.0`, and `woken`, `changed` beside it.
+/// Writes a store over one of the pools. It needs `pool`, `sql` and `push` in `self.0`.
 macro_rules! sql_store {
     ($Store:ident, $Database:ty, $dialect:expr) => {
         use crate::store::sql::row::{self, FeedRow, LockedRow, SessionRow};
@@ -314,6 +314,10 @@ macro_rules! sql_store {
                     }
                 };
                 let (mut marked, mut ended, mut named) = (Vec::new(), Vec::new(), Vec::new());
+                if let (Target::Session(id), true) = (target, locked.is_empty()) {
+                    // Lost in a failover, perhaps; its access tokens may be out there all the same.
+                    named.push(Ended::Session(id));
+                }
                 for (id, .., expires_at, revoked_at) in locked {
                     let id = row::session_id(&id)?;
                     if matches!(target, Target::User { except, .. } if except == Some(id)) {
@@ -411,7 +415,7 @@ macro_rules! sql_store {
             async fn insert(&self, new: &Session, admission: Admission) -> Result<Inserted, StoreError> {
                 let inserted = again!(self.insert_once(new, admission))?;
                 if matches!(&inserted, Inserted::Done(ended) if !ended.is_empty()) {
-                    self.wake();
+                    self.0.push.wake();
                 }
                 Ok(inserted)
             }
@@ -423,7 +427,7 @@ macro_rules! sql_store {
             async fn swap(&self, expected: u64, next: &Session) -> Result<bool, StoreError> {
                 let swapped = again!(self.swap_once(expected, next))?;
                 if swapped && next.chain.revoked.is_some() {
-                    self.wake();
+                    self.0.push.wake();
                 }
                 Ok(swapped)
             }
@@ -434,7 +438,7 @@ macro_rules! sql_store {
 
             async fn revoke(&self, target: Target<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
                 let ended = again!(self.revoke_once(target, revocation))?;
-                self.wake();
+                self.0.push.wake();
                 Ok(ended)
             }
 
@@ -451,7 +455,7 @@ macro_rules! sql_store {
             }
 
             async fn changed(&self) {
-                self.await_change().await;
+                self.0.push.changed().await;
             }
         }
     };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use sqlx::mysql::{MySql, MySqlConnectOptions, MySqlPool};
 
+use super::super::push::Push;
 use super::migrate::{Migrations, migrating};
 use super::statement::{Dialect, Statements};
 use super::{pool_options, sql_store, try_out};
@@ -31,6 +32,7 @@ pub struct MySqlStore(Arc<Inner>);
 struct Inner {
     pool: MySqlPool,
     sql: Statements,
+    push: Push,
 }
 
 const DIALECT: Dialect = Dialect {
@@ -79,15 +81,7 @@ impl MySqlStore {
     /// Over a pool of the app's own. Its connections should read what is committed (`READ COMMITTED`), or logins of one
     /// user wait for those of others.
     pub fn new(pool: MySqlPool) -> Self {
-        Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT) }))
-    }
-
-    #[expect(clippy::unused_self, reason = "nobody is listening")]
-    fn wake(&self) {}
-
-    #[expect(clippy::unused_self, reason = "nothing is pushed")]
-    async fn await_change(&self) {
-        std::future::pending().await
+        Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push: Push::off() }))
     }
 }
 

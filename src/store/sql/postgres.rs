@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, Postgres};
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 
+use super::super::push::Push;
 use super::migrate::{Migrations, migrating};
 use super::statement::{Dialect, Statements};
 use super::{pool_options, sql_store, try_out};
@@ -35,17 +35,7 @@ pub struct PostgresStore(Arc<Inner>);
 struct Inner {
     pool: PgPool,
     sql: Statements,
-    changed: Arc<Notify>,
-    listening: Option<Listening>,
-}
-
-/// Ends the task with the last handle on the store.
-struct Listening(AbortHandle);
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    push: Push,
 }
 
 const DIALECT: Dialect = Dialect {
@@ -101,8 +91,7 @@ impl PostgresStore {
     /// Over a pool of the app's own. It should have a `statement_timeout`, and room for one connection more where the
     /// store is to [`push`](Self::push).
     pub fn new(pool: PgPool) -> Self {
-        let sql = Statements::new(&DIALECT);
-        Self(Arc::new(Inner { pool, sql, changed: Arc::default(), listening: None }))
+        Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push: Push::off() }))
     }
 
     /// Has revocations pushed, so that other nodes feel them in milliseconds and not within a second. Takes one
@@ -111,21 +100,9 @@ impl PostgresStore {
     /// Without it they are polled, every second. Has to be called on a tokio runtime.
     #[must_use]
     pub fn push(self) -> Self {
-        let changed = Arc::new(Notify::new());
-        let task = tokio::spawn(listen(self.0.pool.clone(), Arc::clone(&changed)));
-        let listening = Some(Listening(task.abort_handle()));
-        Self(Arc::new(Inner { pool: self.0.pool.clone(), sql: Statements::new(&DIALECT), changed, listening }))
-    }
-
-    #[expect(clippy::unused_self, reason = "Postgres wakes us up itself, where we listen")]
-    fn wake(&self) {}
-
-    async fn await_change(&self) {
-        if self.0.listening.is_some() {
-            self.0.changed.notified().await;
-        } else {
-            std::future::pending().await
-        }
+        let pool = self.0.pool.clone();
+        let push = Push::listening(|changed| listen(pool.clone(), changed));
+        Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push }))
     }
 }
 
@@ -135,19 +112,19 @@ async fn listen(pool: PgPool, changed: Arc<Notify>) {
         if let Ok(mut listener) = PgListener::connect_with(&pool).await
             && listener.listen(CHANNEL).await.is_ok()
         {
+            changed.notify_waiters();
             // None is said where the connection was lost and is there again, an error where it is not.
             while listener.try_recv().await.is_ok() {
                 changed.notify_waiters();
             }
         }
         tokio::time::sleep(PAUSE).await;
-        changed.notify_waiters();
     }
 }
 
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresStore").field("push", &self.0.listening.is_some()).finish_non_exhaustive()
+        f.debug_struct("PostgresStore").finish_non_exhaustive()
     }
 }
 

@@ -5,8 +5,8 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 
 use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
-use tokio::sync::Notify;
 
+use super::super::push::Push;
 use super::migrate::{Migrations, migrating};
 use super::statement::{Dialect, Statements};
 use super::{pool_options, sql_store, try_out};
@@ -32,7 +32,7 @@ pub struct SqliteStore(Arc<Inner>);
 struct Inner {
     pool: SqlitePool,
     sql: Statements,
-    changed: Notify,
+    push: Push,
 }
 
 const DIALECT: Dialect = Dialect {
@@ -81,15 +81,7 @@ impl SqliteStore {
 
     /// Over a pool of the app's own. Its connections should use the WAL journal and a busy timeout.
     pub fn new(pool: SqlitePool) -> Self {
-        Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), changed: Notify::new() }))
-    }
-
-    fn wake(&self) {
-        self.0.changed.notify_waiters();
-    }
-
-    async fn await_change(&self) {
-        self.0.changed.notified().await;
+        Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push: Push::within_the_process() }))
     }
 }
 
