@@ -65,6 +65,8 @@ impl<S, C> Layer<S> for AuthLayer<C> {
 }
 
 impl<C: Claims> Gate for AuthLayer<C> {
+    type Due = ();
+
     fn glance(&self, parts: &mut Parts) -> Step {
         match identify(&self.auth, self.optional, parts) {
             Ok(Identity::Known(_) | Identity::Anonymous) => Step::Pass,
