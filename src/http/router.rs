@@ -111,7 +111,7 @@ async fn refresh<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Re
         Err(problem) => return problem.into_response(),
     };
     let tokens = brought.tokens.iter().map(Vec::as_slice);
-    match auth.refresh_newest(tokens, client_info(&parts)).await {
+    match auth.refresh_newest(tokens, client_info(&parts), &[]).await {
         Ok(refreshed) => transport::answer(auth.settings(), &refreshed.tokens, brought.transport),
         Err(error) => error.into_response(),
     }

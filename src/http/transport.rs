@@ -116,6 +116,30 @@ fn cookies(settings: &Settings, tokens: &Tokens) -> Vec<Option<HeaderValue>> {
     refresh.into_iter().chain(access).collect()
 }
 
+/// Adds the cookies of these tokens to somebody else's answer. A cookie that the answer sets by itself stays as it is:
+/// a login, a logout or a renewal knows better.
+pub(super) fn add_to(settings: &Settings, tokens: &Tokens, headers: &mut HeaderMap) {
+    let mut cookies = cookies(settings, tokens);
+    cookies.retain(|cookie| cookie.as_ref().is_some_and(|cookie| !sets(headers, name_of(cookie))));
+    if !cookies.is_empty() {
+        add_cookies(headers, cookies);
+    }
+}
+
+/// Whether an answer has an access cookie already.
+pub(super) fn sets_access_token(settings: &Settings, headers: &HeaderMap) -> bool {
+    let access = settings.access_cookie.as_ref();
+    access.is_some_and(|access| sets(headers, access.full_name(settings.insecure_dev_cookies).as_bytes()))
+}
+
+fn sets(headers: &HeaderMap, name: &[u8]) -> bool {
+    headers.get_all(SET_COOKIE).iter().any(|cookie| name_of(cookie) == name)
+}
+
+fn name_of(cookie: &HeaderValue) -> &[u8] {
+    cookie.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default()
+}
+
 /// Takes our cookies from the client again: after a logout, and never otherwise.
 pub(crate) fn clear(settings: &Settings, mut response: Response) -> Response {
     let mut cookies = Vec::new();
