@@ -38,7 +38,7 @@ const PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(
 ///    losers of a race: all requests of one navigation have the same user.
 /// 5. Where the refresh is refused because the session has ended, the request passes as an anonymous one. What becomes
 ///    of it is for the layers inside to say: [`Auth::layer`] refuses it or leads to the
-///    [login page](Settings::login_page), `.optional()` lets it in. No cookie is cleared and nobody is redirected here,
+///    [login page](crate::Settings::login_page), `.optional()` lets it in. No cookie is cleared and nobody is redirected here,
 ///    so there is nothing to go round in circles.
 /// 6. What is no refusal is none here either: 503 if the store or the claims hook fails, 409 `refresh_busy` if the row
 ///    is still fought for after about a quarter of a second. Nobody is anonymous, or sent to the login page, for a race
@@ -119,7 +119,7 @@ impl<C: Claims> Auth<C> {
     /// The layer that refreshes for server-rendered pages: [`PagesLayer`].
     ///
     /// It wants the two cookies that [`AuthBuilder::for_pages`](crate::AuthBuilder::for_pages) or
-    /// [`Settings::for_pages`] choose.
+    /// [`Settings::for_pages`](crate::Settings::for_pages) choose.
     ///
     /// # Errors
     /// If there is no access cookie, or the browser would not send both cookies to every page.
