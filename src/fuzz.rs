@@ -187,7 +187,7 @@ pub fn bearer(header: &HeaderValue) -> Option<&[u8]> {
 
 /// Whether a browser asks for a page.
 pub fn wants_html(parts: &Parts) -> bool {
-    gate::wants_html(parts)
+    gate::wants_html(&parts.headers)
 }
 
 /// A path as the value of `?next=`.

@@ -38,7 +38,7 @@ pub use crate::auth::{Auth, AuthBuilder, AuthUser, Claims, Login, LoginBuilder, 
 pub use crate::client::ClientInfo;
 pub use crate::error::{ClaimsError, Error};
 pub use crate::event::Event;
-pub use crate::http::{AuthLayer, GuardLayer, Route, Routes};
+pub use crate::http::{AuthLayer, GuardLayer, PagesLayer, Route, Routes};
 pub use crate::policy::{Binding, BindingMode, CapResponse, ConfigError, Policy, ReuseResponse};
 pub use crate::session::{
     Chain, Client, ParseSessionIdError, Reason, Revocation, SecretHash, Session, SessionId, Timestamp,

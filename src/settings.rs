@@ -255,6 +255,20 @@ pub enum SameSite {
 }
 
 impl Settings {
+    /// The defaults, with the two cookies that [`Auth::pages`](crate::Auth::pages) wants: `__Host-refresh` and
+    /// `__Host-access`, both with `Path=/` and `SameSite=Lax`, so that who follows a link from a mail is logged in.
+    pub fn for_pages() -> Self {
+        let mut settings = Self::default();
+        settings.choose_cookies_for_pages();
+        settings
+    }
+
+    pub(crate) fn choose_cookies_for_pages(&mut self) {
+        let refresh = CookieSettings::default().name;
+        self.refresh_cookie = CookieSettings { name: refresh, ..CookieSettings::access() };
+        self.access_cookie = Some(CookieSettings::access());
+    }
+
     /// Whether the settings go together.
     ///
     /// # Errors

@@ -173,6 +173,12 @@ impl<C: Claims> AuthBuilder<C> {
         self
     }
 
+    /// The cookies that [`Auth::pages`] wants, as in [`Settings::for_pages`]. All else stays as it is.
+    pub fn for_pages(mut self) -> Self {
+        self.settings.choose_cookies_for_pages();
+        self
+    }
+
     /// [`Settings::insecure_dev_cookies`].
     pub fn insecure_dev_cookies(mut self) -> Self {
         self.settings.insecure_dev_cookies = true;

@@ -1,6 +1,7 @@
 //! Refreshing: the ratchet's verdict, carried out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::login::Tokens;
 use super::{Auth, Claims, TRIES};
@@ -37,20 +38,24 @@ impl<C: Claims> Auth<C> {
     /// [`Store`](Error::Store) if the store fails, and then the client should try again.
     pub async fn refresh(&self, refresh_token: &str, client: ClientInfo) -> Result<Refreshed, Error> {
         let token = self.inner.refresh.decode(refresh_token.as_bytes()).ok_or(Error::RefreshTokenInvalid)?;
-        self.refresh_decoded(&token, &self.resolve(client)).await
+        self.refresh_decoded(&token, &self.resolve(client), &[]).await
     }
 
     /// Of several candidates (cookies of one name), the one that is ours and newest counts; if its session has ended,
     /// the newest of another, because an old cookie can lie before the one from the last login.
+    ///
+    /// Where every race for the row was lost, it starts again after each of the pauses. A verdict of Busy is final: the
+    /// same token would only get older.
     pub(crate) async fn refresh_newest(
         &self,
         candidates: impl IntoIterator<Item = &[u8]>,
         client: ClientInfo,
+        pauses: &[Duration],
     ) -> Result<Refreshed, Error> {
         let client = self.resolve(client);
         let mut refused = None;
         for token in self.newest_of_each_session(candidates) {
-            match self.refresh_decoded(&token, &client).await {
+            match self.refresh_decoded(&token, &client, pauses).await {
                 Err(error) if error.is_the_end() => refused = refused.or(Some(error)),
                 decided => return decided,
             }
@@ -58,12 +63,23 @@ impl<C: Claims> Auth<C> {
         Err(refused.unwrap_or(Error::RefreshTokenInvalid))
     }
 
-    async fn refresh_decoded(&self, token: &RefreshToken, client: &Client) -> Result<Refreshed, Error> {
+    async fn refresh_decoded(
+        &self,
+        token: &RefreshToken,
+        client: &Client,
+        pauses: &[Duration],
+    ) -> Result<Refreshed, Error> {
         let node = &self.inner.node;
         node.start();
         let policy = &node.settings.policy;
         let mut claims = None;
-        for _ in 0..TRIES {
+        for attempt in 0..TRIES * (1 + pauses.len()) {
+            if attempt > 0
+                && attempt % TRIES == 0
+                && let Some(pause) = pauses.get(attempt / TRIES - 1)
+            {
+                tokio::time::sleep(*pause).await;
+            }
             let mut session = node.load(token.session).await?.ok_or(Error::RefreshTokenInvalid)?;
             let now = node.now();
             let presented = Presented {

@@ -1,4 +1,4 @@
-//! What the two layers have in common: a look at the request that seldom has to wait, and what they remember of it.
+//! What the layers have in common: a look at the request that seldom has to wait, and what they remember of it.
 
 #![expect(clippy::result_large_err, reason = "a refusal is a response, as everywhere in axum")]
 
@@ -12,7 +12,7 @@ use axum::extract::OriginalUri;
 use axum_core::response::{IntoResponse, Response};
 use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, LOCATION, VARY};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -36,11 +36,19 @@ pub(crate) enum Step {
 
 /// Stands before a service and lets requests in or not.
 pub(crate) trait Gate: Clone + Send + Sync + 'static {
+    /// What the client is owed with its answer, once it had to wait.
+    type Due: Send + 'static;
+
     /// Decides at once, if what this node knows is enough.
     fn glance(&self, parts: &mut Parts) -> Step;
 
     /// Decides, whatever it takes.
-    fn wait<'a>(&'a self, parts: &'a mut Parts) -> impl Future<Output = Result<(), Response>> + Send + 'a;
+    fn wait<'a>(&'a self, parts: &'a mut Parts) -> impl Future<Output = Result<Self::Due, Response>> + Send + 'a;
+
+    /// Puts what is owed into the answer.
+    fn settle(&self, due: Self::Due, response: &mut Response) {
+        let _ = (due, response);
+    }
 }
 
 /// A service behind a gate.
@@ -82,10 +90,13 @@ where
                 let mut inner = std::mem::replace(&mut self.inner, clone);
                 let gate = self.gate.clone();
                 let future = Box::pin(async move {
-                    match gate.wait(&mut parts).await {
-                        Ok(()) => inner.call(Request::from_parts(parts, body)).await,
-                        Err(response) => Ok(response),
-                    }
+                    let due = match gate.wait(&mut parts).await {
+                        Ok(due) => due,
+                        Err(refusal) => return Ok(refusal),
+                    };
+                    let mut response = inner.call(Request::from_parts(parts, body)).await?;
+                    gate.settle(due, &mut response);
+                    Ok(response)
                 });
                 Kind::Waiting { future }
             }
@@ -133,7 +144,7 @@ where
     }
 }
 
-/// What a layer found out about a request, kept in its extensions: the other layer and the extractors go by it.
+/// What a layer found out about a request, kept in its extensions: the other layers and the extractors go by it.
 pub(crate) struct Remembered<C> {
     /// Of which [`Auth`], should there be two in one app.
     pub(crate) node: Arc<Node>,
@@ -158,20 +169,11 @@ pub(crate) enum Identity<C> {
 
 /// Finds out who is behind a request: as another layer has found before, or by the token it brings.
 pub(crate) fn identify<C: Claims>(auth: &Auth<C>, optional: bool, parts: &mut Parts) -> Result<Identity<C>, Response> {
-    match remembered(auth, parts) {
-        Some(Some(token)) => return Ok(Identity::Known(token)),
-        // That another layer lets anonymous requests pass is not for this one to say.
-        Some(None) if optional => return Ok(Identity::Anonymous),
-        _ => {}
+    if let Some(token) = remembered(auth, parts) {
+        return Ok(Identity::Known(token));
     }
-    let found = read(auth, parts).and_then(|(token, came_by)| {
-        if !auth.is_current() {
-            return Err(Unread::Unclear);
-        }
-        auth.admit(&token).map_err(came_by).map(|()| token)
-    });
     let refuse = |problem: Problem| Err(refusal(auth.settings(), parts, problem));
-    match found {
+    match find(auth, parts) {
         Ok(token) => {
             remember(auth, parts, Some(Arc::clone(&token)));
             Ok(Identity::Known(token))
@@ -208,22 +210,35 @@ pub(crate) async fn identify_clearly<C: Claims>(
     }
 }
 
-fn remember<C: Claims>(auth: &Auth<C>, parts: &mut Parts, token: Option<Arc<AccessToken<C>>>) {
+pub(super) fn remember<C: Claims>(auth: &Auth<C>, parts: &mut Parts, token: Option<Arc<AccessToken<C>>>) {
     parts.extensions.insert(Remembered { node: Arc::clone(&auth.inner.node), token });
 }
 
-/// What another layer of the same [`Auth`] has found.
-fn remembered<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Option<Option<Arc<AccessToken<C>>>> {
+/// Whom another layer of the same [`Auth`] has found. That it has found nobody, and was content with that, is not for
+/// the next one to go by.
+pub(super) fn remembered<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Option<Arc<AccessToken<C>>> {
     let known = parts.extensions.get::<Remembered<C>>()?;
-    Arc::ptr_eq(&known.node, &auth.inner.node).then(|| known.token.clone())
+    known.token.clone().filter(|_| Arc::ptr_eq(&known.node, &auth.inner.node))
 }
 
-enum Unread {
+/// Why a request says nothing of who is behind it.
+pub(super) enum Unread {
     Nothing,
     Header(Error),
     Cookie(Error),
     CrossOrigin,
+    /// The token is good, but may have been revoked.
     Unclear,
+}
+
+/// The token that a request brings, if it may be used by all that this node knows; its use is remembered.
+pub(super) fn find<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Result<Arc<AccessToken<C>>, Unread> {
+    let (token, came_by) = read(auth, parts)?;
+    if !auth.is_current() {
+        return Err(Unread::Unclear);
+    }
+    auth.admit(&token).map_err(came_by)?;
+    Ok(token)
 }
 
 /// A token that we signed, and how it came.
@@ -263,7 +278,7 @@ pub(crate) fn bearer(header: &HeaderValue) -> Option<&[u8]> {
 /// A refusal, or the way to the login page for somebody who sits before a browser.
 pub(crate) fn refusal(settings: &Settings, parts: &Parts, problem: Problem) -> Response {
     let page = settings.login_page.as_deref().filter(|_| {
-        problem.is_unauthorized() && matches!(parts.method, Method::GET | Method::HEAD) && wants_html(parts)
+        problem.is_unauthorized() && matches!(parts.method, Method::GET | Method::HEAD) && wants_html(&parts.headers)
     });
     let Some(page) = page else { return problem.into_response() };
     let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
@@ -277,15 +292,21 @@ pub(crate) fn refusal(settings: &Settings, parts: &Parts, problem: Problem) -> R
     response
 }
 
-pub(crate) fn wants_html(parts: &Parts) -> bool {
-    let lines = parts.headers.get_all(ACCEPT).into_iter().filter_map(|line| line.to_str().ok());
+/// Whether somebody sits before a browser and waits for a page.
+pub(crate) fn wants_html(headers: &HeaderMap) -> bool {
+    accepts(headers, "text/html")
+}
+
+/// Whether this media type is asked for by its name.
+pub(super) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let lines = headers.get_all(ACCEPT).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|range| {
         let mut pieces = range.split(';').map(str::trim);
-        let is_html = pieces.next().is_some_and(|kind| kind.eq_ignore_ascii_case("text/html"));
+        let is_named = pieces.next().is_some_and(|kind| kind.eq_ignore_ascii_case(media_type));
         let is_refused = pieces.any(|piece| {
             piece.strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok()).is_some_and(|weight| weight <= 0.0)
         });
-        is_html && !is_refused
+        is_named && !is_refused
     })
 }
 
@@ -323,7 +344,7 @@ mod tests {
     fn a_browser_is_known_by_what_it_accepts() {
         let wants = |accept: &str| {
             let request = Request::builder().header("accept", accept).body(()).unwrap();
-            wants_html(&request.into_parts().0)
+            wants_html(request.headers())
         };
         for accept in ["text/html", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", "a/b, Text/HTML;q=0.5"] {
             assert!(wants(accept), "{accept}");

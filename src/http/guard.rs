@@ -70,6 +70,8 @@ impl<C: Claims> GuardLayer<C> {
 }
 
 impl<C: Claims> Gate for GuardLayer<C> {
+    type Due = ();
+
     fn glance(&self, parts: &mut Parts) -> Step {
         match identify(&self.auth, self.optional, parts) {
             Err(response) => Step::Refuse(response),

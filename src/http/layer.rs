@@ -15,8 +15,8 @@ use crate::auth::{Auth, Claims};
 /// In order, for every request:
 ///
 /// 1. The token is the one of `Authorization: Bearer`, or else of the access cookie, where the settings have one. A
-///    token that came by cookie counts for unsafe methods and upgrades only if the request comes from here
-///    (403 `cross_origin`).
+///    token that came by cookie counts for unsafe methods, upgrades and event streams only if the request comes from
+///    here (403 `cross_origin`).
 /// 2. It was signed by us, for this audience, as an access token (RFC 8725, RFC 9068), or it is 401
 ///    `access_token_invalid`; it is not past its end (`access_token_expired`); neither it nor its session was revoked
 ///    (`access_token_revoked`).
@@ -65,6 +65,8 @@ impl<S, C> Layer<S> for AuthLayer<C> {
 }
 
 impl<C: Claims> Gate for AuthLayer<C> {
+    type Due = ();
+
     fn glance(&self, parts: &mut Parts) -> Step {
         match identify(&self.auth, self.optional, parts) {
             Ok(Identity::Known(_) | Identity::Anonymous) => Step::Pass,

@@ -7,10 +7,12 @@ pub(crate) mod gate;
 mod guard;
 mod layer;
 mod origin;
+mod pages;
 mod problem;
 mod router;
 pub(crate) mod transport;
 
 pub use self::guard::GuardLayer;
 pub use self::layer::AuthLayer;
+pub use self::pages::PagesLayer;
 pub use self::router::{Route, Routes};

@@ -6,13 +6,14 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use axum_core::response::Response;
-use http::header::{HOST, ORIGIN};
+use http::header::{HOST, ORIGIN, UPGRADE};
 use http::request::Parts;
 use http::{HeaderName, Method, Request};
 use tower_http::csrf::{CsrfLayer, ProtectionError};
 use tower_layer::Layer as _;
 use tower_service::Service;
 
+use super::gate::accepts;
 use super::problem::cross_origin;
 use crate::auth::Auth;
 use crate::settings::Settings;
@@ -41,10 +42,11 @@ impl<C> Auth<C> {
 
 /// Whether a request that a cookie authenticates may do what it asks for: it is safe, or it comes from here.
 ///
-/// An upgrade counts as unsafe whatever its method, because no preflight protects a WebSocket.
+/// An upgrade counts as unsafe whatever its method, because no preflight protects a WebSocket; and so does the request
+/// of an `EventSource`, because what it opens goes on telling.
 pub(crate) fn may_use_cookie(settings: &Settings, parts: &Parts) -> bool {
-    let upgrade = parts.headers.contains_key(http::header::UPGRADE);
-    let method = if upgrade { Method::POST } else { parts.method.clone() };
+    let opens_channel = parts.headers.contains_key(UPGRADE) || accepts(&parts.headers, "text/event-stream");
+    let method = if opens_channel { Method::POST } else { parts.method.clone() };
     let mut question = Request::new(());
     *question.method_mut() = method;
     *question.uri_mut() = parts.uri.clone();
@@ -114,5 +116,16 @@ mod tests {
         assert!(!may("GET", &[("upgrade", "websocket"), ("origin", "https://evil.example")]));
         assert!(!may("GET", &[("upgrade", "websocket"), ("sec-fetch-site", "cross-site")]));
         assert!(may("GET", &[("upgrade", "websocket"), ("origin", "https://app.example")]));
+    }
+
+    #[test]
+    fn a_cookie_authenticates_a_stream_of_events_only_from_here() {
+        let stream = ("accept", "text/event-stream");
+        assert!(!may("GET", &[stream, ("sec-fetch-site", "same-site"), ("origin", "https://evil.example")]));
+        assert!(!may("GET", &[stream, ("origin", "https://evil.example")]));
+        assert!(may("GET", &[stream, ("sec-fetch-site", "same-origin")]));
+        assert!(may("GET", &[stream, ("origin", "https://friend.example")]));
+        // Older browsers send no Origin to their own.
+        assert!(may("GET", &[stream]));
     }
 }

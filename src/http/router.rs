@@ -8,13 +8,14 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::routing::{delete, get, post};
 use axum_core::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, SET_COOKIE};
-use http::{HeaderValue, StatusCode};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, LOCATION, SET_COOKIE};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use tower_http::sensitive_headers::SetSensitiveHeadersLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::extract::client_info;
+use super::gate::wants_html;
 use super::transport;
 use crate::auth::{Auth, AuthUser, Claims};
 use crate::error::Error;
@@ -110,7 +111,7 @@ async fn refresh<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Re
         Err(problem) => return problem.into_response(),
     };
     let tokens = brought.tokens.iter().map(Vec::as_slice);
-    match auth.refresh_newest(tokens, client_info(&parts)).await {
+    match auth.refresh_newest(tokens, client_info(&parts), &[]).await {
         Ok(refreshed) => transport::answer(auth.settings(), &refreshed.tokens, brought.transport),
         Err(error) => error.into_response(),
     }
@@ -125,12 +126,27 @@ async fn logout<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Res
     if let Err(error) = auth.logout_each(tokens.iter().map(Vec::as_slice)).await {
         return error.into_response();
     }
-    transport::clear(auth.settings(), StatusCode::NO_CONTENT.into_response())
+    logged_out(&auth, &parts.headers)
 }
 
-async fn logout_all<C: Claims>(State(auth): State<Auth<C>>, user: AuthUser<C>) -> Result<Response, Error> {
+async fn logout_all<C: Claims>(
+    State(auth): State<Auth<C>>,
+    user: AuthUser<C>,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
     auth.revoke_user(&user.id, None, Reason::Logout).await?;
-    Ok(transport::clear(auth.settings(), StatusCode::NO_CONTENT.into_response()))
+    Ok(logged_out(&auth, &headers))
+}
+
+/// Takes the cookies back; a form that somebody has sent from a page leads to the login page.
+fn logged_out<C>(auth: &Auth<C>, headers: &HeaderMap) -> Response {
+    let settings = auth.settings();
+    let page = settings.login_page.as_deref().filter(|_| wants_html(headers));
+    let response = page.and_then(|page| HeaderValue::try_from(page).ok()).map_or_else(
+        || StatusCode::NO_CONTENT.into_response(),
+        |page| (StatusCode::SEE_OTHER, [(LOCATION, page)]).into_response(),
+    );
+    transport::clear(settings, response)
 }
 
 async fn logout_others<C: Claims>(State(auth): State<Auth<C>>, user: AuthUser<C>) -> Result<Response, Error> {

@@ -1,9 +1,9 @@
 //! How refresh tokens come in and tokens go out: by cookie or in the body.
 
 use axum::body::Body;
-use axum_core::response::{IntoResponse, Response};
+use axum_core::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
 
@@ -97,18 +97,47 @@ pub(crate) fn answer(settings: &Settings, tokens: &Tokens, transport: Transport)
         Ok(body) => body,
         Err(error) => return Error::Claims(ClaimsError::Json(error)).into_response(),
     };
-    let mut cookies = Vec::new();
-    if let Some(token) = refresh_token.filter(|_| by_cookie) {
-        let value = Some((token, tokens.session_expires_in));
-        cookies.push(cookie::set(settings, &settings.refresh_cookie, value));
-    }
-    if let Some(access) = settings.access_cookie.as_ref().filter(|_| by_cookie) {
-        let value = Some((tokens.access_token.as_str(), tokens.expires_in));
-        cookies.push(cookie::set(settings, access, value));
-    }
     let mut response = ([(CONTENT_TYPE, "application/json")], body).into_response();
-    add_cookies(&mut response, cookies);
+    // What has tokens in its body is to be kept by no cache either.
+    add_cookies(response.headers_mut(), if by_cookie { cookies(settings, tokens) } else { Vec::new() });
     response
+}
+
+/// The cookies that these tokens travel in: the refresh token where it is a new one, the access token always.
+fn cookies(settings: &Settings, tokens: &Tokens) -> Vec<Option<HeaderValue>> {
+    let refresh = tokens.refresh_token.as_deref().map(|token| {
+        let value = Some((token, tokens.session_expires_in));
+        cookie::set(settings, &settings.refresh_cookie, value)
+    });
+    let access = settings.access_cookie.as_ref().map(|access| {
+        let value = Some((tokens.access_token.as_str(), tokens.expires_in));
+        cookie::set(settings, access, value)
+    });
+    refresh.into_iter().chain(access).collect()
+}
+
+/// Adds the cookies of these tokens to somebody else's answer. A cookie that the answer sets by itself stays as it is:
+/// a login, a logout or a renewal knows better.
+pub(super) fn add_to(settings: &Settings, tokens: &Tokens, headers: &mut HeaderMap) {
+    let mut cookies = cookies(settings, tokens);
+    cookies.retain(|cookie| cookie.as_ref().is_some_and(|cookie| !sets(headers, name_of(cookie))));
+    if !cookies.is_empty() {
+        add_cookies(headers, cookies);
+    }
+}
+
+/// Whether an answer has an access cookie already.
+pub(super) fn sets_access_token(settings: &Settings, headers: &HeaderMap) -> bool {
+    let access = settings.access_cookie.as_ref();
+    access.is_some_and(|access| sets(headers, access.full_name(settings.insecure_dev_cookies).as_bytes()))
+}
+
+fn sets(headers: &HeaderMap, name: &[u8]) -> bool {
+    headers.get_all(SET_COOKIE).iter().any(|cookie| name_of(cookie) == name)
+}
+
+fn name_of(cookie: &HeaderValue) -> &[u8] {
+    cookie.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default()
 }
 
 /// Takes our cookies from the client again: after a logout, and never otherwise.
@@ -120,20 +149,39 @@ pub(crate) fn clear(settings: &Settings, mut response: Response) -> Response {
     if let Some(access) = &settings.access_cookie {
         cookies.push(cookie::set(settings, access, None));
     }
-    add_cookies(&mut response, cookies);
+    add_cookies(response.headers_mut(), cookies);
     response
 }
 
-fn add_cookies(response: &mut Response, cookies: Vec<Option<HeaderValue>>) {
+fn add_cookies(headers: &mut HeaderMap, cookies: Vec<Option<HeaderValue>>) {
     for cookie in cookies.into_iter().flatten() {
-        response.headers_mut().append(SET_COOKIE, cookie);
+        headers.append(SET_COOKIE, cookie);
     }
-    // A shared cache must never hand one client's tokens to the next.
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // A shared cache must never hand one client's tokens to the next. Those that take their orders from a field of
+    // their own (RFC 9213) do not look at the other.
+    let own: Vec<_> = headers.keys().filter(|name| name.as_str().ends_with("-cache-control")).cloned().collect();
+    for name in own.into_iter().chain([CACHE_CONTROL]) {
+        headers.insert(name, HeaderValue::from_static("no-store"));
+    }
 }
 
 impl IntoResponse for Login {
     fn into_response(self) -> Response {
         answer(&self.settings, &self.tokens, self.transport)
+    }
+}
+
+/// As a part of another response it sets the cookies and leaves the body to that: `(login, Redirect::to("/"))` answers
+/// a form. Tokens that travel in the body have no place there, and that is 500.
+impl IntoResponseParts for Login {
+    type Error = Response;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Self::Error> {
+        if !self.transport.has_cookie() {
+            tracing::error!(target: "axum_refresh", "a login by Transport::Body as a part of another response");
+            return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal").into_response());
+        }
+        add_cookies(parts.headers_mut(), cookies(&self.settings, &self.tokens));
+        Ok(parts)
     }
 }

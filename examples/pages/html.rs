@@ -1,0 +1,275 @@
+//! The pages, as text. Everything that somebody has typed goes through [`escape`].
+
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum_refresh::{Session, SessionId};
+
+use super::User;
+use super::notes::Note;
+
+/// What is shown in the frame that all pages have.
+pub(crate) struct Page {
+    title: &'static str,
+    /// Asked for by htmx, which has the frame already.
+    fragment: bool,
+    user: Option<(String, String)>,
+    content: String,
+}
+
+impl Page {
+    pub(crate) fn new(title: &'static str, headers: &HeaderMap, user: Option<&User>, content: String) -> Self {
+        let fragment = headers.contains_key("hx-request") && !headers.contains_key("hx-boosted");
+        Self { title, fragment, user: user.map(|user| (user.id.to_string(), left_of(user))), content }
+    }
+
+    fn frame(&self) -> String {
+        let Self { title, content, .. } = self;
+        let current = |name| if *title == name { r#" aria-current="page""# } else { "" };
+        let (bar, foot) = match &self.user {
+            Some((user, left)) => (
+                format!(
+                    r#"<nav aria-label="Main"><a href="/notes"{}>Notes</a><a href="/devices"{}>Devices</a></nav>
+<form class="who" method="post" action="/auth/logout"><span>{}</span><button>Log out</button></form>"#,
+                    current("Your notes"),
+                    current("Your devices"),
+                    escape(user)
+                ),
+                format!("<p>Your access token is good for another {left}. The next page after that refreshes it.</p>"),
+            ),
+            None => (r#"<nav aria-label="Main"><a href="/login">Log in</a></nav>"#.to_owned(), String::new()),
+        };
+        format!(
+            r##"<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Crect width='16' height='16' rx='4' fill='%230b6e69'/%3E%3Cpath d='M4 5h8M4 8h8M4 11h5' stroke='%23fff' stroke-width='1.6'/%3E%3C/svg%3E">
+<link rel="stylesheet" href="/page.css">
+</head>
+<body>
+<a class="skip" href="#main">Skip to the content</a>
+<header><a class="brand" href="/">Notebook</a>{bar}</header>
+<main id="main">
+{content}</main>
+<footer>{foot}<p>Rendered on the server; no script runs here.</p></footer>
+</body>
+</html>
+"##
+        )
+    }
+}
+
+impl IntoResponse for Page {
+    fn into_response(self) -> Response {
+        let policy = "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; \
+                      frame-ancestors 'none'";
+        let headers = [
+            (header::CONTENT_SECURITY_POLICY, policy),
+            (header::CACHE_CONTROL, "no-store"),
+            (header::VARY, "hx-request, hx-boosted"),
+        ];
+        let body = if self.fragment { self.content } else { self.frame() };
+        (headers, Html(body)).into_response()
+    }
+}
+
+/// How long the access token is good for.
+fn left_of(user: &User) -> String {
+    let left = user.expires_at().duration_since(SystemTime::now()).unwrap_or_default().as_secs();
+    match (left / 60, left % 60) {
+        (0, 1) => "second".to_owned(),
+        (0, seconds) => format!("{seconds} seconds"),
+        (1, _) => "minute".to_owned(),
+        (minutes, _) => format!("{minutes} minutes"),
+    }
+}
+
+pub(crate) fn home(user: Option<&User>) -> String {
+    let (greeting, to_do) = match user {
+        Some(user) => (
+            format!("Welcome back, {}", escape(&user.id)),
+            r#"<p class="buttons"><a class="main" href="/notes">Your notes</a><a href="/devices">Your devices</a></p>"#,
+        ),
+        None => {
+            ("Notes that stay yours".to_owned(), r#"<p class="buttons"><a class="main" href="/login">Log in</a></p>"#)
+        }
+    };
+    format!(
+        r#"<section class="hero">
+<h1>{greeting}</h1>
+<p>Write something, go for lunch, come back and press the button. The access token has ended in the meantime; the page
+refreshes it while it is being rendered, and nothing you typed is lost.</p>
+{to_do}
+</section>
+"#
+    )
+}
+
+pub(crate) fn login(user: Option<&User>, username: &str, next: &str, problem: Option<&str>) -> String {
+    let already = user.map_or_else(String::new, |user| {
+        let user = escape(&user.id);
+        format!(r#"<p class="notice">You are logged in as <b>{user}</b>. Logging in again ends that session.</p>"#)
+    });
+    let (problem, invalid) = problem.map_or_else(Default::default, |problem| {
+        let attributes = r#" aria-invalid="true" aria-describedby="problem""#;
+        (format!(r#"<p class="notice bad" id="problem" role="alert">{problem}</p>"#), attributes)
+    });
+    format!(
+        r#"<section class="narrow">
+<h1>Log in</h1>
+{already}{problem}<form method="post" action="/login">
+<input type="hidden" name="next" value="{}">
+<label for="username">User name</label>
+<input id="username" name="username" value="{}" autocomplete="username" autocapitalize="none" spellcheck="false" required{invalid}>
+<label for="password">Password</label>
+<input id="password" name="password" type="password" autocomplete="current-password" required{invalid}>
+<button class="main">Log in</button>
+</form>
+<p class="dim">There are <b>alice</b> and <b>bob</b>. The password of both is <b>password</b>.</p>
+</section>
+"#,
+        escape(next),
+        escape(username)
+    )
+}
+
+pub(crate) fn notes(notes: &[Note]) -> String {
+    let mut list = String::new();
+    for note in notes {
+        let (time, text) = (time(note.written), escape(&note.text));
+        let _ = writeln!(
+            list,
+            r#"<li><p>{text}</p><div class="meta">{time}
+<form method="post" action="/notes/{}/delete"><button class="bad" aria-label="Delete the note: {}">Delete</button></form></div></li>"#,
+            note.id,
+            escape(&note.text.chars().take(40).collect::<String>())
+        );
+    }
+    let list = if notes.is_empty() {
+        r#"<p class="empty">Nothing yet. What you write first is shown here.</p>"#.to_owned()
+    } else {
+        format!("<ul class=\"cards\">\n{list}</ul>")
+    };
+    format!(
+        r#"<h1>Your notes</h1>
+<section>
+<form method="post" action="/notes">
+<label for="text">New note</label>
+<textarea id="text" name="text" rows="3" maxlength="1000" required></textarea>
+<button class="main">Add the note</button>
+</form>
+</section>
+{list}
+"#
+    )
+}
+
+pub(crate) fn devices(sessions: &[Session], current: SessionId) -> String {
+    let mut list = String::new();
+    for session in sessions {
+        let device = device(session.client.user_agent.as_deref().unwrap_or_default());
+        let address = session.client.ip.map_or_else(|| "an unknown address".to_owned(), |ip| ip.to_string());
+        let seen = time(SystemTime::from(session.chain.last_seen_at));
+        let action = if session.id == current {
+            r#"<span class="pill">This device</span>"#.to_owned()
+        } else {
+            format!(
+                r#"<form method="post" action="/devices/{}/end"><button class="bad" aria-label="End the session of {device}">End</button></form>"#,
+                session.id
+            )
+        };
+        let _ = writeln!(
+            list,
+            r#"<li><p><b>{device}</b></p><div class="meta"><span>from {address}, last seen {seen}</span>{action}</div></li>"#
+        );
+    }
+    format!(
+        r#"<h1>Your devices</h1>
+<p class="dim">Everywhere you are logged in. A session that you end is refused at once.</p>
+<ul class="cards">
+{list}</ul>
+"#
+    )
+}
+
+/// A browser and a system that people know by name.
+fn device(user_agent: &str) -> String {
+    let find = |names: &[(&str, &'static str)]| {
+        names.iter().find(|(mark, _)| user_agent.contains(mark)).map(|(_, name)| *name)
+    };
+    let browser = find(&[
+        ("Edg/", "Edge"),
+        ("OPR/", "Opera"),
+        ("Firefox/", "Firefox"),
+        ("Chrome/", "Chrome"),
+        ("Safari/", "Safari"),
+        ("curl/", "curl"),
+    ]);
+    let system = find(&[
+        ("Android", "Android"),
+        ("iPhone", "an iPhone"),
+        ("iPad", "an iPad"),
+        ("Windows", "Windows"),
+        ("Mac OS", "a Mac"),
+        ("Linux", "Linux"),
+    ]);
+    let browser = browser.unwrap_or("An unknown browser");
+    system.map_or_else(|| browser.to_owned(), |system| format!("{browser} on {system}"))
+}
+
+pub(crate) const fn title_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "You are logged out",
+        StatusCode::FORBIDDEN => "Not from here",
+        StatusCode::CONFLICT | StatusCode::SERVICE_UNAVAILABLE => "One moment",
+        _ => "That did not work",
+    }
+}
+
+pub(crate) fn refusal(status: StatusCode) -> String {
+    let (what, link) = match status {
+        StatusCode::UNAUTHORIZED => {
+            ("Your session has ended. What you sent was not kept.", r#"<a class="main" href="/login">Log in</a>"#)
+        }
+        StatusCode::FORBIDDEN => {
+            ("Another site has sent this request in your name. Nothing was done.", r#"<a href="/">To the start</a>"#)
+        }
+        StatusCode::CONFLICT | StatusCode::SERVICE_UNAVAILABLE => (
+            "The server is busy. You are still logged in: reload the page in a few seconds.",
+            r#"<a href="/">To the start</a>"#,
+        ),
+        _ => ("The server could not do that.", r#"<a href="/">To the start</a>"#),
+    };
+    let title = title_of(status);
+    format!(
+        "<section class=\"narrow\">\n<h1>{title}</h1>\n<p>{what}</p>\n<p class=\"buttons\">{link}</p>\n</section>\n"
+    )
+}
+
+fn time(at: SystemTime) -> String {
+    let exact = humantime::format_rfc3339_seconds(at).to_string();
+    let shown = exact.replace('T', " ");
+    format!(r#"<time datetime="{exact}">{} UTC</time>"#, shown.trim_end_matches('Z'))
+}
+
+/// Text, safe between tags and in quoted attributes.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}

@@ -1,0 +1,133 @@
+//! The server-rendered example in a process of its own, over real HTTP: a visitor without a script.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use cookie_store::{CookieError, CookieStore};
+use reqwest::{Client, Method, Response, Url};
+
+/// Killed when it is dropped.
+struct Example {
+    child: Child,
+    base: Url,
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn start(settings: &[(&str, &str)]) -> Example {
+    // <target>/<profile>/deps/pages_example-<hash>
+    let test = std::env::current_exe().unwrap();
+    let profile_dir = test.parent().unwrap().parent().unwrap();
+    let profile = match profile_dir.file_name().unwrap().to_str().unwrap() {
+        "debug" => "dev",
+        named => named,
+    };
+    let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--example", "pages", "--profile", profile])
+        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "--target-dir"])
+        .arg(profile_dir.parent().unwrap())
+        .status()
+        .expect("cargo runs");
+    assert!(built.success(), "the example does not build");
+    let mut child = Command::new(profile_dir.join("examples").join("pages"))
+        .env_clear()
+        .envs([("PORT", "0"), ("AUTH_SECRET", "q8vXh2m0Zr4yTnLwE1sKcPjU7dGfBaOi9xQ3H5tMzVY=")])
+        .envs(settings.iter().copied())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the example starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let base = line.trim().strip_prefix("listening on ").expect("an address").parse().unwrap();
+    Example { child, base }
+}
+
+/// Sends what a browser sends for links and forms, and keeps cookies as one does.
+struct Visitor<'a> {
+    example: &'a Example,
+    http: Client,
+    jar: CookieStore,
+}
+
+impl<'a> Visitor<'a> {
+    fn new(example: &'a Example) -> Self {
+        let http = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        Self { example, http, jar: CookieStore::default() }
+    }
+
+    /// The jar keeps Secure cookies for https alone; browsers keep them on loopback too.
+    fn secure(&self) -> Url {
+        let mut url = self.example.base.clone();
+        url.set_scheme("https").unwrap();
+        url
+    }
+
+    fn cookies(&self) -> Vec<String> {
+        let url = self.secure();
+        self.jar.get_request_values(&url).map(|(name, value)| format!("{name}={value}")).collect()
+    }
+
+    /// Status, where it leads, and the page.
+    async fn send(&mut self, method: Method, path: &str, form: &str) -> (u16, String, String) {
+        let origin = self.example.base.as_str().trim_end_matches('/').to_owned();
+        let mut request = self.http.request(method.clone(), self.example.base.join(path).unwrap());
+        request = request.header("accept", "text/html").header("cookie", self.cookies().join("; "));
+        if method == Method::POST {
+            request = request.header("origin", origin).header("content-type", "application/x-www-form-urlencoded");
+        }
+        let response: Response = request.body(form.to_owned()).send().await.unwrap();
+        for header in response.headers().get_all("set-cookie") {
+            match self.jar.parse(header.to_str().unwrap(), &self.secure()) {
+                Ok(_) | Err(CookieError::Expired) => {}
+                Err(error) => panic!("no browser keeps {header:?}: {error}"),
+            }
+        }
+        let location = response.headers().get("location").map_or("", |value| value.to_str().unwrap()).to_owned();
+        (response.status().as_u16(), location, response.text().await.unwrap())
+    }
+
+    async fn get(&mut self, path: &str) -> (u16, String, String) {
+        self.send(Method::GET, path, "").await
+    }
+
+    async fn post(&mut self, path: &str, form: &str) -> (u16, String, String) {
+        self.send(Method::POST, path, form).await
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_without_a_script_logs_in_comes_back_after_a_pause_and_logs_out() {
+    let example = start(&[("ACCESS_TTL", "1500ms"), ("GRACE", "1s")]);
+    let mut visitor = Visitor::new(&example);
+    assert_eq!(visitor.get("/notes").await.1, "/login?next=/notes");
+    let (status, _, page) = visitor.post("/login", "username=%3Cb%3E&password=x&next=%2Fdevices").await;
+    assert_eq!(status, 422);
+    assert!(page.contains(r#"value="&lt;b&gt;""#) && page.contains(r#"value="/devices""#));
+    let foreign = "username=alice&password=password&next=%2F%09%2Fevil.example";
+    assert_eq!(visitor.post("/login", foreign).await.1, "/notes");
+    for text in ["first", "second"] {
+        tokio::time::sleep(Duration::from_millis(1_600)).await;
+        // The form was open for longer than the access token was good for.
+        assert_eq!(visitor.cookies().len(), 1);
+        assert_eq!(visitor.post("/notes", &format!("text={text}%3Cscript%3E")).await.1, "/notes");
+        let (status, _, page) = visitor.get("/notes").await;
+        assert_eq!(status, 200);
+        assert!(page.contains(&format!("<p>{text}&lt;script&gt;</p>")), "{page}");
+    }
+    assert!(visitor.get("/devices").await.2.contains("This device"));
+    assert_eq!(visitor.post("/auth/logout", "").await.1, "/login");
+    assert_eq!(visitor.cookies(), [""; 0]);
+    let (status, _, page) = visitor.post("/notes", "text=lost").await;
+    assert_eq!(status, 401);
+    assert!(page.contains("You are logged out"));
+    assert_eq!(visitor.get("/login").await.0, 200);
+}
