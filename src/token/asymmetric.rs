@@ -232,8 +232,38 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
     }
 
     #[test]
+    fn a_jwks_has_the_public_keys_and_no_symmetric_one() {
+        use super::super::access::{AccessKeys, Key};
+        use super::super::keys::Secret;
+        use crate::settings::Settings;
+
+        let hs256 = || Key::hs256(&Secret::new("k4Jx0pQm1vN8sT2wZ7yB5cD9fG3hL6rA"), "app");
+        let ed25519 = Key::asymmetric(SigningKey::ed25519_pem(ED25519).unwrap().0);
+        let es256 = Key::asymmetric(VerifyingKey::es256_pem(P256_PUBLIC).unwrap().0);
+        let keys = AccessKeys::new(ed25519, vec![hs256(), es256], &Settings::default()).unwrap();
+        let jwks = keys.jwks();
+        let found: Vec<_> = jwks["keys"].as_array().unwrap().iter().map(|key| (&key["alg"], &key["crv"])).collect();
+        assert_eq!(found, [(&json!("EdDSA"), &json!("Ed25519")), (&json!("ES256"), &json!("P-256"))]);
+        assert_eq!(jwks["keys"][0]["kid"], THUMBPRINT);
+        let symmetric = AccessKeys::new(hs256(), Vec::new(), &Settings::default()).unwrap();
+        assert_eq!(symmetric.jwks(), json!({ "keys": [] }));
+    }
+
+    #[test]
+    fn a_public_key_of_another_length_is_none() {
+        let bytes = |count| vec![7_u8; count];
+        assert!(Public::ed25519(bytes(32)).is_some() && Public::ed25519(bytes(31)).is_none());
+        assert!(Public::p256(bytes(32), bytes(32)).is_some());
+        for (x, y) in [(32, 31), (31, 32), (33, 33)] {
+            assert!(Public::p256(bytes(x), bytes(y)).is_none(), "{x} {y}");
+        }
+    }
+
+    #[test]
     fn a_key_is_not_in_its_debug_output() {
         let shown = format!("{:?}", SigningKey::ed25519_pem(ED25519).unwrap());
         assert_eq!(shown, format!("SigningKey({THUMBPRINT})"));
+        let shown = format!("{:?}", VerifyingKey::ed25519_pem(ED25519_PUBLIC).unwrap());
+        assert_eq!(shown, format!("VerifyingKey({THUMBPRINT})"));
     }
 }

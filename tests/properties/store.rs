@@ -39,6 +39,8 @@ async fn open() -> Arc<dyn SessionStore> {
             store.migrate().await.unwrap();
             Arc::new(Remote(Arc::new(store)))
         }
+        #[cfg(feature = "redis")]
+        "redis" => Arc::new(Remote(Arc::new(axum_refresh::RedisStore::connect(&url).await.unwrap()))),
         other => panic!("PROPERTIES_STORE: {other} is not compiled in"),
     }
 }

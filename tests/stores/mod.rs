@@ -28,7 +28,8 @@ pub async fn fresh_url(variable: &str) -> Option<String> {
         }
         // A logical database each; the server has to have some thousands, and they are empty to begin with.
         "redis" => {
-            let database = std::process::id() % 8 * 2_000 + count + 1;
+            let base = if variable.starts_with("CONTRACT") { 1 } else { 10_001 };
+            let database = base + std::process::id() % 9 * 1_000 + count;
             format!("{}/{database}", server("TEST_REDIS_URL").trim_end_matches('/'))
         }
         other => panic!("{variable}: {other:?} is no store that was compiled in"),
