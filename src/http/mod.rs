@@ -9,6 +9,8 @@ mod layer;
 mod origin;
 mod problem;
 mod router;
+#[cfg(feature = "client")]
+mod script;
 pub(crate) mod transport;
 
 pub use self::guard::GuardLayer;

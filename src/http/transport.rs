@@ -101,6 +101,9 @@ pub(crate) fn answer(settings: &Settings, tokens: &Tokens, transport: Transport)
     if let Some(token) = refresh_token.filter(|_| by_cookie) {
         let value = Some((token, tokens.session_expires_in));
         cookies.push(cookie::set(settings, &settings.refresh_cookie, value));
+        if settings.hint_cookie {
+            cookies.push(cookie::set_hint(settings, Some(tokens.session_expires_in)));
+        }
     }
     if let Some(access) = settings.access_cookie.as_ref().filter(|_| by_cookie) {
         let value = Some((tokens.access_token.as_str(), tokens.expires_in));
@@ -116,6 +119,9 @@ pub(crate) fn clear(settings: &Settings, mut response: Response) -> Response {
     let mut cookies = Vec::new();
     if settings.transport.has_cookie() {
         cookies.push(cookie::set(settings, &settings.refresh_cookie, None));
+        if settings.hint_cookie {
+            cookies.push(cookie::set_hint(settings, None));
+        }
     }
     if let Some(access) = &settings.access_cookie {
         cookies.push(cookie::set(settings, access, None));
