@@ -1,13 +1,12 @@
 // The browser half of axum-refresh; client.d.ts describes it.
 //
-// All news have a stamp: when the request was sent, or for a login and a logout when the answer came. Only what is newer
-// than what a tab knows counts, so the answer to an old login never replaces the token of a new one.
+// All news have a stamp: when the request was sent, or for a login and a logout when the answer came. What is older than
+// what a tab knows, or than the tab, does not count: the answer to an old login never replaces the token of a new one, and
+// a new page learns from the cookie who is there.
 
 const REQUEST = 10_000; // ms for an answer of the server
-const LOCK = 5_000; // ms to wait for another tab
-const LOGIN = 11_000; // the same before a login: a refresh that ends later would bring back the old cookie
-const LINGER = 50; // ms that a lock is kept, so that the news are out before the next tab looks
-const ASK = 30; // ms for the other tabs to hand a new one their token
+const LOCK = 11_000; // ms to wait for another tab, whose answer then comes no more
+const LINGER = 50; // ms that a lock is kept, so that the news come first
 const PATIENCE = 15_000; // ms that a caller waits for a token
 const TICK = 30_000; // ms between two looks at the clock: timers stand still while a computer sleeps
 const MINUTE = 60_000;
@@ -47,7 +46,7 @@ export function createAuth(options = {}) {
   let state = "unknown";
   let closed = false;
   let held = null;
-  let mark = 0, clock = 0; // the stamp of what counts, and the highest there is
+  let mark = now(), clock = mark; // the stamp of what counts, and the highest there is
   let failures = 0, retryAt = 0, notBefore = 0, tries = [];
   let timer = 0, seen = now();
   let renewing = null, waiting = new AbortController();
@@ -97,12 +96,12 @@ export function createAuth(options = {}) {
 
   function changed(reason, elsewhere = false) {
     for (const waiter of [...waiters]) waiter();
-    try {
-      onChange?.({ state, user: user(), reason, elsewhere });
-    } catch (error) {
-      env.console.error(error);
-    }
+    call(onChange, { state, user: user(), reason, elsewhere });
   }
+
+  const call = (heard, news) => {
+    try { heard?.(news); } catch (error) { env.console.error(error); }
+  };
 
   // ---- other tabs ----
 
@@ -117,11 +116,10 @@ export function createAuth(options = {}) {
       schedule();
     }
     if (data.type === "news" && (!data.token || data.expiresAt > now())) settle(data, data.reason);
-    if (data.type === "ask") {
-      clock = Math.max(clock, data.stamp);
-      tell();
-    }
-    // A tab's time is up: whoever knows of activity or of a newer login says so.
+    clock = Math.max(clock, data.stamp ?? 0);
+    // The clock was set back before that tab was opened.
+    if (data.type === "hello" && clock > data.stamp + MINUTE) post({ stamp: clock });
+    // A tab's time is up: who knows of activity or of a newer login says so.
     if (data.type === "idle") {
       post({ type: "active", at: lastActive });
       tell();
@@ -130,10 +128,10 @@ export function createAuth(options = {}) {
 
   let tail = Promise.resolve();
   /**
-   * One tab at a time changes the refresh cookie. Where there is no lock, or it is not free in time, it is done all the
-   * same: the server is made for races.
+   * One tab at a time changes the refresh cookie; or several, where there is no lock or it is not free in time: the server
+   * is made for races.
    */
-  const locked = (job, patience = LOCK, stop = new AbortController()) => new Promise((resolve, reject) => {
+  const locked = (job, stop = new AbortController()) => new Promise((resolve, reject) => {
     const locks = env.navigator?.locks;
     let begun = false;
     const run = async () => {
@@ -142,7 +140,7 @@ export function createAuth(options = {}) {
       env.clearTimeout(limit);
       await job().then(resolve, reject);
     };
-    const limit = env.setTimeout(() => stop.abort(), patience);
+    const limit = env.setTimeout(() => stop.abort(), LOCK);
     if (!locks) tail = tail.then(run);
     else locks.request(name, { signal: stop.signal }, async () => {
       await run();
@@ -160,7 +158,6 @@ export function createAuth(options = {}) {
       // keepalive: a tab that is closed meanwhile still gets its cookie.
       const answer = await env.fetch(base + path, { method: "POST", credentials, cache: "no-store", keepalive: true, headers: { accept: "application/json" }, signal: stop.signal });
       const text = await answer.text();
-      // What is no JSON is empty, or not from our server.
       try { return { answer, body: JSON.parse(text) }; } catch { return { answer, body: null }; }
     } catch {
       throw new AuthError("offline");
@@ -185,15 +182,12 @@ export function createAuth(options = {}) {
     }
   }
 
-  const ready = channel ? sleep(ASK) : Promise.resolve();
-
   /** One refresh at a time, unless another tab brings news meanwhile. */
   const renew = (force = false) => renewing ??= (async () => {
     const before = mark;
-    await ready;
-    if (closed || mark !== before || now() < (force ? notBefore : retryAt)) return;
+    if (closed || now() < (force ? notBefore : retryAt)) return;
     waiting = new AbortController();
-    await locked(async () => { if (!closed && mark === before) await attempt(); }, LOCK, waiting);
+    await locked(async () => { if (!closed && mark === before) await attempt(); }, waiting);
   })().finally(() => {
     renewing = null;
     schedule();
@@ -265,7 +259,9 @@ export function createAuth(options = {}) {
   };
   let unhinted = false;
   const hinted = () => /(^|; )(__Secure-)?session-hint=/.test(env.document?.cookie ?? "");
-  const wake = () => {
+  const wake = event => {
+    // Back from where no news are heard.
+    if (event.persisted) renew(true);
     if (hint && state === "out") {
       // A login that nobody told of; not the hint of a dead session, which was there all along.
       if (unhinted && hinted()) renew();
@@ -275,9 +271,9 @@ export function createAuth(options = {}) {
   };
   listen(env, ["focus", "pageshow"], wake);
   listen(env.document, ["visibilitychange"], wake);
-  listen(env, ["online"], () => {
+  listen(env, ["online"], event => {
     retryAt = notBefore;
-    wake();
+    wake(event);
   });
 
   // ---- idle ----
@@ -289,7 +285,7 @@ export function createAuth(options = {}) {
     const warn = held ? left() <= (idle.warn ?? 0) : false;
     if (warn !== warned) {
       warned = warn;
-      idle.onWarn?.(warn ? Math.max(0, left()) : null);
+      call(idle.onWarn, warn ? Math.max(0, left()) : null);
     }
     if (held && left() <= 0) endIdle();
   }
@@ -337,7 +333,7 @@ export function createAuth(options = {}) {
   async function authFetch(input, init = {}) {
     const headers = new Headers(init.headers ?? input.headers);
     if (!origins.has(new URL(input.url ?? input, here).origin) || headers.has("authorization")) return env.fetch(input, init);
-    // The body of a Request is a stream too. What is a stream can be sent once.
+    // A stream can be sent once, and the body of a Request is one.
     const body = init.body ?? (input.url && !/^(GET|HEAD)$/.test(input.method) ? input : null);
     const once = body && (body === input || body.getReader || body[Symbol.asyncIterator]);
     const whose = user()?.sub;
@@ -377,7 +373,7 @@ export function createAuth(options = {}) {
     unhinted = true;
     state = "out";
   }
-  post({ type: "ask", stamp: stamp(), at: lastActive });
+  post({ type: "hello", stamp: clock, at: lastActive });
   if (state === "unknown") schedule();
   else Promise.resolve("no_session").then(changed);
 
@@ -396,7 +392,7 @@ export function createAuth(options = {}) {
       const tokens = answer.ok ? await answer.clone().json().catch(() => null) : null;
       if (isTokens(tokens)) accept(tokens, sent);
       return answer;
-    }, LOGIN),
+    }),
     logout: () => leave("logout"),
     logoutAll: async () => {
       await api("POST", "/logout/all");

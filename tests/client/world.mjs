@@ -236,9 +236,9 @@ class Tab {
     await settled();
   }
 
-  async fire(event) {
+  async fire(event, more = {}) {
     const target = event === "visibilitychange" ? this.document : this.env;
-    for (const heard of target.listeners.get(event) ?? []) heard({ type: event });
+    for (const heard of target.listeners.get(event) ?? []) heard({ type: event, ...more });
     await settled();
   }
 
