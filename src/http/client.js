@@ -1,4 +1,4 @@
-// The browser half of axum-refresh; client.d.ts describes it.
+// The browser half of axum-refresh; see client.d.ts.
 //
 // All news have a stamp: when the request was sent, or for a login and a logout when the answer came. What is older than
 // what a tab knows, or than the tab, does not count: the answer to an old login never replaces the token of a new one, and
@@ -63,7 +63,6 @@ export function createAuth(options = {}) {
 
   /** Takes news that are newer than what is known. No token: logged out. */
   function settle(news, reason = "refresh", share = false) {
-    clock = Math.max(clock, news.stamp);
     if (closed || news.stamp <= mark) return;
     mark = news.stamp;
     failures = retryAt = notBefore = 0;
@@ -110,13 +109,13 @@ export function createAuth(options = {}) {
   const tell = () => good() && post({ type: "news", ...held });
   if (channel) channel.onmessage = ({ data }) => {
     if (closed || !data) return;
+    clock = Math.max(clock, data.stamp ?? 0);
     if (data.at) {
       lastActive = Math.max(lastActive, Math.min(data.at, now()));
       watchIdle();
       schedule();
     }
-    if (data.type === "news" && (!data.token || data.expiresAt > now())) settle(data, data.reason);
-    clock = Math.max(clock, data.stamp ?? 0);
+    if (data.type === "news") settle(data, data.reason);
     // The clock was set back before that tab was opened.
     if (data.type === "hello" && clock > data.stamp + MINUTE) post({ stamp: clock });
     // A tab's time is up: who knows of activity or of a newer login says so.
@@ -290,15 +289,18 @@ export function createAuth(options = {}) {
     if (held && left() <= 0) endIdle();
   }
 
-  /** Asks the other tabs first: this one may have slept. */
+  /** Asks the other tabs first: this one may have slept. Twice, if it slept since. */
   const endIdle = () => idling ??= (async () => {
     const still = () => !closed && (ending || (held && left() <= 0));
-    post({ type: "idle" });
-    await sleep(1000);
+    for (let asked = 0, i = 0; i < 2 && now() - asked > 2000; i++) {
+      asked = now();
+      post({ type: "idle" });
+      await sleep(1000);
+    }
     try {
-      if (still()) await leave("idle", still);
+      await leave("idle", still);
     } catch {
-      // Here at once, and there as soon as the server can be reached.
+      // Here at once, there as soon as the server can be reached.
       settle({ stamp: stamp() }, "idle", true);
       ending = true;
       fail("idle");
@@ -366,8 +368,6 @@ export function createAuth(options = {}) {
     if (!isTokens(tokens)) throw new TypeError("no access token");
     settle(newsOf(tokens, sent, stamp()), "login", true);
   }
-
-  // ---- the beginning ----
 
   if (hint && !hinted()) {
     unhinted = true;

@@ -90,7 +90,6 @@ impl<C: Claims> Auth<C> {
     pub fn router_with<S: Clone + Send + Sync + 'static>(&self, routes: &Routes) -> Router<S> {
         let mut open = Router::new();
         let mut closed = Router::new();
-        let mut public = Router::new();
         for route in &routes.0 {
             match route {
                 Route::Refresh => open = open.route("/refresh", post(refresh::<C>)),
@@ -100,13 +99,19 @@ impl<C: Claims> Auth<C> {
                 Route::Sessions => closed = closed.route("/sessions", get(sessions::<C>)),
                 Route::EndSession => closed = closed.route("/sessions/{id}", delete(end_session::<C>)),
                 #[cfg(feature = "client")]
-                Route::Client => public = public.route("/client.js", get(super::script::script)),
+                Route::Client => {}
             }
         }
         if closed.has_routes() {
             closed = closed.route_layer(self.guard()).route_layer(self.layer());
         }
-        self.finish(open.merge(closed)).merge(public)
+        let router = self.finish(open.merge(closed));
+        // The same for everybody: neither the origin check nor no-store is around it.
+        #[cfg(feature = "client")]
+        if routes.0.contains(&Route::Client) {
+            return router.route("/client.js", get(super::script::script));
+        }
+        router
     }
 
     /// What all our routers have around them, from the inside out: the origin check, marks on the headers that no log

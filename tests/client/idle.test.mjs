@@ -132,6 +132,25 @@ test("a logout that waits for the server does not end the login that came meanwh
   assert.deepEqual([one.auth.user()?.sub, two.auth.user()?.sub], ["bob", "bob"]);
 });
 
+test("nor one that it has not heard of", async () => {
+  for (const wait of [2000, 2600, 3200, 5000]) {
+    const { world, tabs } = await pair();
+    world.instead = ({ path }) => path === "/auth/logout" ? lost() : undefined;
+    await world.pass(10 * MINUTE + wait);
+    const asleep = tabs.find(tab => tab.reasons.at(-1) === "out idle");
+    const other = tabs.find(tab => tab !== asleep);
+    asleep.freeze();
+    other.auth.login("/login", { user: "bob" });
+    await world.pass(5000);
+    world.instead = () => undefined;
+    asleep.frozen.length = 0;
+    await asleep.thaw();
+    await world.pass(5 * MINUTE);
+    assert.deepEqual([asleep.auth.user()?.sub, other.auth.user()?.sub], ["bob", "bob"], `${wait}`);
+    assert.notEqual(world.cookie, null);
+  }
+});
+
 test("a login starts the time anew", async () => {
   const { options } = idle();
   const { world, tab } = await loggedIn(options);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { loggedIn, refusal, settled, World } from "./world.mjs";
+import { loggedIn, lost, refusal, settled, World } from "./world.mjs";
 
 const MINUTE = 60_000;
 
@@ -220,13 +220,18 @@ test("nor does a refusal of the old session log out the new one", async () => {
 });
 
 test("nor does a failure of the old refresh make the new login look offline", async () => {
-  const { world, all: [old, fresh] } = await tabs(2);
-  world.instead = ({ path }) => path === "/auth/refresh" ? new Promise(() => {}) : undefined;
-  old.auth.refresh();
-  await world.pass(100);
-  fresh.auth.accept(world.logIn("bob"));
-  await world.pass(11_000);
-  assert.deepEqual([old.state, fresh.state], ["in", "in"]);
+  for (const failure of [lost, () => refusal(503, "store_unavailable")]) {
+    const { world, all: [old, fresh] } = await tabs(2);
+    let go;
+    world.instead = ({ path }) => path === "/auth/refresh" ? new Promise(resolve => { go = () => resolve(failure()); }) : undefined;
+    old.auth.refresh();
+    await world.pass(100);
+    fresh.auth.accept(world.logIn("bob"));
+    await settled();
+    go();
+    await world.pass(100);
+    assert.deepEqual([old.state, fresh.state], ["in", "in"]);
+  }
 });
 
 test("a tab that slept through a logout and a new login learns of both in their order", async () => {

@@ -127,6 +127,11 @@ test("a clock that was set back does not stop the renewal", async () => {
   assert.equal(tab.state, "in");
 });
 
+test("between two refreshes there is one timer", async () => {
+  const { world } = await loggedIn();
+  assert.equal(world.timers.size, 1);
+});
+
 test("a closed module makes no request and holds no timer", async () => {
   const { world, tab, auth } = await loggedIn();
   auth.close();
