@@ -57,6 +57,10 @@ pub struct Settings {
     /// it is as in [`CookieSettings::access`]. Default: none.
     #[serde(deserialize_with = "access_cookie")]
     pub access_cookie: Option<CookieSettings>,
+    /// Sets a second cookie beside the refresh cookie, which says only that there is one: `__Secure-session-hint=1`, for
+    /// the path `/`, readable by scripts, otherwise like the refresh cookie. Set and cleared together with it. A page
+    /// that finds none need not ask the server whether somebody is logged in. Default: off.
+    pub hint_cookie: bool,
     /// Leaves `Secure` and the prefix off the cookies, for development over http on another host than this one.
     /// Browsers take secure cookies from `http://localhost`. Default: off.
     pub insecure_dev_cookies: bool,
@@ -84,6 +88,7 @@ impl Default for Settings {
             transport: Transport::Cookie,
             refresh_cookie: CookieSettings::default(),
             access_cookie: None,
+            hint_cookie: false,
             insecure_dev_cookies: false,
             trusted_proxies: Vec::new(),
             trusted_origins: Vec::new(),
@@ -303,6 +308,16 @@ impl Settings {
                 return Err(ConfigError::new("access_cookie", "it has the name of the refresh cookie"));
             }
         }
+        if self.hint_cookie {
+            if !self.transport.has_cookie() {
+                return Err(ConfigError::new("hint_cookie", "transport body sets no cookies"));
+            }
+            let hint = self.hint().full_name(insecure);
+            let taken = |cookie: &CookieSettings| cookie.full_name(insecure) == hint;
+            if taken(&self.refresh_cookie) || self.access_cookie.as_ref().is_some_and(taken) {
+                return Err(ConfigError::new("hint_cookie", "another cookie has its name"));
+            }
+        }
         for origin in &self.trusted_origins {
             validate_origin(origin)?;
         }
@@ -313,6 +328,14 @@ impl Settings {
             }
         }
         Ok(())
+    }
+}
+
+impl Settings {
+    /// The hint is found by its name, so it has one only, whatever its path and domain.
+    pub(crate) fn hint(&self) -> CookieSettings {
+        let name = "__Secure-session-hint".to_owned();
+        CookieSettings { name, path: "/".to_owned(), ..self.refresh_cookie.clone() }
     }
 }
 
@@ -462,6 +485,16 @@ mod tests {
     fn two_cookies_of_one_name_are_refused() {
         let settings = Settings { access_cookie: Some(CookieSettings::default()), ..Settings::default() };
         assert_eq!(refused(&settings), "access_cookie");
+    }
+
+    #[test]
+    fn a_hint_that_would_never_be_set_or_has_anothers_name_is_refused() {
+        let hint = |settings: Settings| Settings { hint_cookie: true, ..settings };
+        assert_eq!(hint(Settings::default()).validate(), Ok(()));
+        assert_eq!(refused(&hint(Settings { transport: Transport::Body, ..Settings::default() })), "hint_cookie");
+        let named = || CookieSettings { name: "session-hint".to_owned(), ..CookieSettings::default() };
+        assert_eq!(refused(&hint(cookie(named()))), "hint_cookie");
+        assert_eq!(refused(&hint(Settings { access_cookie: Some(named()), ..Settings::default() })), "hint_cookie");
     }
 
     #[test]

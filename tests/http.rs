@@ -319,6 +319,42 @@ async fn a_handler_that_nothing_stands_before_lets_nobody_in() {
     assert_eq!(call(&app, "GET", "/who", &[("authorization", &bearer(&login))]).await.body, "nobody");
 }
 
+// ---- the hint cookie ------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_hint_is_set_with_every_refresh_cookie_and_cleared_with_it() {
+    let node = Node::with(|builder| builder.hint_cookie());
+    let app: Router =
+        Router::new().route("/login", post(login).with_state(node.auth.clone())).nest("/auth", node.auth.router());
+    let answer = call(&app, "POST", "/login", &[]).await;
+    let [refresh, hint] = answer.cookies().try_into().unwrap();
+    let max_age = |cookie: &str| cookie.rsplit_once("Max-Age=").unwrap().1.to_owned();
+    let expected = format!("__Secure-session-hint=1; SameSite=Strict; Secure; Path=/; Max-Age={}", max_age(refresh));
+    assert_eq!(hint, expected);
+    let first = refresh.split(';').next().unwrap();
+    node.clock.advance(support::GRACE * 2);
+    let rotate = call(&app, "POST", "/auth/refresh", &[("cookie", first)]).await;
+    let [refresh, hint] = rotate.cookies().try_into().unwrap();
+    assert!(hint.starts_with("__Secure-session-hint=1; "), "{hint}");
+    assert_eq!(max_age(refresh), max_age(hint));
+    let second = refresh.split(';').next().unwrap();
+    let echo = call(&app, "POST", "/auth/refresh", &[("cookie", first)]).await;
+    assert_eq!((echo.status.as_u16(), echo.cookies().len()), (200, 0));
+    // No refusal clears a cookie, this one neither.
+    assert!(call(&app, "POST", "/auth/refresh", &[("cookie", "__Secure-refresh=x")]).await.cookies().is_empty());
+    let logout = call(&app, "POST", "/auth/logout", &[("cookie", second)]).await;
+    let [refresh, hint] = logout.cookies().try_into().unwrap();
+    assert!(refresh.starts_with("__Secure-refresh=; "), "{refresh}");
+    assert_eq!(hint, "__Secure-session-hint=; SameSite=Strict; Secure; Path=/; Max-Age=0");
+}
+
+#[tokio::test]
+async fn there_is_no_hint_unless_it_was_asked_for() {
+    let node = Node::new();
+    let app: Router = Router::new().route("/login", post(login).with_state(node.auth.clone()));
+    assert_eq!(call(&app, "POST", "/login", &[]).await.cookies().len(), 1);
+}
+
 // ---- the access cookie ----------------------------------------------------------------------------------------------
 
 fn with_access_cookie() -> (Node, Router) {
@@ -440,6 +476,8 @@ async fn every_route_can_be_left_out() {
         (Route::LogoutOthers, "POST", "/auth/logout/others"),
         (Route::Sessions, "GET", "/auth/sessions"),
         (Route::EndSession, "DELETE", "/auth/sessions/x"),
+        #[cfg(feature = "client")]
+        (Route::Client, "GET", "/auth/client.js"),
     ];
     let none = routes.iter().fold(Routes::all(), |left, (route, ..)| left.without(*route));
     let empty: Router = Router::new().nest("/auth", node.auth.router_with(&none));
@@ -450,6 +488,31 @@ async fn every_route_can_be_left_out() {
         assert_eq!(call(&empty, method, path, &[]).await.status, 404, "{path}");
         assert_ne!(call(&full, method, path, &[]).await.status, 404, "{path}");
     }
+}
+
+#[cfg(feature = "client")]
+#[tokio::test]
+async fn the_module_for_browsers_is_cached_and_asked_for_by_its_tag() {
+    let node = Node::new();
+    let app: Router = Router::new().nest("/auth", node.auth.router());
+    let foreign = ("sec-fetch-site", "cross-site");
+    let whole = call(&app, "GET", "/auth/client.js", &[foreign]).await;
+    assert_eq!(whole.status, 200);
+    assert!(whole.body == include_str!("../src/http/client.js"));
+    assert_eq!(whole.header("content-type"), "text/javascript; charset=utf-8");
+    assert_eq!(whole.header("x-content-type-options"), "nosniff");
+    assert!(whole.header("cache-control").starts_with("public, max-age="), "{}", whole.header("cache-control"));
+    assert!(whole.cookies().is_empty());
+    let tag = whole.header("etag");
+    assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() > 20, "{tag}");
+    let known = call(&app, "GET", "/auth/client.js", &[("if-none-match", tag)]).await;
+    assert_eq!((known.status.as_u16(), known.body.as_str(), known.header("etag")), (304, "", tag));
+    assert_eq!(known.header("cache-control"), whole.header("cache-control"));
+    let other = call(&app, "GET", "/auth/client.js", &[("if-none-match", "\"x\"")]).await;
+    assert_eq!((other.status.as_u16(), other.body.len()), (200, whole.body.len()));
+    let head = call(&app, "HEAD", "/auth/client.js", &[]).await;
+    assert_eq!((head.status.as_u16(), head.body.as_str(), head.header("etag")), (200, "", tag));
+    assert_eq!(call(&app, "POST", "/auth/client.js", &[]).await.status, 405);
 }
 
 #[tokio::test]

@@ -1,3 +1,5 @@
+import { createAuth } from "/auth/client.js";
+
 const $ = id => document.getElementById(id);
 const words = {
   bad_credentials: "That user name and password do not match.",
@@ -6,8 +8,9 @@ const words = {
   session_limit: "You already have as many sessions as are allowed. End one of them on another device first (409).",
   store_unavailable: "The server cannot reach its session store right now (503). Try again in a moment.",
   refresh_busy: "Another renewal is under way (409).",
-  unreachable: "The server cannot be reached.",
-  access_token_expired: "The access token has run out and cannot be renewed right now. Try again in a moment.",
+  offline: "The server cannot be reached.",
+  user_changed: "Somebody else has logged in meanwhile.",
+  access_token_missing: "You are logged out.",
   session_not_found: "That session has already ended.",
   session_revoked: "This session was ended. Log in again.",
   session_expired: "This session reached its longest lifetime. Log in again.",
@@ -18,174 +21,121 @@ const words = {
   client_mismatch: "This session belongs to another device or network. Log in again.",
   user_refused: "Your account may not log in at the moment.",
 };
-const explain = answer => words[answer.code] ?? `The server answered: ${answer.body?.title ?? answer.status} (${answer.code}).`;
+const explain = error => words[error.code] ?? `The server answered ${error.status} (${error.code}).`;
 
-// All there is to know; nothing of it is stored, so a reload starts with the refresh cookie alone.
-let token = null, claims = {}, got = 0, renewAt = 0, expiresAt = 0;
-let starting = true, unreachable = false, retryAt = 0, failures = 0, timer, refreshing = null, adminUser = null;
-
-// ---- Talking to the server ----
-
-/** One request. Never throws: a network failure is an answer with status 0. */
-async function send(method, path, body) {
-  const headers = {};
-  if (token) headers.authorization = `Bearer ${token}`;
-  if (body) headers["content-type"] = "application/json";
-  let answer = { ok: false, status: 0, code: "unreachable", body: null, wait: 0 };
-  try {
-    const response = await fetch(path, { method, headers, body: body && JSON.stringify(body), cache: "no-store", signal: AbortSignal.timeout(10000) });
-    const text = await response.text();
-    let json = null;
-    try { json = text ? JSON.parse(text) : null; } catch { /* not from our server, a proxy's error page perhaps */ }
-    const { ok, status } = response, wait = Number(response.headers.get("retry-after")) || 0;
-    answer = { ok, status, code: json?.code ?? `status_${status}`, body: json, wait };
-  } catch { /* unreachable, as set above */ }
-  unreachable = answer.status === 0 || answer.status === 429 || answer.status >= 500;
-  showState();
-  return answer;
-}
-
-/** What changes the refresh cookie happens in one tab at a time, and one after the other. */
-let queue = Promise.resolve();
-const locked = job => navigator.locks
-  ? navigator.locks.request("refresh-cookie", job)
-  : (queue = queue.then(job, job));
-
-/** A request with the access token: if the token is refused, it is renewed and the request sent once more. */
-async function api(method, path, { lock = false } = {}) {
-  const go = () => lock ? locked(() => send(method, path)) : send(method, path);
-  let answer = await go();
-  if (answer.status === 401 && answer.code.startsWith("access_token_") && await refresh(`Renewed after ${answer.code}`)) answer = await go();
-  if (!answer.ok) throw answer;
-  return answer.body;
-}
-
-/** Renews the access token; true if there is a new one. Callers at the same time share one request. */
-function refresh(why) {
-  return refreshing ??= locked(() => renew(why)).finally(() => { refreshing = null; });
-}
-
-async function renew(why) {
-  clearTimeout(timer);
-  const answer = await send("POST", "/auth/refresh");
-  if (answer.ok) { adopt(answer.body, why); return true; }
-  if (answer.status === 401) { loggedOut(starting ? "" : explain(answer)); return false; }
-  // Busy, overloaded or unreachable says nothing about the session: stay logged in and come back later.
-  const backoff = Math.min(30, 2 ** failures++) * (0.75 + Math.random() / 2);
-  const seconds = Math.max(answer.wait, backoff);
-  retryAt = Date.now() + seconds * 1000;
-  timer = setTimeout(refresh, seconds * 1000, "Renewed after reconnecting");
-  log(`Renewal failed (${answer.code}); next try in ${seconds.toFixed(1)} s`);
-  if (starting) notice("The server is not ready yet. The page tries again by itself.", true);
-  showState();
-  return false;
-}
-
-/** Takes the tokens of an answer into use and plans their renewal. */
-function adopt(tokens, why) {
-  const before = token && claims;
-  token = tokens.access_token;
-  claims = decode(token);
-  got = Date.now();
-  expiresAt = got + tokens.expires_in * 1000;
-  renewAt = got + Math.max(1, tokens.refresh_in) * 1000;
-  starting = false; retryAt = failures = 0;
-  clearTimeout(timer);
-  timer = setTimeout(refresh, Math.min(renewAt - got, 2 ** 31 - 1), "Renewed on time");
-  const same = before && before.sid === claims.sid;
-  const generation = same && before.gen !== claims.gen ? `${before.gen} to ${claims.gen}, rotated` : `${claims.gen}${same ? ", not rotated" : ""}`;
-  log(`${why}: gen ${generation}; expires_in ${tokens.expires_in} s`);
-  $("gen").textContent = claims.gen;
-  $("claims").textContent = JSON.stringify(claims, null, 2);
-  showState(); tick();
-  if (!same) loggedIn();
-}
-
-function decode(jwt) {
-  const text = atob(jwt.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"));
-  return JSON.parse(new TextDecoder().decode(Uint8Array.from(text, c => c.charCodeAt(0))));
-}
-
-// ---- Logging in and out ----
-
-const tabs = "BroadcastChannel" in window ? new BroadcastChannel("axum-refresh-demo") : null;
-tabs?.addEventListener("message", ({ data }) => {
-  if (data === "logout" && token) loggedOut("You logged out in another tab.");
-  if (data === "login") refresh("Logged in from another tab");
+// ?idle=20&warn=10 (seconds) shows in half a minute what otherwise takes a quarter of an hour.
+const query = new URLSearchParams(location.search), seconds = (name, usual) => 1000 * (Number(query.get(name)) || usual);
+const auth = createAuth({
+  onChange: changed,
+  idle: { after: seconds("idle", 900), warn: seconds("warn", 60), onWarn: warn },
 });
 
-async function loggedIn() {
-  $("login").hidden = true; $("account").hidden = false;
-  $("who").textContent = `Logged in as ${claims.sub}`;
-  $("sid").textContent = claims.sid;
-  $("role").textContent = ""; $("admin").hidden = $("admin-result").hidden = true; adminUser = null;
-  notice("");
-  await run(async () => {
-    const me = await api("GET", "/me");
-    $("who").textContent = `Logged in as ${me.user}`;
-    $("role").textContent = me.claims.role;
-    $("admin").hidden = me.claims.role !== "admin";
-    await loadSessions();
-  });
+let shown = null, adminUser = null, idleAt = 0;
+
+// ---- What the module says ----
+
+function changed({ user, reason, elsewhere }) {
+  showState();
+  if (!user) {
+    if (auth.state === "out") loggedOut(reason, elsewhere);
+    else notice("The server is not ready yet. The page tries again by itself.", true);
+    return;
+  }
+  if (auth.state === "offline") {
+    if (shown) log(`Renewal failed (${reason}); next try ${until(auth.nextAt)}`);
+    return;
+  }
+  const same = shown?.sid === user.sid;
+  const generation = same && shown.gen !== user.gen ? `${shown.gen} to ${user.gen}, rotated` : `${user.gen}${same ? ", not rotated" : ""}`;
+  const what = reason === "login" ? "Logged in" : same ? "Renewed" : "Continued with the refresh cookie";
+  const before = shown;
+  shown = user;
+  if (before && before.sub !== user.sub) $("log").replaceChildren();
+  log(`${what}${elsewhere ? " in another tab" : ""}: gen ${generation}; ends ${until(auth.expiresAt)}`);
+  $("gen").textContent = user.gen;
+  $("claims").textContent = JSON.stringify(user, null, 2);
+  tick();
+  if (!same) loggedIn(user);
 }
 
-function loggedOut(reason) {
-  clearTimeout(timer);
-  const first = $("login").hidden;
-  token = null; claims = {}; starting = false; retryAt = failures = 0;
+async function loggedIn(user) {
+  $("login").hidden = true; $("account").hidden = false;
+  $("who").textContent = `Logged in as ${user.sub}`;
+  $("sid").textContent = user.sid;
+  $("role").textContent = user.role; $("admin").hidden = user.role !== "admin"; $("admin-result").hidden = true; adminUser = null;
+  notice("");
+  await run(loadSessions);
+}
+
+function loggedOut(reason, elsewhere) {
+  const before = shown, first = $("login").hidden;
+  shown = null;
   for (const id of ["sessions", "admin-sessions", "log"]) $(id).replaceChildren();
   $("claims").textContent = "";
   $("login").hidden = false; $("account").hidden = true;
-  if (first) { $("login-form").reset(); $("login-error").textContent = ""; notice(reason); $("username").focus(); }
-  showState();
+  if (!first) return;
+  $("login-form").reset(); $("login-error").textContent = "";
+  if (before) notice(reason === "idle" ? "You were logged out because nobody was here." : reason !== "logout" ? explain({ code: reason })
+    : elsewhere ? "You logged out in another tab." : "You are logged out.");
+  else notice("");
+  $("username").focus();
 }
+
+function warn(left) {
+  idleAt = left === null ? 0 : Date.now() + left;
+  $("idle").hidden = left === null;
+  tick();
+}
+
+/** A request of the app's own, and its JSON. */
+async function api(method, path) {
+  const response = await auth.fetch(path, { method, cache: "no-store" });
+  const body = await response.json().catch(() => null);
+  if (!response.ok) throw { code: body?.code ?? `status_${response.status}`, status: response.status };
+  return body;
+}
+
+// ---- Logging in ----
 
 $("login-form").addEventListener("submit", event => {
   event.preventDefault();
   const { username, password, label } = Object.fromEntries(new FormData(event.target));
   $("login-error").textContent = ""; $("password").removeAttribute("aria-invalid"); notice("");
-  once(event.submitter, () => locked(async () => {
-    const answer = await send("POST", "/login", { username, password, label: label.trim() || undefined });
-    if (!answer.ok) {
-      $("login-error").textContent = explain(answer);
-      if (answer.code === "bad_credentials") { $("password").setAttribute("aria-invalid", "true"); $("password").select(); }
-      return;
-    }
-    event.target.reset();
-    adopt(answer.body, "Logged in");
-    $("who").focus();
-    tabs?.postMessage("login");
-  }));
+  once(event.submitter, async () => {
+    let error = { code: "offline", status: 0 };
+    try {
+      const response = await auth.login("/login", { username, password, label: label.trim() || undefined });
+      if (response.ok) { event.target.reset(); $("who").focus(); return; }
+      error = { code: (await response.json()).code, status: response.status };
+    } catch { /* no answer, or one that is not our server's */ }
+    $("login-error").textContent = explain(error);
+    if (error.code === "bad_credentials") { $("password").setAttribute("aria-invalid", "true"); $("password").select(); }
+  });
 });
-
-async function logOut(path) {
-  await api("POST", path, { lock: true });
-  loggedOut(path === "/auth/logout" ? "You are logged out." : "You are logged out on every device.");
-  tabs?.postMessage("logout");
-}
 
 // ---- Sessions ----
 
 async function loadSessions() {
-  const { sessions } = await api("GET", "/auth/sessions");
+  const sessions = await auth.sessions();
   showSessions($("sessions"), "Your sessions", sessions, session => session.current
-    ? ["Log out", () => logOut("/auth/logout")]
-    : ["End", () => end(`/auth/sessions/${session.id}`, loadSessions, "sessions-title")]);
+    ? ["Log out", () => auth.logout()]
+    : ["End", () => end(() => auth.endSession(session.id), loadSessions, "sessions-title")]);
   $("end-others").hidden = sessions.every(session => session.current);
 }
 
 async function loadAdmin() {
   const path = `/admin/users/${encodeURIComponent(adminUser)}/sessions`, { sessions } = await api("GET", path);
   showSessions($("admin-sessions"), `Sessions of ${adminUser}`, sessions,
-    session => ["End", () => end(`/admin/sessions/${session.id}`, loadAdmin, "admin-title")]);
+    session => ["End", () => end(() => api("DELETE", `/admin/sessions/${session.id}`), loadAdmin, "admin-title")]);
   $("admin-count").textContent = `${adminUser} has ${count(sessions.length)}`;
   $("admin-end").textContent = `End all sessions of ${adminUser}`;
   $("admin-end").hidden = sessions.length === 0;
   $("admin-result").hidden = false;
 }
 
-async function end(path, reload, heading) {
-  await api("DELETE", path);
+async function end(job, reload, heading) {
+  await job();
+  if (!shown) return;
   notice("The session was ended.");
   $(heading).focus();
   await reload();
@@ -241,10 +191,10 @@ function ago(time) {
 
 // ---- The page ----
 
+const states = { unknown: ["wait", "Starting"], in: ["in", "Logged in"], out: ["out", "Logged out"], offline: ["wait", "Reconnecting"] };
 function showState() {
-  const state = (starting || token) && (retryAt || unreachable) ? ["wait", "Reconnecting"]
-    : starting ? ["wait", "Starting"] : token ? ["in", "Logged in"] : ["out", "Logged out"];
-  if ($("state").textContent !== state[1]) [$("state").dataset.state, $("state").textContent] = state;
+  const [state, text] = states[auth.state];
+  if ($("state").textContent !== text) [$("state").dataset.state, $("state").textContent] = [state, text];
 }
 
 function notice(text, bad = false) {
@@ -259,9 +209,11 @@ function log(text) {
 
 /** Does what a button asks for and says what went wrong; if it ended in the log-in form, that has said why. */
 async function run(job, quiet = false) {
-  try { await job(); } catch (answer) {
-    if (!("code" in answer)) throw answer;
-    if (token && !quiet) notice(explain(answer), true);
+  try { await job(); } catch (error) {
+    // Where the network fails, fetch has no more to say than a TypeError.
+    const known = "code" in error ? error : error instanceof TypeError ? { code: "offline", status: 0 } : null;
+    if (!known) throw error;
+    if (shown && !quiet) notice(explain(known), true);
   }
 }
 
@@ -272,11 +224,12 @@ async function once(button, job) {
 }
 
 const on = (id, job) => $(id).addEventListener("click", event => once(event.currentTarget, job));
-on("refresh", () => refresh("Renewed by hand"));
-on("logout", () => logOut("/auth/logout"));
-on("logout-all", () => logOut("/auth/logout/all"));
+on("refresh", () => auth.refresh());
+on("logout", () => auth.logout());
+on("logout-all", () => auth.logoutAll());
+on("stay", () => {}); // the click is what counts
 on("end-others", async () => {
-  const { revoked } = await api("POST", "/auth/logout/others", { lock: true });
+  const revoked = await auth.logoutOthers();
   notice(`Ended ${revoked === 0 ? "no other session" : count(revoked)}.`);
   $("sessions-title").focus();
   await loadSessions();
@@ -295,22 +248,16 @@ $("admin-form").addEventListener("submit", event => {
 
 const until = time => { const s = Math.ceil((time - Date.now()) / 1000); return s >= 120 ? `in ${Math.floor(s / 60)} min ${s % 60} s` : `in ${s} s`; };
 function tick() {
-  if (!token) return;
   const now = Date.now();
-  $("renewal").textContent = retryAt ? (retryAt > now ? `reconnecting, next try ${until(retryAt)}` : "reconnecting") : renewAt > now ? until(renewAt) : "now";
-  $("expiry").textContent = expiresAt > now ? until(expiresAt) : "expired";
-  $("life").value = Math.max(0, (expiresAt - now) / (expiresAt - got));
+  if (idleAt) $("idle-left").textContent = until(Math.max(now, idleAt));
+  if (!shown) return;
+  const next = auth.nextAt, reconnecting = auth.state === "offline";
+  $("renewal").textContent = (reconnecting ? "reconnecting, next try " : "") + (next > now ? until(next) : "now");
+  $("expiry").textContent = auth.expiresAt > now ? until(auth.expiresAt) : "expired";
+  $("life").value = Math.max(0, (auth.expiresAt - now) / 1000 / (shown.exp - shown.iat));
   for (const time of document.querySelectorAll("td time")) time.textContent = ago(time.dateTime);
 }
 setInterval(tick, 1000);
 
-// Timers stop while a computer sleeps or a tab is frozen, so both are looked at again when the page comes back.
-function wake() {
-  if (token && Date.now() >= Math.max(renewAt, retryAt) && !document.hidden) refresh("Renewed after a pause");
-}
-document.addEventListener("visibilitychange", wake);
-window.addEventListener("pageshow", wake);
 // The list stays current, and a session that was ended elsewhere notices it here.
-setInterval(() => { if (token && !retryAt && !document.hidden) run(loadSessions, true); }, 10000);
-
-refresh("Continued with the refresh cookie");
+setInterval(() => { if (auth.state === "in" && !document.hidden) run(loadSessions, true); }, 10000);

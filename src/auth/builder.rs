@@ -179,6 +179,12 @@ impl<C: Claims> AuthBuilder<C> {
         self
     }
 
+    /// [`Settings::hint_cookie`].
+    pub fn hint_cookie(mut self) -> Self {
+        self.settings.hint_cookie = true;
+        self
+    }
+
     /// [`Settings::insecure_dev_cookies`].
     pub fn insecure_dev_cookies(mut self) -> Self {
         self.settings.insecure_dev_cookies = true;

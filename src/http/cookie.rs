@@ -15,11 +15,26 @@ pub(crate) fn set(
     cookie: &CookieSettings,
     value: Option<(&str, Duration)>,
 ) -> Option<HeaderValue> {
+    write(settings, cookie, value, true)
+}
+
+/// The `Set-Cookie` header of the hint that goes with the refresh cookie: it says for this long that there is one, or
+/// no more. The hint has no secret in it, and scripts can read it.
+pub(crate) fn set_hint(settings: &Settings, life: Option<Duration>) -> Option<HeaderValue> {
+    write(settings, &settings.hint(), life.map(|life| ("1", life)), false)
+}
+
+fn write(
+    settings: &Settings,
+    cookie: &CookieSettings,
+    value: Option<(&str, Duration)>,
+    http_only: bool,
+) -> Option<HeaderValue> {
     let insecure = settings.insecure_dev_cookies;
     let (text, life) = value.unwrap_or_default();
     let mut builder = Cookie::build((cookie.full_name(insecure), text.to_owned()))
         .path(cookie.path.clone())
-        .http_only(true)
+        .http_only(http_only)
         .secure(!insecure)
         .partitioned(cookie.partitioned)
         .same_site(match cookie.same_site {
@@ -90,6 +105,26 @@ mod tests {
     fn insecure_dev_cookies_have_neither_secure_nor_a_prefix() {
         let settings = Settings { insecure_dev_cookies: true, ..Settings::default() };
         assert_eq!(text(&settings, VALUE), "refresh=token; HttpOnly; SameSite=Strict; Path=/auth; Max-Age=90");
+    }
+
+    #[test]
+    fn the_hint_is_readable_everywhere_and_otherwise_like_the_refresh_cookie() {
+        let text = |settings: &Settings, life| set_hint(settings, life).unwrap().to_str().unwrap().to_owned();
+        let life = Some(Duration::from_millis(90_999));
+        let mut settings = Settings::default();
+        assert_eq!(text(&settings, life), "__Secure-session-hint=1; SameSite=Strict; Secure; Path=/; Max-Age=90");
+        assert_eq!(text(&settings, None), "__Secure-session-hint=; SameSite=Strict; Secure; Path=/; Max-Age=0");
+        settings.refresh_cookie = CookieSettings {
+            domain: Some("example.com".to_owned()),
+            same_site: SameSite::None,
+            partitioned: true,
+            persistent: false,
+            ..CookieSettings::default()
+        };
+        let expected = "__Secure-session-hint=1; SameSite=None; Partitioned; Secure; Path=/; Domain=example.com";
+        assert_eq!(text(&settings, life), expected);
+        let settings = Settings { insecure_dev_cookies: true, ..Settings::default() };
+        assert_eq!(text(&settings, life), "session-hint=1; SameSite=Strict; Path=/; Max-Age=90");
     }
 
     #[test]

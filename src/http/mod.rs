@@ -10,6 +10,8 @@ mod origin;
 mod pages;
 mod problem;
 mod router;
+#[cfg(feature = "client")]
+mod script;
 pub(crate) mod transport;
 
 pub use self::guard::GuardLayer;

@@ -37,6 +37,10 @@ pub enum Route {
     Sessions,
     /// `DELETE /sessions/{id}`
     EndSession,
+    /// `GET /client.js`
+    #[cfg(feature = "client")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
+    Client,
 }
 
 /// Which routes [`Auth::router_with`] has.
@@ -53,7 +57,16 @@ impl Routes {
     /// All of them.
     pub fn all() -> Self {
         use Route::{EndSession, Logout, LogoutAll, LogoutOthers, Refresh, Sessions};
-        Self(vec![Refresh, Logout, LogoutAll, LogoutOthers, Sessions, EndSession])
+        Self(vec![
+            Refresh,
+            Logout,
+            LogoutAll,
+            LogoutOthers,
+            Sessions,
+            EndSession,
+            #[cfg(feature = "client")]
+            Route::Client,
+        ])
     }
 
     /// All but this one.
@@ -68,7 +81,8 @@ impl<C: Claims> Auth<C> {
     /// The routes that keep a client logged in and let a user end sessions, to be mounted where the refresh cookie's
     /// path says: `.nest("/auth", auth.router())`. The [HTTP contract](crate::docs::http) describes them.
     ///
-    /// Works in a router of any state. Foreign pages cannot call the unsafe ones, and no cache keeps an answer.
+    /// Works in a router of any state. Foreign pages cannot call the unsafe ones, and no cache keeps an answer but the
+    /// browser's module, which is the same for everybody.
     pub fn router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         self.router_with(&Routes::all())
     }
@@ -85,12 +99,20 @@ impl<C: Claims> Auth<C> {
                 Route::LogoutOthers => closed = closed.route("/logout/others", post(logout_others::<C>)),
                 Route::Sessions => closed = closed.route("/sessions", get(sessions::<C>)),
                 Route::EndSession => closed = closed.route("/sessions/{id}", delete(end_session::<C>)),
+                #[cfg(feature = "client")]
+                Route::Client => {}
             }
         }
         if closed.has_routes() {
             closed = closed.route_layer(self.guard()).route_layer(self.layer());
         }
-        self.finish(open.merge(closed))
+        let router = self.finish(open.merge(closed));
+        // The same for everybody: neither the origin check nor no-store is around it.
+        #[cfg(feature = "client")]
+        if routes.0.contains(&Route::Client) {
+            return router.route("/client.js", get(super::script::script));
+        }
+        router
     }
 
     /// What all our routers have around them, from the inside out: the origin check, marks on the headers that no log

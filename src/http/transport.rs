@@ -103,17 +103,20 @@ pub(crate) fn answer(settings: &Settings, tokens: &Tokens, transport: Transport)
     response
 }
 
-/// The cookies that these tokens travel in: the refresh token where it is a new one, the access token always.
+/// The cookies that these tokens travel in: the refresh token where it is a new one, with its hint, and the access token
+/// always.
 fn cookies(settings: &Settings, tokens: &Tokens) -> Vec<Option<HeaderValue>> {
     let refresh = tokens.refresh_token.as_deref().map(|token| {
         let value = Some((token, tokens.session_expires_in));
         cookie::set(settings, &settings.refresh_cookie, value)
     });
+    let hint = refresh.as_ref().filter(|_| settings.hint_cookie);
+    let hint = hint.map(|_| cookie::set_hint(settings, Some(tokens.session_expires_in)));
     let access = settings.access_cookie.as_ref().map(|access| {
         let value = Some((tokens.access_token.as_str(), tokens.expires_in));
         cookie::set(settings, access, value)
     });
-    refresh.into_iter().chain(access).collect()
+    refresh.into_iter().chain(hint).chain(access).collect()
 }
 
 /// Adds the cookies of these tokens to somebody else's answer. A cookie that the answer sets by itself stays as it is:
@@ -145,6 +148,9 @@ pub(crate) fn clear(settings: &Settings, mut response: Response) -> Response {
     let mut cookies = Vec::new();
     if settings.transport.has_cookie() {
         cookies.push(cookie::set(settings, &settings.refresh_cookie, None));
+        if settings.hint_cookie {
+            cookies.push(cookie::set_hint(settings, None));
+        }
     }
     if let Some(access) = &settings.access_cookie {
         cookies.push(cookie::set(settings, access, None));

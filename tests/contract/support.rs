@@ -84,6 +84,7 @@ fn binary() -> &'static PathBuf {
 /// The features of this build; the demo has the same.
 pub(crate) fn compiled_in() -> Vec<&'static str> {
     let features = [
+        ("client", cfg!(feature = "client")),
         ("conformance", cfg!(feature = "conformance")),
         ("aws_lc_rs", cfg!(feature = "aws_lc_rs")),
         ("rust_crypto", cfg!(feature = "rust_crypto")),

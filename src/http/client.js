@@ -1,0 +1,446 @@
+// The browser half of axum-refresh; see client.d.ts.
+//
+// All news have a stamp: when the request was sent, or for a login and a logout when the answer came. What is older than
+// what a tab knows, or than the tab, does not count: the answer to an old login never replaces the token of a new one, and
+// a new page learns from the cookie who is there.
+
+const REQUEST = 10_000; // ms for an answer of the server
+const LOCK = 11_000; // ms to wait for another tab, whose answer then comes no more
+const LINGER = 50; // ms that a lock is kept, so that the news come first
+const PATIENCE = 15_000; // ms that a caller waits for a token
+const TICK = 30_000; // ms between two looks at the clock: timers stand still while a computer sleeps
+const MINUTE = 60_000;
+const CAP = 20; // attempts in a minute
+const LONGEST = 3_600_000; // ms that a Retry-After is believed
+
+/** The only answers to a refresh that mean: logged out. */
+const OVER = /^(refresh_token_(missing|invalid|reused)|session_(revoked|expired|idle)|client_mismatch|user_refused)$/;
+/** Refusals of a request that a new access token may cure; whether it does, the refresh decides. */
+const CURABLE = /^(access_token_(expired|revoked|invalid)|session_(revoked|expired|idle)|client_mismatch)$/;
+
+/** `code` is the server's, `offline` or `user_changed`; `status` the answer's, or 0. */
+export class AuthError extends Error {
+  constructor(code, status = 0) {
+    super(code);
+    this.name = "AuthError";
+    this.code = code;
+    this.status = status;
+  }
+}
+
+/** @type {typeof import("./client.d.ts").createAuth} */
+export function createAuth(options = {}) {
+  const { base = "/auth", credentials = "same-origin", onChange, hint = false } = options;
+  /** @type {any} */
+  const env = options.env ?? globalThis;
+  // Where tabs cannot tell each other of their users, one could log out another's.
+  const idle = env.BroadcastChannel && options.idle;
+  const now = () => env.Date.now();
+  const here = env.location?.href;
+  const origins = new Set([here, new URL(base, here), ...(options.origins ?? [])].map(url => new URL(url, here).origin));
+  const name = `axum-refresh:${new URL(base, here).pathname}`;
+  const hidden = () => env.document?.visibilityState === "hidden";
+  const sleep = ms => new Promise(resolve => env.setTimeout(resolve, ms));
+
+  /** @type {import("./client.d.ts").AuthState} */
+  let state = "unknown";
+  let closed = false;
+  let held = null;
+  let mark = now(), clock = mark; // the stamp of what counts, and the highest there is
+  let failures = 0, retryAt = 0, notBefore = 0, tries = [];
+  let timer = 0, seen = now();
+  let renewing = null, waiting = new AbortController();
+  let lastActive = now(), told = 0, warned = false, ending = false, idling = null;
+  const waiters = new Set();
+
+  // ---- what is known ----
+
+  const stamp = () => clock = Math.max(clock + 1, now());
+  const user = () => held?.claims ?? null;
+
+  /** What is held, until a little short of its end: a request takes its time. */
+  const good = () => held && now() < held.expiresAt - Math.min(5000, (held.expiresAt - held.refreshAt) / 2) ? held : null;
+
+  /** Takes news that are newer than what is known. No token: logged out. */
+  function settle(news, reason = "refresh", share = false) {
+    if (closed || news.stamp <= mark) return;
+    mark = news.stamp;
+    failures = retryAt = notBefore = 0;
+    ending = false;
+    if (share) post({ type: "news", reason, ...news });
+    const { token, expiresAt, refreshAt } = news, before = state;
+    // Later by a random part of what is left: of many tabs one comes first, and the others hear of it.
+    const due = refreshAt + env.Math.random() * (expiresAt - refreshAt) / 2;
+    held = token ? { stamp: mark, token, expiresAt, refreshAt, due, claims: claimsOf(token) } : null;
+    if (held && before === "out") lastActive = now();
+    state = held ? "in" : "out";
+    waiting.abort();
+    if (held || before !== "out") changed(reason, !share);
+    watchIdle();
+    schedule();
+  }
+
+  /** A failure says nothing about the session: try again later, and not before `wait` ms. */
+  function fail(reason, wait = 0) {
+    if (closed) return;
+    const t = now();
+    notBefore = t + Math.min(wait, LONGEST);
+    retryAt = notBefore + env.Math.random() * Math.min(MINUTE, 1000 * 2 ** Math.min(failures++, 6));
+    if (state !== "out") {
+      state = "offline";
+      changed(reason);
+    }
+    schedule();
+  }
+
+  function changed(reason, elsewhere = false) {
+    for (const waiter of [...waiters]) waiter();
+    call(onChange, { state, user: user(), reason, elsewhere });
+  }
+
+  const call = (heard, news) => {
+    try { heard?.(news); } catch (error) { env.console.error(error); }
+  };
+
+  // ---- other tabs ----
+
+  const channel = env.BroadcastChannel ? new env.BroadcastChannel(name) : null;
+  const post = message => closed || channel?.postMessage(message);
+  const tell = () => good() && post({ type: "news", ...held });
+  if (channel) channel.onmessage = ({ data }) => {
+    if (closed || !data) return;
+    clock = Math.max(clock, data.stamp ?? 0);
+    if (data.at) {
+      lastActive = Math.max(lastActive, Math.min(data.at, now()));
+      watchIdle();
+      schedule();
+    }
+    if (data.type === "news") settle(data, data.reason);
+    // The clock was set back before that tab was opened.
+    if (data.type === "hello" && clock > data.stamp + MINUTE) post({ stamp: clock });
+    // A tab's time is up: who knows of activity or of a newer login says so.
+    if (data.type === "idle") {
+      post({ type: "active", at: lastActive });
+      tell();
+    }
+  };
+
+  let tail = Promise.resolve();
+  /**
+   * One tab at a time changes the refresh cookie; or several, where there is no lock or it is not free in time: the server
+   * is made for races.
+   */
+  const locked = (job, stop = new AbortController()) => new Promise((resolve, reject) => {
+    const locks = env.navigator?.locks;
+    let begun = false;
+    const run = async () => {
+      if (begun) return;
+      begun = true;
+      env.clearTimeout(limit);
+      await job().then(resolve, reject);
+    };
+    const limit = env.setTimeout(() => stop.abort(), LOCK);
+    if (!locks) tail = tail.then(run);
+    else locks.request(name, { signal: stop.signal }, async () => {
+      await run();
+      if (channel) await sleep(LINGER);
+    }).catch(run);
+  });
+
+  // ---- talking to the server ----
+
+  /** A request without a token. Rejects where there is no answer. */
+  async function request(path) {
+    const stop = new AbortController();
+    const limit = env.setTimeout(() => stop.abort(), REQUEST);
+    try {
+      // keepalive: a tab that is closed meanwhile still gets its cookie.
+      const answer = await env.fetch(base + path, { method: "POST", credentials, cache: "no-store", keepalive: true, headers: { accept: "application/json" }, signal: stop.signal });
+      const text = await answer.text();
+      try { return { answer, body: JSON.parse(text) }; } catch { return { answer, body: null }; }
+    } catch {
+      throw new AuthError("offline");
+    } finally {
+      env.clearTimeout(limit);
+    }
+  }
+
+  async function attempt() {
+    const sent = now();
+    tries = tries.filter(at => sent - at < MINUTE);
+    if (tries.length >= CAP) return fail("too_many_attempts", tries[0] + MINUTE - sent);
+    tries.push(sent);
+    const at = stamp();
+    try {
+      const { answer, body } = await request("/refresh");
+      if (answer.ok && isTokens(body)) return settle(newsOf(body, sent, at), "refresh", true);
+      if (answer.status === 401 && OVER.test(body?.code)) return settle({ stamp: at }, body.code, true);
+      if (at > mark) fail(failure(answer, body).code, retryAfter(answer.headers, now()));
+    } catch (error) {
+      if (at > mark) fail(error.code);
+    }
+  }
+
+  /** One refresh at a time, unless another tab brings news meanwhile. */
+  const renew = (force = false) => renewing ??= (async () => {
+    const before = mark;
+    if (closed || now() < (force ? notBefore : retryAt)) return;
+    waiting = new AbortController();
+    await locked(async () => { if (!closed && mark === before) await attempt(); }, waiting);
+  })().finally(() => {
+    renewing = null;
+    schedule();
+  });
+
+  /** A token, as soon as there is one. `eager`: renewed first, if it is due. */
+  async function take(eager = false, signal = null) {
+    if (good() && now() >= held.due) {
+      const renewal = renew();
+      if (eager) await renewal;
+    }
+    return good()?.token ?? new Promise((resolve, reject) => {
+      const finish = token => {
+        waiters.delete(look);
+        env.clearTimeout(limit);
+        signal?.removeEventListener("abort", giveUp);
+        resolve(token);
+        return true;
+      };
+      const look = () => (good() || state === "out" || closed) && finish(good()?.token ?? null);
+      const giveUp = () => {
+        reject(signal.reason);
+        finish(null);
+      };
+      const limit = env.setTimeout(finish, PATIENCE, null);
+      waiters.add(look);
+      signal?.addEventListener("abort", giveUp);
+      if (signal?.aborted) return giveUp();
+      if (look()) return;
+      renew();
+      schedule();
+    });
+  }
+
+  // ---- when ----
+
+  const nextAt = () => ending || state === "offline" ? retryAt : state === "out" ? Infinity : held?.due ?? 0;
+  const awake = () => !hidden() || waiters.size > 0 || ending;
+
+  function schedule() {
+    env.clearTimeout(timer);
+    if (closed || (state === "out" && !ending)) return;
+    const t = now();
+    let wait = TICK;
+    if (!renewing && !idling && awake()) wait = Math.min(wait, nextAt() - t);
+    if (idle && held && !idling) wait = Math.min(wait, lastActive + idle.after - (warned ? 0 : idle.warn ?? 0) - t);
+    timer = env.setTimeout(tick, Math.max(wait, 10));
+  }
+
+  function tick() {
+    if (closed) return;
+    const t = now();
+    if (t < seen) {
+      // The clock was set back: what was planned by it is void.
+      retryAt = notBefore = 0;
+      tries = [];
+      lastActive = Math.min(lastActive, t);
+      if (held) held.due = t;
+    }
+    seen = t;
+    watchIdle();
+    if (t >= nextAt() && awake()) ending ? endIdle() : renew();
+    schedule();
+  }
+
+  const quit = new AbortController();
+  const listen = (target, events, heard) => {
+    for (const event of events) target?.addEventListener?.(event, heard, { passive: true, capture: true, signal: quit.signal });
+  };
+  let unhinted = false;
+  const hinted = () => /(^|; )(__Secure-)?session-hint=/.test(env.document?.cookie ?? "");
+  const wake = event => {
+    // Back from where no news are heard.
+    if (event.persisted) renew(true);
+    if (hint && state === "out") {
+      // A login that nobody told of; not the hint of a dead session, which was there all along.
+      if (unhinted && hinted()) renew();
+      unhinted = !hinted();
+    }
+    tick();
+  };
+  listen(env, ["focus", "pageshow"], wake);
+  listen(env.document, ["visibilitychange"], wake);
+  listen(env, ["online"], event => {
+    retryAt = notBefore;
+    wake(event);
+  });
+
+  // ---- idle ----
+
+  const left = () => idle ? lastActive + idle.after - now() : Infinity;
+
+  function watchIdle() {
+    if (!idle) return;
+    const warn = held ? left() <= (idle.warn ?? 0) : false;
+    if (warn !== warned) {
+      warned = warn;
+      call(idle.onWarn, warn ? Math.max(0, left()) : null);
+    }
+    if (held && left() <= 0) endIdle();
+  }
+
+  /** Asks the other tabs first: this one may have slept. Twice, if it slept since. */
+  const endIdle = () => idling ??= (async () => {
+    const still = () => !closed && (ending || (held && left() <= 0));
+    for (let asked = 0, i = 0; i < 2 && now() - asked > 2000; i++) {
+      asked = now();
+      post({ type: "idle" });
+      await sleep(1000);
+    }
+    try {
+      await leave("idle", still);
+    } catch {
+      // Here at once, there as soon as the server can be reached.
+      settle({ stamp: stamp() }, "idle", true);
+      ending = true;
+      fail("idle");
+    }
+  })().finally(() => {
+    idling = null;
+    schedule();
+  });
+
+  const active = () => {
+    const t = now();
+    // Moving the mouse after the time was up does not undo that.
+    if (held && left() <= 0) return watchIdle();
+    lastActive = t;
+    if (warned || t - told >= Math.min(5000, (idle?.after ?? 0) / 20)) {
+      told = t;
+      post({ type: "active", at: t });
+    }
+    if (warned) watchIdle();
+  };
+  if (idle) listen(env, ["pointerdown", "pointermove", "keydown", "wheel", "touchstart"], active);
+
+  // ---- what an app calls ----
+
+  const leave = (reason, still = () => true) => locked(async () => {
+    if (!still()) return;
+    const { answer, body } = await request("/logout");
+    if (!answer.ok) throw failure(answer, body);
+    settle({ stamp: stamp() }, reason, true);
+  });
+
+  async function authFetch(input, init = {}) {
+    const headers = new Headers(init.headers ?? input.headers);
+    if (!origins.has(new URL(input.url ?? input, here).origin) || headers.has("authorization")) return env.fetch(input, init);
+    // A stream can be sent once, and the body of a Request is one.
+    const body = init.body ?? (input.url && !/^(GET|HEAD)$/.test(input.method) ? input : null);
+    const once = body && (body === input || body.getReader || body[Symbol.asyncIterator]);
+    const whose = user()?.sub;
+    const other = () => whose !== undefined && held && user().sub !== whose;
+    const send = token => {
+      if (token) headers.set("authorization", `Bearer ${token}`);
+      return env.fetch(input, { ...init, headers });
+    };
+    const token = await take(once, init.signal ?? input.signal);
+    // What one user has asked for is not done in the name of another.
+    if (other()) throw new AuthError("user_changed");
+    if (!token && state !== "out") throw new AuthError("offline");
+    const answer = await send(token);
+    if (!token || answer.status !== 401 || !(await isCurable(answer))) return answer;
+    if (token === held?.token) await renew(true);
+    const next = good()?.token;
+    if (once || !next || next === token || other()) return answer;
+    answer.body?.cancel().catch(() => {});
+    return send(next);
+  }
+
+  const api = async (method, path) => {
+    const answer = await authFetch(base + path, { method, credentials, cache: "no-store" });
+    const body = await answer.json().catch(() => null);
+    if (!answer.ok) throw failure(answer, body);
+    return body;
+  };
+
+  function accept(tokens, sent = now()) {
+    if (!isTokens(tokens)) throw new TypeError("no access token");
+    settle(newsOf(tokens, sent, stamp()), "login", true);
+  }
+
+  if (hint && !hinted()) {
+    unhinted = true;
+    state = "out";
+  }
+  post({ type: "hello", stamp: clock, at: lastActive });
+  if (state === "unknown") schedule();
+  else Promise.resolve("no_session").then(changed);
+
+  return {
+    get state() { return state; },
+    get expiresAt() { return held?.expiresAt ?? 0; },
+    get nextAt() { return nextAt(); },
+    user,
+    token: () => take(),
+    refresh: () => renew(true).then(() => good()?.token ?? null),
+    fetch: authFetch,
+    accept: tokens => accept(tokens),
+    login: (url, body, init) => locked(async () => {
+      const sent = now();
+      const answer = await env.fetch(url, { method: "POST", credentials, cache: "no-store", headers: { "content-type": "application/json" }, body: JSON.stringify(body), ...init });
+      const tokens = answer.ok ? await answer.clone().json().catch(() => null) : null;
+      if (isTokens(tokens)) accept(tokens, sent);
+      return answer;
+    }),
+    logout: () => leave("logout"),
+    logoutAll: async () => {
+      await api("POST", "/logout/all");
+      settle({ stamp: stamp() }, "logout", true);
+    },
+    logoutOthers: async () => (await api("POST", "/logout/others")).revoked,
+    sessions: async () => (await api("GET", "/sessions")).sessions,
+    endSession: id => id === user()?.sid ? leave("logout") : api("DELETE", `/sessions/${encodeURIComponent(id)}`),
+    close() {
+      closed = true;
+      env.clearTimeout(timer);
+      quit.abort();
+      channel?.close();
+      waiting.abort();
+      for (const waiter of [...waiters]) waiter();
+    },
+  };
+}
+
+const failure = (answer, body) => new AuthError(body?.code ?? `status_${answer.status}`, answer.status);
+const isTokens = body => typeof body?.access_token === "string" && Number.isFinite(body.expires_in);
+
+/** Times count from when the request was sent. */
+function newsOf(tokens, sent, stamp) {
+  const life = tokens.expires_in * 1000;
+  const back = Math.min(life, Math.max(1000, (tokens.refresh_in ?? tokens.expires_in) * 1000));
+  return { stamp, token: tokens.access_token, expiresAt: sent + life, refreshAt: sent + back };
+}
+
+/** Read, not checked: that is the server's business. */
+function claimsOf(token) {
+  try {
+    const text = atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"));
+    return JSON.parse(new TextDecoder().decode(Uint8Array.from(text, char => char.charCodeAt(0))));
+  } catch {
+    return {};
+  }
+}
+
+/** Whether a new token may cure a refusal. The caller's answer is left unread. */
+async function isCurable(answer) {
+  if (!answer.headers.get("content-type")?.includes("problem+json")) return false;
+  try { return CURABLE.test((await answer.clone().json()).code); } catch { return false; }
+}
+
+/** In ms. A date is compared with the server's own clock, if it says what that is (RFC 9110 §10.2.3). */
+function retryAfter(headers, now) {
+  const text = headers.get("retry-after") ?? "";
+  const wait = /^\d+$/.test(text) ? text * 1000 : Date.parse(text) - (Date.parse(headers.get("date") ?? "") || now);
+  return wait > 0 ? wait : 0;
+}

@@ -1,0 +1,207 @@
+//! A Chromium of its own for every scenario, driven by way of chromedriver.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use fantoccini::wd::{Capabilities, WebDriverCompatibleCommand, WindowHandle};
+use fantoccini::{Client, ClientBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use reqwest::{Method, Url};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+const DRIVER: &str = "chromedriver";
+
+const ARGUMENTS: [&str; 13] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    // Every window is looked at, as far as its page can tell.
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
+    "--disable-background-timer-throttling",
+    "--window-size=1100,1000",
+];
+
+/// A page in a window of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Window(WindowHandle);
+
+pub(crate) struct Chromium {
+    client: Client,
+    driver: Child,
+    /// Where the driver listens, and the session to end.
+    session: (u16, String),
+    profile: PathBuf,
+}
+
+impl Chromium {
+    /// A browser that nobody has used before, with one empty window.
+    pub(crate) async fn start() -> Self {
+        let mut driver = Command::new(DRIVER)
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{DRIVER} does not start ({error}): tests/run installs it, and Chromium"));
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let port: u16 = timeout(Duration::from_secs(20), async {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if let Some((_, port)) = line.trim_end_matches('.').rsplit_once("successfully on port ") {
+                    return port.parse().unwrap();
+                }
+            }
+            panic!("{DRIVER} has ended")
+        })
+        .await
+        .expect("chromedriver says its port");
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("chromium-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
+        let profile = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let mut arguments: Vec<_> = ARGUMENTS.map(str::to_owned).into();
+        arguments.push(format!("--user-data-dir={}", profile.display()));
+        let capabilities = json!({
+            "goog:chromeOptions": { "args": arguments },
+            "goog:loggingPrefs": { "browser": "ALL" },
+            "timeouts": { "script": 30_000 },
+        });
+        let Value::Object(capabilities) = capabilities else { unreachable!() };
+        let client = ClientBuilder::new(HttpConnector::new())
+            .capabilities(Capabilities::from_iter(capabilities))
+            .connect(&format!("http://127.0.0.1:{port}"))
+            .await
+            .unwrap_or_else(|error| panic!("Chromium does not start ({error}): tests/run installs it"));
+        let session = client.session_id().await.unwrap().expect("a session");
+        Self { client, driver, session: (port, session), profile }
+    }
+
+    /// Opens a page in a new window, which is then the one that everything is done in.
+    pub(crate) async fn open(&self, url: &str) -> Window {
+        let handle = self.client.new_window(false).await.unwrap().handle;
+        let window = Window(handle);
+        self.switch(&window).await;
+        self.client.goto(url).await.unwrap();
+        window
+    }
+
+    pub(crate) async fn switch(&self, window: &Window) {
+        self.client.switch_to_window(window.0.clone()).await.unwrap();
+    }
+
+    pub(crate) async fn go(&self, url: &str) {
+        self.client.goto(url).await.unwrap();
+    }
+
+    pub(crate) async fn reload(&self) {
+        self.client.refresh().await.unwrap();
+    }
+
+    /// Closes the window; another has to be switched to.
+    pub(crate) async fn close(&self) {
+        self.client.close_window().await.unwrap();
+    }
+
+    /// What the script returns.
+    pub(crate) async fn run(&self, script: &str) -> Value {
+        self.client.execute(script, Vec::new()).await.unwrap_or_else(|error| panic!("{script}: {error}"))
+    }
+
+    /// What the promise of the script's expression resolves to.
+    pub(crate) async fn wait_for(&self, expression: &str) -> Value {
+        let script =
+            format!("const done = arguments[0]; Promise.resolve({expression}).then(done, e => done(`${{e}}`))");
+        self.client.execute_async(&script, Vec::new()).await.unwrap_or_else(|error| panic!("{expression}: {error}"))
+    }
+
+    /// Waits until the expression is true.
+    #[track_caller]
+    pub(crate) fn until(&self, expression: &str) -> impl Future<Output = ()> {
+        let caller = std::panic::Location::caller();
+        let script = format!("return !!({expression})");
+        async move {
+            let end = Instant::now() + Duration::from_secs(20);
+            while self.client.execute(&script, Vec::new()).await.ok() != Some(Value::Bool(true)) {
+                if Instant::now() > end {
+                    let page = self.run("return document.body.innerText").await;
+                    panic!("{caller}: never {expression}; the page shows {page}");
+                }
+                sleep(Duration::from_millis(40)).await;
+            }
+        }
+    }
+
+    /// A command of the DevTools protocol.
+    pub(crate) async fn devtools(&self, command: &str, parameters: Value) -> Value {
+        let command = DevTools(json!({ "cmd": command, "params": parameters }));
+        self.client.issue_cmd(command).await.unwrap()
+    }
+
+    /// What the console of the window has said since the last time.
+    pub(crate) async fn console(&self) -> Vec<String> {
+        let entries = self.client.issue_cmd(Log).await.unwrap();
+        let entries = entries.as_array().unwrap().iter();
+        entries.map(|entry| format!("{} {}", entry["level"], entry["message"])).collect()
+    }
+
+    pub(crate) async fn screenshot(&self) -> Vec<u8> {
+        self.client.screenshot().await.unwrap()
+    }
+}
+
+impl Drop for Chromium {
+    fn drop(&mut self) {
+        // A driver that ends leaves its Chromium behind: first the session has to end, after a panic too, when nothing can
+        // be awaited any more.
+        let (port, session) = &self.session;
+        if let Ok(mut driver) = TcpStream::connect(("127.0.0.1", *port)) {
+            driver.set_read_timeout(Some(Duration::from_secs(10))).ok();
+            let request = format!("DELETE /session/{session} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            driver.write_all(request.as_bytes()).ok();
+            driver.read_exact(&mut [0; 12]).ok();
+        }
+        self.driver.start_kill().ok();
+        std::fs::remove_dir_all(&self.profile).ok();
+    }
+}
+
+#[derive(Debug)]
+struct DevTools(Value);
+
+impl WebDriverCompatibleCommand for DevTools {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, <Url as std::str::FromStr>::Err> {
+        base.join(&format!("session/{}/goog/cdp/execute", session.unwrap_or_default()))
+    }
+
+    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
+        (Method::POST, Some(self.0.to_string()))
+    }
+}
+
+#[derive(Debug)]
+struct Log;
+
+impl WebDriverCompatibleCommand for Log {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, <Url as std::str::FromStr>::Err> {
+        base.join(&format!("session/{}/se/log", session.unwrap_or_default()))
+    }
+
+    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
+        (Method::POST, Some(json!({ "type": "browser" }).to_string()))
+    }
+}

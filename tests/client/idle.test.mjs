@@ -1,0 +1,171 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { loggedIn, lost, World } from "./world.mjs";
+
+const MINUTE = 60_000;
+
+function idle(options = {}) {
+  const warnings = [];
+  return { warnings, options: { idle: { after: 10 * MINUTE, warn: MINUTE, onWarn: left => warnings.push(left) }, ...options } };
+}
+
+async function pair(world = new World()) {
+  const [one, two] = [idle(), idle()];
+  world.logIn("alice");
+  const tabs = [world.tab(one.options)];
+  await world.pass(100);
+  tabs.push(world.tab(two.options));
+  await world.pass(100);
+  return { world, tabs, warnings: [one.warnings, two.warnings] };
+}
+
+test("who has left is warned and then logged out", async () => {
+  const { warnings, options } = idle();
+  const { world, tab } = await loggedIn(options);
+  await world.pass(9 * MINUTE - 1000);
+  assert.deepEqual(warnings, []);
+  await world.pass(1000);
+  assert.equal(warnings.length, 1);
+  assert.ok(warnings[0] > 59_000 && warnings[0] <= MINUTE);
+  await world.pass(MINUTE - 1000);
+  assert.equal(tab.state, "in");
+  await world.pass(2500);
+  assert.deepEqual([tab.state, world.cookie, tab.reasons.at(-1)], ["out", null, "out idle"]);
+  assert.equal(warnings.at(-1), null);
+});
+
+for (const event of ["pointerdown", "pointermove", "keydown", "wheel", "touchstart"]) {
+  test(`${event} is a sign of the user and takes the warning back`, async () => {
+    const { warnings, options } = idle();
+    const { world, tab } = await loggedIn(options);
+    await world.pass(9 * MINUTE + 1000);
+    assert.equal(warnings.length, 1);
+    await tab.fire(event);
+    assert.equal(warnings.at(-1), null);
+    await world.pass(9 * MINUTE - 2000);
+    assert.deepEqual([tab.state, warnings.length], ["in", 2]);
+  });
+}
+
+test("who works in one tab is logged out in none", async () => {
+  const { world, tabs, warnings } = await pair();
+  await tabs[1].show(false);
+  for (let i = 0; i < 60; i++) {
+    await world.pass(MINUTE);
+    await tabs[0].fire("keydown");
+  }
+  assert.deepEqual(tabs.map(tab => tab.state), ["in", "in"]);
+  assert.deepEqual(warnings, [[], []]);
+});
+
+test("who has left all tabs is logged out in all, with one logout", async () => {
+  const { world, tabs, warnings } = await pair();
+  await world.pass(9 * MINUTE + 500);
+  assert.deepEqual(warnings.map(list => list.length), [1, 1]);
+  await world.pass(2 * MINUTE);
+  assert.deepEqual(tabs.map(tab => tab.state), ["out", "out"]);
+  assert.equal(world.requests.filter(({ path }) => path === "/auth/logout").length, 1);
+});
+
+test("a sign of the user in one tab takes back the warning of the other", async () => {
+  const { world, tabs, warnings } = await pair();
+  await world.pass(9 * MINUTE + 1000);
+  await tabs[0].fire("keydown");
+  await world.pass(10);
+  assert.equal(warnings[1].at(-1), null);
+});
+
+test("a tab that slept asks before it logs anybody out", async () => {
+  const { world, tabs: [working, asleep] } = await pair();
+  asleep.freeze();
+  for (let i = 0; i < 30; i++) {
+    await world.pass(MINUTE);
+    await working.fire("keydown");
+  }
+  asleep.frozen.length = 0;
+  await asleep.thaw();
+  await world.pass(5000);
+  assert.deepEqual([working.state, asleep.state], ["in", "in"]);
+});
+
+test("moving the mouse after the computer slept too long does not undo the end", async () => {
+  const { options } = idle();
+  const { world, tab } = await loggedIn(options);
+  world.sleep(11 * MINUTE);
+  await tab.fire("pointermove");
+  await world.pass(2000);
+  assert.equal(tab.state, "out");
+});
+
+test("a sign of the user while the other tabs are being asked comes too late only if none of them knew of one", async () => {
+  const { world, tabs } = await pair();
+  await world.pass(10 * MINUTE - 3000);
+  await tabs[0].fire("keydown");
+  await world.pass(MINUTE);
+  assert.deepEqual(tabs.map(tab => tab.state), ["in", "in"]);
+});
+
+test("without the server who has left is out here at once, and there when it is back", async () => {
+  const { options } = idle();
+  const { world, tab } = await loggedIn(options);
+  world.instead = () => lost();
+  await world.pass(10 * MINUTE + 2000);
+  assert.equal(tab.state, "out");
+  assert.notEqual(world.cookie, null);
+  world.instead = () => undefined;
+  await world.pass(2 * MINUTE);
+  assert.equal(world.cookie, null);
+  const count = world.requests.length;
+  await world.pass(60 * MINUTE);
+  assert.equal(world.requests.length, count);
+});
+
+test("a logout that waits for the server does not end the login that came meanwhile", async () => {
+  const { world, tabs: [one, two] } = await pair();
+  world.instead = ({ path }) => path === "/auth/logout" ? lost() : undefined;
+  await world.pass(10 * MINUTE + 2000);
+  assert.deepEqual([one.state, two.state], ["out", "out"]);
+  two.auth.login("/login", { user: "bob" });
+  await world.pass(100);
+  world.instead = () => undefined;
+  await world.pass(5 * MINUTE);
+  assert.deepEqual([one.auth.user()?.sub, two.auth.user()?.sub], ["bob", "bob"]);
+});
+
+test("nor one that it has not heard of", async () => {
+  for (const wait of [2000, 2600, 3200, 5000]) {
+    const { world, tabs } = await pair();
+    world.instead = ({ path }) => path === "/auth/logout" ? lost() : undefined;
+    await world.pass(10 * MINUTE + wait);
+    const asleep = tabs.find(tab => tab.reasons.at(-1) === "out idle");
+    const other = tabs.find(tab => tab !== asleep);
+    asleep.freeze();
+    other.auth.login("/login", { user: "bob" });
+    await world.pass(5000);
+    world.instead = () => undefined;
+    asleep.frozen.length = 0;
+    await asleep.thaw();
+    await world.pass(5 * MINUTE);
+    assert.deepEqual([asleep.auth.user()?.sub, other.auth.user()?.sub], ["bob", "bob"], `${wait}`);
+    assert.notEqual(world.cookie, null);
+  }
+});
+
+test("a login starts the time anew", async () => {
+  const { options } = idle();
+  const { world, tab } = await loggedIn(options);
+  await world.pass(11 * MINUTE);
+  assert.equal(tab.state, "out");
+  tab.auth.login("/login", { user: "bob" });
+  await world.pass(9 * MINUTE - 1000);
+  assert.equal(tab.state, "in");
+});
+
+test("without a channel nobody is logged out for being idle in one tab", async () => {
+  const { options, warnings } = idle({ without: ["BroadcastChannel"] });
+  const { world, tab } = await loggedIn(options);
+  const before = world.count;
+  await world.pass(60 * MINUTE);
+  assert.deepEqual([tab.state, warnings], ["in", []]);
+  assert.ok(world.count - before < 200, "timers that run all the time");
+});

@@ -1,0 +1,187 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { json, loggedIn, lost, refusal, World } from "./world.mjs";
+
+const MINUTE = 60_000;
+const failing = what => ({ path }) => path === "/auth/refresh" ? what() : undefined;
+
+for (const code of ["refresh_token_missing", "refresh_token_invalid", "refresh_token_reused", "session_revoked", "session_expired", "session_idle", "client_mismatch", "user_refused"]) {
+  test(`401 ${code} of a refresh means out, and there is no second attempt`, async () => {
+    const { world, tab, auth } = await loggedIn();
+    world.instead = failing(() => refusal(401, code));
+    assert.equal(await renewed(world, auth), null);
+    assert.equal(tab.state, "out");
+    assert.equal(tab.reasons.at(-1), `out ${code}`);
+    assert.equal(auth.user(), null);
+    await world.pass(60 * MINUTE);
+    assert.equal(world.refreshes.length, 2);
+  });
+}
+
+async function renewed(world, auth) {
+  const token = auth.refresh();
+  await world.pass(100);
+  return token;
+}
+
+const html = (status, headers) => new Response("<h1>Sign in to the airport</h1>", { status, headers: { "content-type": "text/html", ...headers } });
+for (const [name, what] of Object.entries({
+  "409 with a time": () => refusal(409, "refresh_busy", { "retry-after": "1" }),
+  "429": () => html(429),
+  "500": () => html(500),
+  "502": () => html(502),
+  "503": () => refusal(503, "store_unavailable", { "retry-after": "5" }),
+  "no network": lost,
+  "200 with a page of somebody else": () => html(200),
+  "200 with JSON of somebody else": () => json(200, { ok: true }),
+  "401 of a proxy": () => html(401, { "www-authenticate": "Basic" }),
+  "401 with a code that is none of a session": () => refusal(401, "proxy_authentication"),
+  "403": () => refusal(403, "cross_origin"),
+  "404": () => html(404),
+})) {
+  test(`${name} is tried again and logs nobody out`, async () => {
+    const { world, tab, auth } = await loggedIn();
+    world.instead = failing(what);
+    await world.pass(14 * MINUTE + 30_000);
+    assert.equal(tab.state, "offline");
+    assert.equal(auth.user().sub, "alice");
+    assert.ok(world.refreshes.length > 2);
+    world.instead = () => undefined;
+    await world.pass(2 * MINUTE);
+    assert.equal(tab.state, "in");
+    assert.ok(!tab.reasons.some(reason => reason.startsWith("out")));
+  });
+
+  test(`${name} at the start leaves it open who is there`, async () => {
+    const world = new World();
+    world.logIn("alice");
+    world.instead = failing(what);
+    const tab = world.tab();
+    await world.pass(100);
+    assert.equal(tab.state, "offline");
+    world.instead = () => undefined;
+    await world.pass(MINUTE);
+    assert.equal(tab.state, "in");
+  });
+}
+
+test("an answer that does not come is given up after ten seconds", async () => {
+  const { world, tab, auth } = await loggedIn();
+  world.instead = failing(() => new Promise(() => {}));
+  auth.refresh();
+  await world.pass(9000);
+  assert.equal(tab.state, "in");
+  await world.pass(1100);
+  assert.equal(tab.reasons.at(-1), "offline offline");
+});
+
+test("the wait doubles up to a minute, and the whole of it is drawn at random", async () => {
+  for (const random of [0.5, 0.999]) {
+    const { world, auth } = await loggedIn();
+    world.random = random;
+    world.instead = failing(lost);
+    await renewed(world, auth);
+    const waits = [];
+    for (let i = 0; i < 9; i++) {
+      const before = world.refreshes.at(-1).at;
+      const count = world.refreshes.length;
+      while (world.refreshes.length === count) await world.pass(50);
+      waits.push((world.refreshes.at(-1).at - before) / 1000);
+    }
+    const expected = [1, 2, 4, 8, 16, 32, 60, 60, 60].map(most => most * random);
+    waits.forEach((wait, i) => assert.ok(Math.abs(wait - expected[i]) < 0.3, `${waits} for ${expected}`));
+  }
+});
+
+test("Retry-After in seconds is kept, with a random part after it", async () => {
+  const { world, auth } = await loggedIn();
+  world.instead = failing(() => refusal(503, "store_unavailable", { "retry-after": "20" }));
+  await renewed(world, auth);
+  assert.ok(Math.abs(auth.nextAt - world.refreshes.at(-1).at - 20_500) < 200);
+  await world.pass(19_900);
+  assert.equal(world.refreshes.length, 2);
+  await world.pass(1000);
+  assert.equal(world.refreshes.length, 3);
+});
+
+test("Retry-After as a date is measured by the server's own clock", async () => {
+  const { world, auth } = await loggedIn();
+  const wrong = world.now - 5 * 60 * MINUTE;
+  const headers = { date: new Date(wrong).toUTCString(), "retry-after": new Date(wrong + 30_000).toUTCString() };
+  world.instead = failing(() => refusal(503, "store_unavailable", headers));
+  await renewed(world, auth);
+  assert.ok(Math.abs(auth.nextAt - world.refreshes.at(-1).at - 30_500) < 200);
+});
+
+test("a Retry-After that is nonsense, over or years away stops nothing", async () => {
+  const { world, auth } = await loggedIn();
+  for (const [text, most] of [["soon", 1000], ["-5", 1000], ["Wed, 21 Oct 2015 07:28:00 GMT", 1000], ["999999999", 3_601_000]]) {
+    world.instead = failing(() => refusal(503, "x", { "retry-after": text }));
+    await renewed(world, auth);
+    assert.ok(auth.nextAt - world.now <= most, `${text}: ${auth.nextAt - world.now}`);
+    world.instead = () => undefined;
+    await world.pass(2 * MINUTE);
+  }
+});
+
+test("neither a look at the page nor a click comes before Retry-After", async () => {
+  const { world, tab, auth } = await loggedIn();
+  world.instead = failing(() => refusal(503, "store_unavailable", { "retry-after": "60" }));
+  await renewed(world, auth);
+  for (const event of ["focus", "online", "visibilitychange", "pageshow"]) await tab.fire(event);
+  await renewed(world, auth);
+  assert.equal(world.refreshes.length, 2);
+});
+
+test("when the network is back the wait is over", async () => {
+  const { world, tab, auth } = await loggedIn();
+  world.random = 0.999;
+  world.instead = failing(lost);
+  await renewed(world, auth);
+  await world.pass(40_000);
+  const count = world.refreshes.length;
+  world.instead = () => undefined;
+  await tab.fire("online");
+  await world.pass(100);
+  assert.equal(world.refreshes.length, count + 1);
+  assert.equal(tab.state, "in");
+});
+
+test("there are never more than twenty attempts in a minute", async () => {
+  const { world, tab, auth } = await loggedIn();
+  for (let i = 0; i < 600; i++) {
+    auth.refresh();
+    await world.pass(100);
+  }
+  assert.ok(world.refreshes.length <= 21, `${world.refreshes.length}`);
+  await world.pass(2 * MINUTE);
+  assert.equal(tab.state, "in");
+});
+
+test("a server that takes no token makes no storm of refreshes", async () => {
+  const { world, auth } = await loggedIn();
+  world.instead = ({ path }) => path === "/me" ? refusal(401, "access_token_revoked") : undefined;
+  for (let i = 0; i < 100; i++) {
+    const answer = auth.fetch("/me").catch(error => error);
+    await world.pass(200);
+    assert.ok([401, 0].includes((await answer).status));
+  }
+  assert.ok(world.refreshes.length <= 20, `${world.refreshes.length}`);
+});
+
+test("many who want a token at once share one request", async () => {
+  const { world, auth } = await loggedIn();
+  const answers = Promise.all(Array.from({ length: 50 }, () => auth.refresh()));
+  await world.pass(100);
+  assert.equal(new Set(await answers).size, 1);
+  assert.equal(world.refreshes.length, 2);
+});
+
+test("an error in the app's own callback stops nothing", async t => {
+  const told = t.mock.method(console, "error", () => {});
+  const { world, tab } = await loggedIn({ onChange() { throw new Error("the app's"); } });
+  assert.equal(tab.state, "in");
+  assert.equal(told.mock.callCount(), 1);
+  await world.pass(14 * MINUTE);
+  assert.equal(world.refreshes.length, 2);
+});
