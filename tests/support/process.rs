@@ -61,6 +61,8 @@ pub(crate) fn compiled_in() -> Vec<&'static str> {
         ("sqlite", cfg!(feature = "sqlite")),
         ("postgres", cfg!(feature = "postgres")),
         ("mysql", cfg!(feature = "mysql")),
+        ("redis", cfg!(feature = "redis")),
+        ("redis-cluster", cfg!(feature = "redis-cluster")),
         ("tls", cfg!(feature = "tls")),
     ];
     features.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name).collect()
