@@ -129,7 +129,7 @@ async fn logout<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Res
 }
 
 async fn logout_all<C: Claims>(State(auth): State<Auth<C>>, user: AuthUser<C>) -> Result<Response, Error> {
-    auth.revoke_user(&user.id, None, Reason::Logout).await?;
+    auth.logout_everywhere(&user).await?;
     Ok(transport::clear(auth.settings(), StatusCode::NO_CONTENT.into_response()))
 }
 

@@ -237,7 +237,7 @@ impl Tables {
         let (ended, named) = match target {
             Target::Token(id) => (Vec::new(), vec![Ended::Token(id.into())]),
             Target::Session(id) => match revoke(id) {
-                None => (Vec::new(), Vec::new()),
+                None => (Vec::new(), vec![Ended::Session(id)]),
                 Some((was_live, user)) => {
                     self.forget(&user, id);
                     (Vec::from_iter(was_live.then_some(id)), vec![Ended::Session(id)])

@@ -62,8 +62,9 @@ pub trait SessionStore: Send + Sync + 'static {
 
     /// Ends sessions, or one access token. Answers the sessions that were neither revoked nor expired before.
     ///
-    /// Whatever it names enters the feed in the same step, also a session that was revoked already. A revoked row is
-    /// kept until it is purged, and counts up its version, so that a swap under way fails.
+    /// Whatever it names enters the feed in the same step, also a session that was revoked already, or that the store
+    /// does not have (any more): access tokens of it may be out. A revoked row is kept until it is purged, and counts up
+    /// its version, so that a swap under way fails.
     async fn revoke(&self, target: Target<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError>;
 
     /// Takes over what nodes have seen of clients. Each value is a maximum, versions do not move, and sessions that

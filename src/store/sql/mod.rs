@@ -308,6 +308,10 @@ macro_rules! sql_store {
                     }
                 };
                 let (mut marked, mut ended, mut named) = (Vec::new(), Vec::new(), Vec::new());
+                if let (Target::Session(id), []) = (target, &*locked) {
+                    // Access tokens of it may be out all the same.
+                    named.push(Ended::Session(id));
+                }
                 for (id, .., expires_at, revoked_at) in locked {
                     let id = row::session_id(&id)?;
                     if matches!(target, Target::User { except, .. } if except == Some(id)) {
