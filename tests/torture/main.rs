@@ -16,6 +16,7 @@
 mod chaos;
 mod checker;
 mod clients;
+mod cut_off;
 mod log;
 mod nodes;
 #[path = "../support/process.rs"]
@@ -103,22 +104,52 @@ async fn torture(kind: Kind) {
 }
 
 #[cfg(feature = "postgres")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs servers; tests/run runs them"]
-async fn postgres() {
-    torture(Kind::Postgres).await;
+mod postgres {
+    use super::{Kind, cut_off, torture};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "needs servers; tests/run runs them"]
+    async fn a_storm() {
+        torture(Kind::Postgres).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "needs servers; tests/run runs them"]
+    async fn a_node_that_is_cut_off() {
+        cut_off::a_node(Kind::Postgres).await;
+    }
 }
 
 #[cfg(feature = "mysql")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs servers; tests/run runs them"]
-async fn mysql() {
-    torture(Kind::MySql).await;
+mod mysql {
+    use super::{Kind, cut_off, torture};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "needs servers; tests/run runs them"]
+    async fn a_storm() {
+        torture(Kind::MySql).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "needs servers; tests/run runs them"]
+    async fn a_node_that_is_cut_off() {
+        cut_off::a_node(Kind::MySql).await;
+    }
 }
 
 #[cfg(feature = "redis")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs servers; tests/run runs them"]
-async fn redis() {
-    torture(Kind::Redis).await;
+mod redis {
+    use super::{Kind, cut_off, torture};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "needs servers; tests/run runs them"]
+    async fn a_storm() {
+        torture(Kind::Redis).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "needs servers; tests/run runs them"]
+    async fn a_node_that_is_cut_off() {
+        cut_off::a_node(Kind::Redis).await;
+    }
 }
