@@ -605,6 +605,26 @@ async fn hole_15_a_logout_needs_any_refresh_token_of_the_session_and_nothing_els
 }
 
 #[tokio::test]
+async fn a_logout_ends_the_access_tokens_of_a_session_that_the_store_has_lost() {
+    let before = Node::new();
+    let login = before.login("alice").await;
+    // A failover to a replica that never had the login.
+    let lost = Moody::default();
+    let one = Node::on(lost.clone(), before.clock.clone(), |builder| builder);
+    let two = Node::on(lost, before.clock.clone(), |builder| builder);
+    let access = &login.tokens.access_token;
+    one.auth.authenticate(access).await.unwrap();
+    let token = login.tokens.refresh_token.unwrap();
+    for others in [1, 0] {
+        one.store.calls();
+        one.auth.logout(&token).await.unwrap();
+        assert_eq!(one.store.calls(), Calls { loads: 1, swaps: 0, others });
+    }
+    assert_eq!(code(one.auth.authenticate(access).await), "access_token_revoked");
+    assert_eq!(code(two.auth.authenticate(access).await), "access_token_revoked");
+}
+
+#[tokio::test]
 async fn hole_11_an_access_token_dies_with_its_session_on_every_node() {
     let one = Node::new();
     let two = Node::on(one.store.clone(), one.clock.clone(), |builder| builder);

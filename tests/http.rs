@@ -11,7 +11,7 @@ use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use axum_refresh::{
     Auth, AuthUser, Binding, BindingMode, CapResponse, ClientInfo, CookieSettings, Error, Login, Policy, Route, Routes,
-    Settings, Transport,
+    SessionStore as _, Settings, Timestamp, Transport,
 };
 use http_body_util::BodyExt as _;
 use support::{Claims, Mood, Node, claims, client};
@@ -62,6 +62,26 @@ async fn who(user: Option<AuthUser<Claims>>) -> String {
 
 async fn me(user: AuthUser<Claims>) -> String {
     user.id.to_string()
+}
+
+// ---- a store that has lost a session ----------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn logging_out_everywhere_ends_a_session_that_the_store_has_lost() {
+    let node = Node::new();
+    let login = node.login("alice").await;
+    let app = Router::new()
+        .route("/me", get(me))
+        .route_layer(node.auth.layer())
+        .nest("/auth", node.auth.router())
+        .with_state(node.auth.clone());
+    let headers = [("authorization", &*bearer(&login))];
+    assert_eq!(call(&app, "GET", "/auth/sessions", &headers).await.status, 200);
+    // As after a failover to a replica that never had the login. This node's guard has seen it.
+    assert_eq!(node.store.inner.purge(Timestamp::MAX, 10).await.unwrap(), 1);
+    assert_eq!(call(&app, "GET", "/me", &headers).await.body, "alice");
+    assert_eq!(call(&app, "POST", "/auth/logout/all", &headers).await.status, 204);
+    assert_eq!(call(&app, "GET", "/me", &headers).await.code(), (401, "access_token_revoked".to_owned()));
 }
 
 // ---- every type a user starts from ----------------------------------------------------------------------------------

@@ -154,7 +154,14 @@ impl<C> Auth<C> {
     ) -> Result<(), Error> {
         let node = &self.inner.node;
         for token in self.newest_of_each_session(refresh_tokens) {
-            let Some(session) = node.load(token.session).await? else { continue };
+            let Some(session) = node.load(token.session).await? else {
+                // We signed it, so there was such a session: a store that has lost it must not leave its access tokens
+                // alive. Once is enough; a session that was purged long ago comes this way too.
+                if !node.revoked.has_session(token.session) {
+                    node.revoke(Target::Session(token.session), Reason::Logout).await?;
+                }
+                continue;
+            };
             if session.secret_hash != token.secret_hash() {
                 continue;
             }
@@ -214,6 +221,16 @@ impl<C> Auth<C> {
     pub async fn revoke_user(&self, user: &str, except: Option<SessionId>, reason: Reason) -> Result<usize, Error> {
         let ended = self.inner.node.revoke(Target::User { user, except }, reason).await?;
         Ok(ended.len())
+    }
+
+    /// Ends all sessions of the caller. The caller's own is one of them even where the store has lost it.
+    pub(crate) async fn logout_everywhere(&self, caller: &AuthUser<C>) -> Result<(), Error> {
+        let node = &self.inner.node;
+        node.revoke(Target::User { user: &caller.id, except: None }, Reason::Logout).await?;
+        if !node.revoked.has_session(caller.session) {
+            node.revoke(Target::Session(caller.session), Reason::Logout).await?;
+        }
+        Ok(())
     }
 
     /// Ends one access token; its session lives on, and may have another at once. What is not an access token of ours

@@ -156,7 +156,7 @@ async fn logout_all<C: Claims>(
     user: AuthUser<C>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    auth.revoke_user(&user.id, None, Reason::Logout).await?;
+    auth.logout_everywhere(&user).await?;
     Ok(logged_out(&auth, &headers))
 }
 

@@ -31,6 +31,4 @@ mod races;
 mod refresh;
 mod sessions;
 mod settings;
-#[path = "../stores/mod.rs"]
-mod stores;
 mod support;

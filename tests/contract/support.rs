@@ -1,9 +1,7 @@
 //! A demo in a process of its own, a browser with a jar, and answers that can be asked questions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::process::{Output, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::process::Output;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -12,11 +10,17 @@ use cookie_store::{CookieError, CookieStore};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Url};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
-use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
+
+#[path = "../support/process.rs"]
+mod process;
+#[path = "../stores/mod.rs"]
+mod stores;
+
+pub(crate) use process::compiled_in;
+use process::{Process, command};
 
 /// The name of the refresh cookie.
 pub(crate) const COOKIE: &str = "__Secure-refresh";
@@ -31,81 +35,12 @@ pub(crate) const CHROME_UPDATED: &str =
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.7390.55 Safari/537.36";
 pub(crate) const FIREFOX: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:143.0) Gecko/20100101 Firefox/143.0";
 
-const SETTINGS: [&str; 14] = [
-    "PORT",
-    "STORE_URL",
-    "AUTH_SECRET",
-    "ACCESS_TTL",
-    "GRACE",
-    "IDLE_TIMEOUT",
-    "MAX_LIFETIME",
-    "MAX_SESSIONS",
-    "BIND_IP",
-    "BIND_USER_AGENT",
-    "TRUSTED_PROXIES",
-    "TRUSTED_ORIGINS",
-    "TRANSPORT",
-    "RUST_LOG",
-];
-
 /// The shortest grace there is, for tests that wait until it is over.
 pub(crate) const SHORT_GRACE: (&str, &str) = ("GRACE", "1s");
 
 /// Waits until a rotation that happened before the call is no longer fresh under [`SHORT_GRACE`].
 pub(crate) async fn grace_passes() {
     sleep(Duration::from_millis(1_150)).await;
-}
-
-fn binary() -> &'static PathBuf {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        if let Some(ready) = std::env::var_os("DEMO_BIN") {
-            return ready.into();
-        }
-        // <target>/<profile>/deps/contract-<hash>
-        let test = std::env::current_exe().unwrap();
-        let profile_dir = test.parent().unwrap().parent().unwrap();
-        let profile = match profile_dir.file_name().unwrap().to_str().unwrap() {
-            "debug" => "dev",
-            named => named,
-        };
-        let built = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["build", "--quiet", "--example", "demo", "--profile", profile])
-            .args(["--no-default-features", "--features", &compiled_in().join(",")])
-            .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "--target-dir"])
-            .arg(profile_dir.parent().unwrap())
-            .status()
-            .expect("cargo runs");
-        assert!(built.success(), "the demo does not build");
-        profile_dir.join("examples").join("demo")
-    })
-}
-
-/// The features of this build; the demo has the same.
-pub(crate) fn compiled_in() -> Vec<&'static str> {
-    let features = [
-        ("client", cfg!(feature = "client")),
-        ("conformance", cfg!(feature = "conformance")),
-        ("aws_lc_rs", cfg!(feature = "aws_lc_rs")),
-        ("rust_crypto", cfg!(feature = "rust_crypto")),
-        ("sqlite", cfg!(feature = "sqlite")),
-        ("postgres", cfg!(feature = "postgres")),
-        ("mysql", cfg!(feature = "mysql")),
-        ("redis", cfg!(feature = "redis")),
-        ("redis-cluster", cfg!(feature = "redis-cluster")),
-        ("tls", cfg!(feature = "tls")),
-    ];
-    features.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name).collect()
-}
-
-fn command(settings: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(binary());
-    for name in SETTINGS {
-        command.env_remove(name);
-    }
-    command.envs(settings.iter().copied());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    command
 }
 
 /// Runs a demo that is expected to end by itself.
@@ -118,10 +53,9 @@ pub(crate) async fn run_to_end(settings: &[(&str, &str)]) -> Output {
 
 /// A running demo; dropping it kills the process.
 pub(crate) struct Demo {
-    child: Child,
+    process: Process,
     base: Url,
     http: Client,
-    output: Arc<Mutex<Vec<String>>>,
 }
 
 impl Demo {
@@ -132,7 +66,7 @@ impl Demo {
 
     /// A demo with these settings, and a fixed key where they name none.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
-        let store = crate::stores::fresh_url("CONTRACT_STORE").await;
+        let store = stores::fresh_url("CONTRACT_STORE").await;
         let mut all = vec![("PORT", "0"), ("AUTH_SECRET", SECRET)];
         all.extend(store.as_deref().map(|url| ("STORE_URL", url)));
         all.extend_from_slice(settings);
@@ -141,21 +75,14 @@ impl Demo {
 
     /// A demo with these settings and no others.
     pub(crate) async fn start_exactly(settings: &[(&str, &str)]) -> Self {
-        let mut child = command(settings).spawn().expect("the demo starts");
-        let output = Arc::new(Mutex::new(Vec::new()));
-        let (announce, announced) = oneshot::channel();
-        collect(child.stdout.take().unwrap(), Arc::clone(&output), Some(announce));
-        collect(child.stderr.take().unwrap(), Arc::clone(&output), None);
-        let base = match timeout(Duration::from_secs(20), announced).await {
-            Ok(Ok(base)) => base,
-            _ => panic!("the demo did not become ready; it said: {:#?}", output.lock().unwrap()),
-        };
+        let process = Process::start(settings).await.unwrap_or_else(|problem| panic!("{problem}"));
+        let base = format!("http://127.0.0.1:{}", process.port).parse().unwrap();
         let http = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self { child, base, http, output }
+        Self { process, base, http }
     }
 
     pub(crate) fn port(&self) -> u16 {
-        self.base.port().unwrap()
+        self.process.port
     }
 
     /// The demo's own origin, as a browser names it.
@@ -165,7 +92,7 @@ impl Demo {
 
     /// What the demo printed so far, on both streams.
     pub(crate) fn output(&self) -> Vec<String> {
-        self.output.lock().unwrap().clone()
+        self.process.output()
     }
 
     pub(crate) fn browser(&self) -> Browser {
@@ -233,30 +160,11 @@ impl Demo {
 
     /// Sends SIGTERM and waits for the exit code.
     pub(crate) async fn terminate(mut self) -> Option<i32> {
-        let pid = self.child.id().unwrap().to_string();
+        let pid = self.process.child.id().unwrap().to_string();
         assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        let ended = timeout(Duration::from_secs(5), self.child.wait()).await;
+        let ended = timeout(Duration::from_secs(5), self.process.child.wait()).await;
         ended.expect("the demo goes on running after SIGTERM").unwrap().code()
     }
-}
-
-/// Keeps reading, so that the demo never waits for somebody to empty its pipe.
-fn collect(
-    stream: impl AsyncRead + Unpin + Send + 'static,
-    into: Arc<Mutex<Vec<String>>>,
-    mut announce: Option<oneshot::Sender<Url>>,
-) {
-    tokio::spawn(async move {
-        let mut lines = BufReader::new(stream).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
-            if let Some(url) = line.strip_prefix("listening on ")
-                && let Some(announce) = announce.take()
-            {
-                announce.send(url.parse().unwrap()).ok();
-            }
-            into.lock().unwrap().push(line);
-        }
-    });
 }
 
 /// A request on its way.

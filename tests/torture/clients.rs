@@ -1,0 +1,462 @@
+//! Clients: browsers whose tabs share a jar, native clients, and thieves with their victims. All of them write down what
+//! they saw; none of them judges it.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, SET_COOKIE};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::log::{Access, Answer, Exchange, Log, Refresh, Request};
+use super::nodes::{GRACE, Node};
+
+const COOKIE: &str = "__Secure-refresh";
+/// For how long a client waits for an answer: longer than any delay that comes of the chaos.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// Requests and answers get lost.
+    Storm,
+    /// Nothing gets lost any more.
+    Calm,
+    /// Everybody comes to an end.
+    Over,
+}
+
+/// The way from clients to nodes.
+pub(crate) struct Net {
+    pub(crate) log: Log,
+    pub(crate) nodes: Vec<Node>,
+    http: reqwest::Client,
+    phase: AtomicU8,
+    probes: Mutex<JoinSet<()>>,
+}
+
+impl Net {
+    pub(crate) fn new(nodes: Vec<Node>) -> Arc<Self> {
+        // One connection for every request, so that what befalls it befalls nothing else.
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
+        let phase = AtomicU8::new(Phase::Storm as u8);
+        Arc::new(Self { log: Log::begin(), nodes, http, phase, probes: Mutex::default() })
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::SeqCst);
+    }
+
+    fn is_storm(&self) -> bool {
+        self.phase.load(Ordering::SeqCst) == Phase::Storm as u8
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.phase.load(Ordering::SeqCst) == Phase::Over as u8
+    }
+
+    /// Waits until nobody tries any more what should be refused.
+    pub(crate) async fn probes_end(&self) {
+        let probes = std::mem::take(&mut *self.probes.lock().unwrap());
+        probes.join_all().await;
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Cookie,
+    Body,
+}
+
+/// What is common to all of them: an account, a way to send requests, and a habit of writing everything down.
+#[derive(Clone)]
+pub(crate) struct Client {
+    net: Arc<Net>,
+    id: usize,
+    user: &'static str,
+    transport: Transport,
+    /// Spared by the mishaps on the road to the nodes.
+    is_spared: bool,
+}
+
+impl Client {
+    pub(crate) fn new(net: &Arc<Net>, id: usize, transport: Transport) -> Self {
+        let user = if id.is_multiple_of(2) { "alice" } else { "bob" };
+        Self { net: Arc::clone(net), id, user, transport, is_spared: false }
+    }
+
+    pub(crate) fn spared(mut self) -> Self {
+        self.is_spared = true;
+        self
+    }
+
+    /// Sends a request to any node.
+    async fn send(&self, request: Request) -> Option<Answer> {
+        self.send_to(fastrand::usize(0..self.net.nodes.len()), request).await
+    }
+
+    /// Sends a request to this node. None where it is not known what became of it.
+    pub(crate) async fn send_to(&self, node: usize, request: Request) -> Option<Answer> {
+        let net = &*self.net;
+        let is_rough = net.is_storm() && !self.is_spared;
+        let front = &net.nodes[node].front;
+        let port = if is_rough { front.rough } else { front.smooth };
+        // Now and then the client does not wait: a tab that is closed, a navigation that is cancelled.
+        let is_hasty = is_rough && fastrand::u32(0..100) < 4;
+        let patience = if is_hasty { Duration::from_millis(fastrand::u64(1..60)) } else { PATIENCE };
+        let call = self.call(&format!("http://127.0.0.1:{port}"), &request);
+        let start = net.log.now();
+        let answer = timeout(patience, self.read(call)).await.ok().flatten();
+        let end = net.log.now() + 1;
+        net.log.add(Exchange { client: self.id, node, start, end, request, answer: answer.clone() });
+        answer
+    }
+
+    fn call(&self, node: &str, request: &Request) -> reqwest::RequestBuilder {
+        let http = &self.net.http;
+        let with = |path: &str, token: &Refresh| {
+            let call = http.post(format!("{node}{path}"));
+            match self.transport {
+                Transport::Cookie => call.header("cookie", format!("{COOKIE}={}", token.text)),
+                Transport::Body => call.json(&json!({ "refresh_token": &*token.text })),
+            }
+        };
+        match request {
+            Request::Login => {
+                let transport = if self.transport == Transport::Body { "body" } else { "cookie" };
+                let form = json!({ "username": self.user, "password": "password", "transport": transport });
+                http.post(format!("{node}/login")).json(&form)
+            }
+            Request::Refresh { token, .. } => with("/auth/refresh", token),
+            Request::Logout(token) => with("/auth/logout", token),
+            Request::Use(access) => {
+                let path = if fastrand::bool() { "/me" } else { "/stateless" };
+                http.get(format!("{node}{path}")).bearer_auth(&access.text)
+            }
+            Request::End { session, by } => {
+                http.delete(format!("{node}/auth/sessions/{session}")).bearer_auth(&by.text)
+            }
+            Request::RevokeToken { token, by } => http
+                .post(format!("{node}/admin/tokens/revoke"))
+                .bearer_auth(&by.text)
+                .json(&json!({ "token": &*token.text })),
+        }
+    }
+
+    async fn read(&self, call: reqwest::RequestBuilder) -> Option<Answer> {
+        let response = call.send().await.ok()?;
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let body = response.bytes().await.ok()?;
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let text = |name: &str| body.get(name).and_then(Value::as_str);
+        let cookie = refresh_cookie(&headers);
+        Some(Answer {
+            status,
+            code: text("code").unwrap_or_default().to_owned(),
+            access: text("access_token").map(|token| self.net.log.access(token)),
+            refresh: text("refresh_token").or(cookie.as_ref().map(|(token, _)| &**token)).map(Refresh::read),
+            max_age: cookie.map(|(_, max_age)| max_age),
+        })
+    }
+
+    pub(crate) async fn refresh(&self, token: &Refresh) -> Option<Answer> {
+        self.send(Request::Refresh { token: token.clone(), thief: false }).await
+    }
+
+    /// Logs in, however often it takes.
+    pub(crate) async fn login(&self) -> Option<(Refresh, Access)> {
+        while !self.net.is_over() {
+            if let Some(Answer { refresh: Some(refresh), access: Some(access), .. }) = self.send(Request::Login).await {
+                return Some((refresh, access));
+            }
+            pause(50..300).await;
+        }
+        None
+    }
+
+    /// Tries again and again what has ended, on any node.
+    fn probe(&self, access: Option<Access>, refresh: Option<Refresh>) {
+        let client = self.clone();
+        let probe = async move {
+            if let Some(token) = refresh {
+                client.refresh(&token).await;
+            }
+            let Some(access) = access else { return };
+            for _ in 0..16 {
+                if client.net.is_over() {
+                    return;
+                }
+                client.send(Request::Use(access.clone())).await;
+                pause(50..500).await;
+            }
+        };
+        self.net.probes.lock().unwrap().spawn(probe);
+    }
+
+    /// Logs in on another device, ends that session from this one, and looks whether it is over.
+    async fn end_another(&self, by: &Access) {
+        let other = Self { transport: Transport::Body, ..self.clone() };
+        let Some((token, access)) = other.login().await else { return };
+        other.send(Request::Use(access.clone())).await;
+        let answer = other.refresh(&token).await;
+        let (mut token, mut access) = (token, access);
+        if let Some(answer) = answer {
+            token = answer.refresh.unwrap_or(token);
+            access = answer.access.unwrap_or(access);
+        }
+        self.send(Request::End { session: Arc::clone(&token.session), by: by.clone() }).await;
+        other.probe(Some(access), Some(token));
+    }
+}
+
+/// The refresh cookie that an answer sets, and for how many seconds; none where it sets none, or takes it away.
+fn refresh_cookie(headers: &HeaderMap) -> Option<(String, i64)> {
+    headers.get_all(SET_COOKIE).iter().find_map(|header| {
+        let (pair, attributes) = header.to_str().ok()?.split_once(';')?;
+        let value = pair.strip_prefix(COOKIE)?.strip_prefix('=')?;
+        let max_age = attributes.split(';').find_map(|attribute| attribute.trim().strip_prefix("Max-Age="))?;
+        (!value.is_empty()).then(|| (value.to_owned(), max_age.parse().expect("a number of seconds")))
+    })
+}
+
+async fn pause(millis: std::ops::Range<u64>) {
+    sleep(Duration::from_millis(fastrand::u64(millis))).await;
+}
+
+/// A browser: tabs that share a jar and know nothing of each other.
+pub(crate) struct Browser {
+    client: Client,
+    jar: Mutex<Option<Refresh>>,
+    /// One tab at a time shows the login page.
+    login: tokio::sync::Mutex<()>,
+}
+
+impl Browser {
+    pub(crate) async fn run(net: Arc<Net>, id: usize) {
+        let client = Client::new(&net, id, Transport::Cookie);
+        let browser = Arc::new(Self { client, jar: Mutex::default(), login: tokio::sync::Mutex::default() });
+        let mut tabs = JoinSet::new();
+        for number in 0..2 + id % 3 {
+            let tab = Tab { browser: Arc::clone(&browser), access: None, is_lazy: (id + number).is_multiple_of(2) };
+            tabs.spawn(tab.run());
+        }
+        tabs.join_all().await;
+        // After all that, it is still logged in, or was told why not.
+        if let Some(token) = browser.token() {
+            last_refresh(&browser.client, token).await;
+        }
+    }
+
+    fn token(&self) -> Option<Refresh> {
+        self.jar.lock().unwrap().clone()
+    }
+
+    async fn login(&self) -> Option<Access> {
+        let _page = self.login.lock().await;
+        if self.token().is_some() {
+            return None;
+        }
+        let (refresh, access) = self.client.login().await?;
+        *self.jar.lock().unwrap() = Some(refresh);
+        Some(access)
+    }
+
+    /// What a tab does to get an access token. None where it got none this time.
+    async fn refresh(&self) -> Option<Access> {
+        let Some(token) = self.token() else { return self.login().await };
+        let answer = self.client.refresh(&token).await?;
+        match answer.status {
+            200 => {
+                if answer.refresh.is_some() {
+                    *self.jar.lock().unwrap() = answer.refresh;
+                }
+            }
+            401 => {
+                // Logged out: unless another tab has logged in meanwhile.
+                let mut jar = self.jar.lock().unwrap();
+                if *jar == Some(token) {
+                    *jar = None;
+                }
+            }
+            409 | 503 => pause(300..1100).await,
+            _ => {}
+        }
+        answer.access
+    }
+}
+
+struct Tab {
+    browser: Arc<Browser>,
+    access: Option<Access>,
+    /// Refreshes only when it has to.
+    is_lazy: bool,
+}
+
+impl Tab {
+    async fn run(mut self) {
+        let net = Arc::clone(&self.browser.client.net);
+        while !net.is_over() {
+            pause(80..900).await;
+            match fastrand::u32(0..100) {
+                0..22 if !self.is_lazy => self.refresh().await,
+                22..28 if !self.is_lazy => self.refresh_many_times().await,
+                28..30 => self.log_out().await,
+                30..32 => {
+                    if let Some(access) = &self.access {
+                        self.browser.client.end_another(access).await;
+                    }
+                }
+                32..34 if self.browser.client.user == "alice" => self.revoke_token().await,
+                _ => self.use_access().await,
+            }
+        }
+    }
+
+    async fn refresh(&mut self) {
+        if let Some(access) = self.browser.refresh().await {
+            self.access = Some(access);
+        }
+    }
+
+    /// A page that sends several requests at once, each of which finds that it has to refresh.
+    async fn refresh_many_times(&mut self) {
+        let (a, b, c) = tokio::join!(self.browser.refresh(), self.browser.refresh(), self.browser.refresh());
+        self.access = a.or(b).or(c).or(self.access.take());
+    }
+
+    async fn use_access(&mut self) {
+        let Some(access) = self.access.clone() else { return self.refresh().await };
+        let answer = self.browser.client.send(Request::Use(access)).await;
+        if answer.is_some_and(|answer| answer.status == 401) {
+            self.access = None;
+            self.refresh().await;
+        }
+    }
+
+    async fn log_out(&mut self) {
+        let browser = &*self.browser;
+        let Some(token) = browser.token() else { return };
+        for _ in 0..3 {
+            if browser.client.send(Request::Logout(token.clone())).await.is_some_and(|answer| answer.is_success()) {
+                break;
+            }
+        }
+        // The answer takes the cookie away, whichever it is; and where there was none the user closes the browser.
+        *browser.jar.lock().unwrap() = None;
+        let access = self.access.take().filter(|access| access.session == token.session);
+        browser.client.probe(access, Some(token));
+        self.refresh().await;
+    }
+
+    async fn revoke_token(&mut self) {
+        let Some(token) = self.access.take() else { return };
+        let client = &self.browser.client;
+        client.send(Request::RevokeToken { token: token.clone(), by: token.clone() }).await;
+        client.probe(Some(token), None);
+        self.refresh().await;
+    }
+}
+
+/// A native client: one request after the other, and a token that it keeps only when the answer was there.
+pub(crate) async fn native(net: Arc<Net>, id: usize) {
+    let client = Client::new(&net, id, Transport::Body);
+    let mut held: Option<(Refresh, Access)> = None;
+    while !net.is_over() {
+        pause(50..700).await;
+        let Some((token, access)) = &mut held else {
+            held = client.login().await;
+            continue;
+        };
+        match fastrand::u32(0..100) {
+            0..40 => match client.refresh(token).await {
+                Some(answer) if answer.status == 401 => held = None,
+                Some(answer) => {
+                    *token = answer.refresh.unwrap_or(token.clone());
+                    *access = answer.access.unwrap_or(access.clone());
+                }
+                None => {}
+            },
+            40..43 => {
+                let (token, access) = (token.clone(), access.clone());
+                client.send(Request::Logout(token.clone())).await;
+                client.probe(Some(access), Some(token));
+                held = None;
+            }
+            43..45 => client.end_another(access).await,
+            _ => {
+                client.send(Request::Use(access.clone())).await;
+            }
+        }
+    }
+    if let Some((token, _)) = held {
+        last_refresh(&client, token).await;
+    }
+}
+
+/// Refreshes until there is a decision.
+async fn last_refresh(client: &Client, token: Refresh) {
+    for _ in 0..20 {
+        if matches!(client.refresh(&token).await, Some(Answer { status: 200 | 401, .. })) {
+            return;
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// A victim and a thief, who has copied a refresh token and comes back with it. They take turns, each outside the other's
+/// grace, until one of them is told that the session is over; then it begins again.
+pub(crate) async fn theft(net: Arc<Net>, id: usize) {
+    let transport = if id.is_multiple_of(2) { Transport::Cookie } else { Transport::Body };
+    let client = Client::new(&net, id, transport).spared();
+    while !net.is_over() {
+        let Some((mut owners, mut access)) = client.login().await else { return };
+        let mut stolen = owners.clone();
+        // Whether the owner does more than to refresh, whether the thief waits until the token is two behind, and
+        // whether he is the first to come.
+        let (is_busy, waits, is_first) = match id % 4 {
+            0 => (true, false, false),
+            1 => (false, true, false),
+            2 => (false, false, true),
+            _ => (false, false, false),
+        };
+        let mut thiefs_turn = is_first;
+        let mut turns = 0;
+        while !net.is_over() {
+            let token = if thiefs_turn { &mut stolen } else { &mut owners };
+            let Some(answer) = client.send(Request::Refresh { token: token.clone(), thief: thiefs_turn }).await else {
+                pause(100..300).await;
+                continue;
+            };
+            match answer.status {
+                200 => {}
+                401 => break,
+                _ => {
+                    pause(300..1000).await;
+                    continue;
+                }
+            }
+            if let Some(new) = answer.refresh {
+                *token = new;
+            }
+            if let (false, Some(new)) = (thiefs_turn, answer.access) {
+                access = new;
+            }
+            turns += 1;
+            let over = net.log.now() + i64::try_from(GRACE.as_millis()).unwrap();
+            while net.log.now() <= over + 100 && !net.is_over() {
+                sleep(Duration::from_millis(100)).await;
+            }
+            if is_busy {
+                // Shows that the successor has arrived.
+                client.send(Request::Use(access.clone())).await;
+                pause(1200..1300).await;
+            }
+            if !(waits && turns == 1) {
+                thiefs_turn = !thiefs_turn;
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What clients saw: every request, when it was sent and when its answer came, and what they could read in it.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+
+/// Milliseconds since the log was begun.
+pub(crate) type Millis = i64;
+
+/// A refresh token, and what can be seen in it from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refresh {
+    pub(crate) text: Arc<str>,
+    pub(crate) session: Arc<str>,
+    pub(crate) generation: u32,
+    pub(crate) secret: Box<[u8]>,
+}
+
+impl Refresh {
+    pub(crate) fn read(text: &str) -> Self {
+        let bytes = URL_SAFE_NO_PAD.decode(text).expect("a refresh token is base64url");
+        assert_eq!(bytes.len(), 70, "the length of a refresh token");
+        Self {
+            text: text.into(),
+            session: URL_SAFE_NO_PAD.encode(&bytes[2..18]).into(),
+            generation: u32::from_be_bytes(bytes[18..22].try_into().unwrap()),
+            secret: bytes[22..54].into(),
+        }
+    }
+}
+
+/// An access token, and what it says.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Access {
+    pub(crate) text: Arc<str>,
+    pub(crate) session: Arc<str>,
+    pub(crate) generation: u32,
+    /// When it expires, as the log counts.
+    pub(crate) expires: Millis,
+}
+
+impl Access {
+    fn read(text: &str, began: i64) -> Self {
+        let payload = text.split('.').nth(1).expect("a JWT");
+        let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+        #[expect(clippy::cast_possible_truncation, reason = "a time of these days")]
+        let expires = (claims["exp"].as_f64().unwrap() * 1000.0) as i64 - began;
+        Self {
+            text: text.into(),
+            session: claims["sid"].as_str().unwrap().into(),
+            generation: claims["gen"].as_u64().unwrap().try_into().unwrap(),
+            expires,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Request {
+    Login,
+    Refresh {
+        token: Refresh,
+        /// By somebody who has no right to it.
+        thief: bool,
+    },
+    /// `GET /me` or `GET /stateless`.
+    Use(Access),
+    Logout(Refresh),
+    /// Ends another session of the user.
+    End {
+        session: Arc<str>,
+        by: Access,
+    },
+    /// Ends one access token, of a session that lives on.
+    RevokeToken {
+        token: Access,
+        by: Access,
+    },
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) code: String,
+    pub(crate) access: Option<Access>,
+    pub(crate) refresh: Option<Refresh>,
+    /// Seconds for which the refresh cookie is to be kept.
+    pub(crate) max_age: Option<i64>,
+}
+
+impl Answer {
+    pub(crate) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Exchange {
+    pub(crate) client: usize,
+    pub(crate) node: usize,
+    /// Rounded down.
+    pub(crate) start: Millis,
+    /// Rounded up. When the answer was there, or when the client knew that there would be none.
+    pub(crate) end: Millis,
+    pub(crate) request: Request,
+    /// None: the connection broke, or the client did not wait.
+    pub(crate) answer: Option<Answer>,
+}
+
+impl Exchange {
+    /// The answer, where it granted what was asked for.
+    pub(crate) fn granted(&self) -> Option<&Answer> {
+        self.answer.as_ref().filter(|answer| answer.is_success())
+    }
+
+    pub(crate) fn is(&self, status: u16) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer.status == status)
+    }
+}
+
+pub(crate) struct Log {
+    instant: Instant,
+    /// Unix milliseconds of when it was begun.
+    began: i64,
+    exchanges: Mutex<Vec<Exchange>>,
+}
+
+impl Log {
+    pub(crate) fn begin() -> Self {
+        let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis().try_into().unwrap();
+        Self { instant: Instant::now(), began, exchanges: Mutex::default() }
+    }
+
+    pub(crate) fn now(&self) -> Millis {
+        self.instant.elapsed().as_millis().try_into().unwrap()
+    }
+
+    pub(crate) fn access(&self, text: &str) -> Access {
+        Access::read(text, self.began)
+    }
+
+    pub(crate) fn add(&self, exchange: Exchange) {
+        self.exchanges.lock().unwrap().push(exchange);
+    }
+
+    /// Everything so far, in the order in which it was sent.
+    pub(crate) fn take(&self) -> Vec<Exchange> {
+        let mut all = std::mem::take(&mut *self.exchanges.lock().unwrap());
+        all.sort_by_key(|exchange| exchange.start);
+        all
+    }
+}
