@@ -19,6 +19,7 @@ mod process;
 #[path = "../stores/mod.rs"]
 mod stores;
 
+#[allow(unused_imports, reason = "the tests in Chromium do not ask")]
 pub(crate) use process::compiled_in;
 use process::{Process, command};
 
