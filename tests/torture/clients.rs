@@ -269,11 +269,7 @@ impl Browser {
         let Some(token) = self.token() else { return self.login().await };
         let answer = self.client.refresh(&token).await?;
         match answer.status {
-            200 => {
-                if answer.refresh.is_some() {
-                    *self.jar.lock().unwrap() = answer.refresh;
-                }
-            }
+            200 if answer.refresh.is_some() => *self.jar.lock().unwrap() = answer.refresh,
             401 => {
                 // Logged out: unless another tab has logged in meanwhile.
                 let mut jar = self.jar.lock().unwrap();
@@ -304,11 +300,7 @@ impl Tab {
                 0..22 if !self.is_lazy => self.refresh().await,
                 22..28 if !self.is_lazy => self.refresh_many_times().await,
                 28..30 => self.log_out().await,
-                30..32 => {
-                    if let Some(access) = &self.access {
-                        self.browser.client.end_another(access).await;
-                    }
-                }
+                30..32 => self.end_another().await,
                 32..34 if self.browser.client.user == "alice" => self.revoke_token().await,
                 _ => self.use_access().await,
             }
@@ -349,6 +341,11 @@ impl Tab {
         let access = self.access.take().filter(|access| access.session == token.session);
         browser.client.probe(access, Some(token));
         self.refresh().await;
+    }
+
+    async fn end_another(&self) {
+        let Some(access) = &self.access else { return };
+        self.browser.client.end_another(access).await;
     }
 
     async fn revoke_token(&mut self) {
