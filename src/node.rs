@@ -21,13 +21,13 @@ pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 const TICK: Duration = Duration::from_secs(1);
 /// A store that pushes every change is read at most this often.
-const PUSH_PAUSE: Duration = Duration::from_millis(5);
+const PUSH_PAUSE: Duration = Duration::from_millis(50);
+/// After a longer silence all of the feed is read: what a store reads again of it goes back less far.
+const LONGEST_GAP: Duration = Duration::from_secs(5);
 const BATCH: usize = 500;
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 /// How often what the store knows to be revoked is compared with what this node knows. After a failure it is at once.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
-/// How many revocations that the store has lost it is told again at a time.
-const MOST_TOLD: usize = 1_000;
 const PURGE_STEP: usize = 1_000;
 const MOST_PURGE_STEPS: usize = 100_000;
 const LONGEST_WRITE_BEHIND: Duration = Duration::from_secs(300);
@@ -45,6 +45,8 @@ pub(crate) struct Node {
     stop: watch::Receiver<()>,
     /// Whether the tasks are running. They stop with their runtime, and are started again on another.
     running: AtomicBool,
+    /// Whether the store is being told again what it has lost.
+    telling: AtomicBool,
 }
 
 struct Place {
@@ -77,6 +79,7 @@ impl Node {
             }),
             stop: receiver,
             running: AtomicBool::new(false),
+            telling: AtomicBool::new(false),
         };
         (Arc::new(node), sender)
     }
@@ -201,8 +204,9 @@ impl Node {
     /// What is new in the feed, after it has come into force here.
     async fn read_on(&self, place: &mut Place) -> Result<Vec<Revoked>, StoreError> {
         let now = self.now();
-        if now < place.read_at {
-            // The clock was turned back: what was forgotten for being over may not be.
+        if now < place.read_at || now.is_past(place.read_at, LONGEST_GAP) {
+            // The clock was turned back, and what was forgotten for being over may not be; or nothing was read for so
+            // long that a transaction may have been committed behind our back.
             place.cursor = Cursor::START;
         }
         match self.call("revocations", self.store.revocations(place.cursor)).await {
@@ -223,7 +227,7 @@ impl Node {
 
     /// Reads the feed on or, now and then and after every failure, all of it. Then a store that has lost something (a
     /// failover to a replica that lagged behind) is told again what this node knows, so that others learn of it too.
-    async fn follow_feed(&self) -> Result<(), StoreError> {
+    async fn follow_feed(self: &Arc<Self>) -> Result<(), StoreError> {
         let mut place = self.place.lock().await;
         let now = self.now();
         if place.compared_at.is_some_and(|at| at <= now && !now.is_past(at, COMPARE_EVERY)) {
@@ -233,14 +237,29 @@ impl Node {
         let known = self.revoked.all();
         place.cursor = Cursor::START;
         let told: HashSet<Ended> = self.read_on(&mut place).await?.into_iter().map(|revoked| revoked.what).collect();
-        place.compared_at = Some(now);
-        drop(place);
         let lost = known.into_iter().filter(|known| known.until > now && !told.contains(&known.what));
-        let lost: Vec<_> = lost.take(MOST_TOLD).collect();
-        if !lost.is_empty() {
+        let lost: Vec<_> = lost.collect();
+        if lost.is_empty() {
+            place.compared_at = Some(now);
+        } else if !self.telling.swap(true, Ordering::Relaxed) {
             self.events.emit(Event::RevocationsLost { count: lost.len() });
+            // Aside: the feed is followed meanwhile. Whether it has helped is seen when all of it is read the next time.
+            let node = Arc::clone(self);
+            tokio::spawn(async move {
+                let _ = node.tell(lost).await;
+                node.telling.store(false, Ordering::Relaxed);
+            });
         }
+        Ok(())
+    }
+
+    /// Revokes once more what the store has lost.
+    async fn tell(&self, lost: Vec<Revoked>) -> Result<(), StoreError> {
+        let now = self.now();
         for Revoked { what, until } in &lost {
+            if self.stop.has_changed().is_err() {
+                break;
+            }
             let target = match what {
                 Ended::Session(id) => Target::Session(*id),
                 Ended::Token(jti) => Target::Token(jti),
@@ -288,7 +307,7 @@ impl Node {
     }
 
     /// Starts the tasks that keep this node up to date, once there is a runtime to start them on. They are two, because
-    /// nobody may have to wait to be told of a revocation until something else is written.
+    /// nobody may have to wait to be told of a revocation until something else is written; and one tokio task.
     pub(crate) fn start(self: &Arc<Self>) {
         if self.running.load(Ordering::Relaxed) {
             return;
@@ -296,14 +315,14 @@ impl Node {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if !self.running.swap(true, Ordering::Relaxed) {
             let running = Running(Arc::clone(self));
-            runtime.spawn(Arc::clone(self).follow());
-            runtime.spawn(async move { running.0.keep_house().await });
+            // One task, so that they end together. Neither waits for the other.
+            runtime.spawn(async move { tokio::join!(running.0.follow(), running.0.keep_house()) });
         }
     }
 
     /// Reads the feed every second, and whenever the store says that there is something new. A failure is an event, and
     /// what failed is tried again a second later.
-    async fn follow(self: Arc<Self>) {
+    async fn follow(self: &Arc<Self>) {
         let mut stop = self.stop.clone();
         let mut tick = ticks();
         let mut changed = self.store.changed();
@@ -335,6 +354,7 @@ impl Node {
         let mut tick = ticks();
         let mut written_at = tokio::time::Instant::now();
         let mut purged_at = None;
+        let mut purging: Option<tokio::task::JoinHandle<_>> = None;
         loop {
             tokio::select! {
                 _ = stop.changed() => break,
@@ -351,7 +371,9 @@ impl Node {
                 self.revoked.forget(self.now());
                 let node = Arc::clone(self);
                 // Aside, so that acknowledgements do not wait for it.
-                tokio::spawn(async move { node.purge().await });
+                if purging.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+                    purging = Some(tokio::spawn(async move { node.purge().await }));
+                }
             }
         }
         let _ = self.flush().await;
@@ -364,7 +386,7 @@ fn ticks() -> tokio::time::Interval {
     tick
 }
 
-/// Held by the tasks, and dropped with them, also when their runtime ends.
+/// Held by the task, and dropped with it, also when it panics or its runtime ends.
 struct Running(Arc<Node>);
 
 impl Drop for Running {

@@ -1030,7 +1030,7 @@ async fn what_is_revoked_while_the_feed_is_read_is_read_at_once_and_not_a_second
     tokio::time::sleep(Duration::from_millis(100)).await;
     node.store.inner.revoke(Target::Session(login.tokens.session), revocation).await.unwrap();
     assert!(node.auth.authenticate(&login.tokens.access_token).await.is_ok());
-    // Two readings take 300 ms each; the next tick would have begun its own at two seconds.
-    tokio::time::sleep(Duration::from_millis(550)).await;
+    // Two readings take 200 ms each; the next tick would have begun its own at two seconds.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_revoked");
 }

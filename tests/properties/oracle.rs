@@ -261,9 +261,17 @@ impl Oracle {
                 self.end_row(session, now);
                 self.wrote()?;
             }
-            self.minds[node].revoked.insert(session);
+        } else {
+            // A store that has lost a session must not leave its access tokens alive.
+            self.feed.insert(session);
         }
+        self.minds[node].revoked.insert(session);
         Ok(())
+    }
+
+    /// Whether the store has no such session any more.
+    pub(crate) fn is_gone(&self, session: usize) -> bool {
+        !self.rows.contains_key(&session)
     }
 
     pub(crate) fn end(&mut self, node: usize, session: usize, now: Millis) -> Result<()> {

@@ -166,8 +166,12 @@ fn after(state: State, event: &Event) -> Vec<State> {
         let purged = state.filter(|row| row.expires < now - GRACE).and_then(|_| after_at(None, event, now));
         // Live when it was looked up and over when it was to end: marked all the same, and not found.
         let is_marked = (event.call, event.reply) == (Call::End, Reply::Done(false));
+        // Loaded before it was purged, and judged after a logout that found nothing and was remembered.
+        let is_remembered = matches!(event.call, Call::Refresh(_))
+            && event.reply == Reply::Refresh(Answer::Refused("session_revoked"), None);
+        let remembered = (state.is_none() && is_remembered).then_some(None);
         let marked = state.filter(|row| is_marked && now >= row.expires).map(|row| Some(Row { ended: true, ..row }));
-        next.into_iter().chain(purged).chain(marked)
+        next.into_iter().chain(purged).chain(marked).chain(remembered)
     };
     clocks.into_iter().flat_map(next).collect()
 }

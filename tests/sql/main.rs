@@ -10,3 +10,5 @@ mod mysql;
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[path = "../stores/mod.rs"]
+mod stores;

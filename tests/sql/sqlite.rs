@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, R
 use crate::common::{MANY, alone, insert, new, revocation};
 
 fn file() -> PathBuf {
-    tempfile::tempdir().unwrap().keep().join("sessions.db")
+    crate::stores::folder().join("sessions.db")
 }
 
 async fn empty() -> String {

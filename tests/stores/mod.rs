@@ -6,12 +6,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// The URL of an empty store of the kind that this variable names: `sqlite`, `postgres`, `mysql` or `redis`; none where
 /// it is not set, or is `memory`.
 pub async fn fresh_url(variable: &str) -> Option<String> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
     let kind = std::env::var(variable).ok().filter(|kind| !kind.is_empty() && kind != "memory")?;
+    Some(fresh_url_of(&kind, variable).await)
+}
+
+/// The URL of an empty store of this kind. The purpose becomes a part of its name.
+pub async fn fresh_url_of(kind: &str, purpose: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{}_{}_{count}", variable.to_lowercase(), std::process::id());
-    let url = match kind.as_str() {
-        "sqlite" => format!("sqlite:{}/sessions.db", tempfile::tempdir().unwrap().keep().display()),
+    let name = format!("{}_{}_{count}", purpose.to_lowercase(), std::process::id());
+    match kind {
+        "sqlite" => format!("sqlite:{}/sessions.db", folder().display()),
         #[cfg(feature = "postgres")]
         "postgres" => {
             let server = server("TEST_POSTGRES_URL");
@@ -28,13 +33,18 @@ pub async fn fresh_url(variable: &str) -> Option<String> {
         }
         // A logical database each; the server has to have some thousands, and they are empty to begin with.
         "redis" => {
-            let base = if variable.starts_with("CONTRACT") { 1 } else { 10_001 };
+            let base = if purpose.starts_with("CONTRACT") { 1 } else { 10_001 };
             let database = base + std::process::id() % 9 * 1_000 + count;
             format!("{}/{database}", server("TEST_REDIS_URL").trim_end_matches('/'))
         }
-        other => panic!("{variable}: {other:?} is no store that was compiled in"),
-    };
-    Some(url)
+        other => panic!("{purpose}: {other:?} is no store that was compiled in"),
+    }
+}
+
+/// An empty folder, in one that `tests/with-servers` removes when it ends.
+pub fn folder() -> std::path::PathBuf {
+    let parent = std::env::var_os("TEST_FOLDER").map_or_else(std::env::temp_dir, Into::into);
+    tempfile::tempdir_in(parent).unwrap().keep()
 }
 
 fn server(variable: &str) -> String {

@@ -79,7 +79,7 @@ pub enum Mood {
     MixesUp,
     /// Before the next swap, somebody else gives the session the role `user`.
     Demotes,
-    /// Takes 300 ms to tell what is in the feed.
+    /// Takes 200 ms to tell what is in the feed.
     TellsSlowly,
     /// Says of every revocation that it was done, and loses it.
     ForgetsToRevoke,
@@ -202,7 +202,7 @@ impl SessionStore for Moody {
     async fn revocations(&self, since: Cursor) -> Result<Feed, StoreError> {
         let feed = self.with(self.inner.revocations(since)).await;
         if *self.mood.lock().unwrap() == Mood::TellsSlowly {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
         feed
     }

@@ -12,7 +12,7 @@ pub(super) struct Migrations {
     pub(super) lock: &'static str,
 }
 
-pub(super) const TABLE: &str = "CREATE TABLE IF NOT EXISTS axum_refresh_schema (version BIGINT NOT NULL)";
+pub(super) const TABLE: &str = "CREATE TABLE IF NOT EXISTS axum_refresh_schema (version BIGINT NOT NULL PRIMARY KEY)";
 
 impl Migrations {
     pub(super) fn newest(&self) -> i64 {
@@ -74,6 +74,9 @@ macro_rules! migrating {
             /// # Errors
             /// Where they are not, and where the database does not answer.
             pub async fn check(&self) -> Result<(), StoreError> {
+                let mut lease = self.lease().await.map_err(super::failed)?;
+                self.refuse_a_replica(&mut lease.connection).await.map_err(super::failed)?;
+                lease.done();
                 $migrations.compare(self.installed().await.map_err(super::failed)?)
             }
 

@@ -30,6 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(1);
 /// How often a transaction is tried that lost to another one.
 const TRIES: u32 = 10;
+/// How much of the feed one statement drops, and how many such statements there are at most in one call.
+const FEED_STEP: i64 = 5_000;
+const FEED_STEPS: u32 = 10;
+/// How long to wait, and once more every time, before a transaction is tried again.
+const PAUSE: Duration = Duration::from_millis(3);
 /// How many sessions one statement names.
 const CHUNK: usize = 500;
 /// As many as the migrations make.
@@ -59,7 +64,8 @@ macro_rules! again {
         loop {
             match $call.await {
                 Err(error) if tries < $crate::store::sql::TRIES && $crate::store::sql::is_conflict(&error) => {
-                    tries += 1
+                    tokio::time::sleep($crate::store::sql::PAUSE * tries).await;
+                    tries += 1;
                 }
                 result => break result.map_err($crate::store::sql::failed),
             }
@@ -121,7 +127,7 @@ async fn try_out<O: sqlx::ConnectOptions<Connection: Sized>>(options: &O, where_
 macro_rules! sql_store {
     ($Store:ident, $Database:ty, $dialect:expr) => {
         use crate::store::sql::row::{self, FeedRow, LockedRow, SessionRow};
-        use crate::store::sql::{CHUNK, Lease, again, stripe};
+        use crate::store::sql::{CHUNK, FEED_STEP, FEED_STEPS, Lease, again, stripe};
         use crate::store::{
             Admission, Cursor, Ended, Feed, Inserted, Seen, SessionStore, StoreError, Target,
         };
@@ -172,10 +178,13 @@ macro_rules! sql_store {
                 let mut transaction = sqlx::Connection::begin_with(&mut *lease.connection, $dialect.begin).await?;
                 if let Some(lock) = &self.0.sql.lock_user {
                     // Until the end, so that two logins of one user count each other.
-                    sqlx::query(lock.clone())
+                    let locked = sqlx::query(lock.clone())
                         .bind(stripe(new.user.as_bytes()))
-                        .fetch_all(&mut *transaction)
+                        .fetch_optional(&mut *transaction)
                         .await?;
+                    if locked.is_none() {
+                        return Err(sqlx::Error::Protocol("axum_refresh_locks has lost its rows".to_owned()));
+                    }
                 }
                 let others: Vec<LockedRow> = sqlx::query_as(self.0.sql.lock_sessions.clone())
                     .bind(new.user.as_bytes())
@@ -215,6 +224,17 @@ macro_rules! sql_store {
                 transaction.commit().await?;
                 lease.done();
                 Ok(Inserted::Done(ended))
+            }
+
+            /// An error where the server only reads. With it the connection is closed, and the next one may find the
+            /// primary.
+            async fn refuse_a_replica(
+                &self,
+                connection: &mut <$Database as sqlx::Database>::Connection,
+            ) -> Result<(), sqlx::Error> {
+                let Some(question) = &self.0.sql.reads_only else { return Ok(()) };
+                let answer: i64 = sqlx::query_scalar(question.clone()).fetch_one(connection).await?;
+                if answer == 0 { Ok(()) } else { Err(sqlx::Error::Protocol("the server is not the primary".to_owned())) }
             }
 
             /// Marks sessions as revoked, all of which the transaction has locked.
@@ -374,6 +394,7 @@ macro_rules! sql_store {
 
             async fn feed_once(&self, since: Cursor) -> Result<Feed, sqlx::Error> {
                 let mut lease = self.lease().await?;
+                self.refuse_a_replica(&mut lease.connection).await?;
                 let mut rows: Vec<FeedRow> = if since == Cursor::START {
                     sqlx::query_as(self.0.sql.feed.clone()).fetch_all(&mut *lease.connection).await?
                 } else {
@@ -400,10 +421,17 @@ macro_rules! sql_store {
                     .rows_affected();
                 let purged = usize::try_from(purged).unwrap_or(usize::MAX);
                 if purged < limit {
-                    sqlx::query(self.0.sql.purge_feed.clone())
-                        .bind(before.as_millis())
-                        .execute(&mut *lease.connection)
-                        .await?;
+                    for _ in 0..FEED_STEPS {
+                        let dropped = sqlx::query(self.0.sql.purge_feed.clone())
+                            .bind(before.as_millis())
+                            .bind(FEED_STEP)
+                            .execute(&mut *lease.connection)
+                            .await?
+                            .rows_affected();
+                        if dropped < FEED_STEP.unsigned_abs() {
+                            break;
+                        }
+                    }
                 }
                 lease.done();
                 Ok(purged)

@@ -48,6 +48,8 @@ const DIALECT: Dialect = Dialect {
            SET session.last_seen_at = GREATEST(session.last_seen_at, batch.seen), \
            session.acknowledged = GREATEST(session.acknowledged, batch.generation)",
     purge: "DELETE FROM axum_refresh_sessions WHERE expires_at < ? ORDER BY expires_at LIMIT ?",
+    purge_feed: "DELETE FROM axum_refresh_revocations WHERE until < ? ORDER BY until LIMIT ?",
+    reads_only: "SELECT CAST(@@global.read_only AS SIGNED)",
     announce: "",
 };
 
@@ -78,8 +80,8 @@ impl MySqlStore {
         Ok(Self::new(pool.connect_lazy_with(options)))
     }
 
-    /// Over a pool of the app's own. Its connections should read what is committed (`READ COMMITTED`), or logins of one
-    /// user wait for those of others.
+    /// Over a pool of the app's own. Its connections should read what is committed (`READ COMMITTED`), or logins of
+    /// different users get into each other's way, and some fail.
     pub fn new(pool: MySqlPool) -> Self {
         Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push: Push::off() }))
     }

@@ -40,7 +40,8 @@ struct Inner {
 
 const DIALECT: Dialect = Dialect {
     numbered: true,
-    begin: "BEGIN",
+    // Whatever the database's default is: what was committed while we waited for a lock has to be seen.
+    begin: "BEGIN ISOLATION LEVEL READ COMMITTED",
     for_update: " FOR UPDATE",
     has_locks: true,
     greatest: "GREATEST",
@@ -54,6 +55,9 @@ const DIALECT: Dialect = Dialect {
     // An array, because a subquery behind IN may be joined to the whole table.
     purge: "DELETE FROM axum_refresh_sessions WHERE id = ANY (ARRAY (SELECT id FROM axum_refresh_sessions \
             WHERE expires_at < ? ORDER BY expires_at LIMIT ?))",
+    purge_feed: "DELETE FROM axum_refresh_revocations WHERE place = ANY (ARRAY (SELECT place FROM axum_refresh_revocations \
+                 WHERE until < ? ORDER BY until LIMIT ?))",
+    reads_only: "SELECT CAST(CAST(pg_is_in_recovery() AS INTEGER) AS BIGINT)",
     announce: "SELECT pg_notify('axum_refresh', '')",
 };
 
@@ -61,7 +65,7 @@ const CHANNEL: &str = "axum_refresh";
 
 const MIGRATIONS: Migrations = Migrations {
     scripts: &[include_str!("schema/postgres.sql")],
-    begin: "BEGIN",
+    begin: "BEGIN ISOLATION LEVEL READ COMMITTED",
     prepare: "SET LOCAL statement_timeout = '60s'",
     lock: "SELECT CAST(1 AS BIGINT) FROM pg_advisory_xact_lock(7021790216)",
 };

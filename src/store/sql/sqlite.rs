@@ -49,6 +49,9 @@ const DIALECT: Dialect = Dialect {
            AS batch WHERE axum_refresh_sessions.id = batch.id",
     purge: "DELETE FROM axum_refresh_sessions WHERE place IN \
             (SELECT place FROM axum_refresh_sessions WHERE expires_at < ? ORDER BY expires_at LIMIT ?)",
+    purge_feed: "DELETE FROM axum_refresh_revocations WHERE place IN \
+                 (SELECT place FROM axum_refresh_revocations WHERE until < ? ORDER BY until LIMIT ?)",
+    reads_only: "",
     announce: "",
 };
 

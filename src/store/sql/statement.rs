@@ -20,6 +20,11 @@ pub(super) struct Dialect {
     pub(super) seen: &'static str,
     /// Drops sessions that expired before the first parameter, at most as many as the second.
     pub(super) purge: &'static str,
+    /// Drops what is past the first parameter in the feed, at most as much as the second.
+    pub(super) purge_feed: &'static str,
+    /// Answers 0 where the server takes writes. One that does not was a primary once, and what it knows is old. May be
+    /// nothing.
+    pub(super) reads_only: &'static str,
     /// What tells other nodes of something new in the feed, when the transaction commits. May be nothing.
     pub(super) announce: &'static str,
 }
@@ -41,6 +46,7 @@ pub(super) struct Statements {
     pub(super) feed_from: SqlStr,
     pub(super) purge: SqlStr,
     pub(super) purge_feed: SqlStr,
+    pub(super) reads_only: Option<SqlStr>,
 }
 
 /// The columns of a session, in the order of [`SessionRow`](super::row::SessionRow).
@@ -94,7 +100,8 @@ impl Statements {
                  WHERE written_at > {now} - {OVERLAP_MILLIS} AND place <= ?"
             )),
             purge: sql(dialect.purge),
-            purge_feed: sql("DELETE FROM axum_refresh_revocations WHERE until < ?"),
+            purge_feed: sql(dialect.purge_feed),
+            reads_only: (!dialect.reads_only.is_empty()).then(|| sql(dialect.reads_only)),
         }
     }
 }

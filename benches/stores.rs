@@ -1,0 +1,199 @@
+//! What a store costs beside its bare driver, and what purging a million expired sessions costs those who are served
+//! meanwhile. `tests/with-servers cargo bench --bench stores --features sqlite,postgres,mysql,redis`
+//!
+//! Both sides take turns, one call each, and the table has the ratios of the medians: whatever else the machine does is
+//! done to both.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss,
+    missing_docs,
+    dead_code
+)]
+
+#[path = "../tests/stores/mod.rs"]
+mod stores;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum_refresh::{Auth, ClientInfo, MemoryStore, NoClaims, Secret, SessionId, SessionStore, Timestamp};
+
+const ROUNDS: usize = 3_000;
+const EXPIRED: usize = 1_000_000;
+
+fn main() {
+    if std::env::args().any(|argument| argument == "--bench") {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(measure());
+    } else {
+        println!("a benchmark: tests/with-servers cargo bench --bench stores");
+    }
+}
+
+async fn measure() {
+    println!("a refresh (load and swap), as a share of what the bare driver does in the same time:");
+    #[cfg(feature = "sqlite")]
+    {
+        let url = stores::fresh_url_of("sqlite", "BENCH").await;
+        let store = axum_refresh::SqliteStore::connect(&url).await.unwrap();
+        store.migrate().await.unwrap();
+        let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+        sqlx::query("PRAGMA synchronous = FULL").execute(&pool).await.unwrap();
+        let bare = async |id: SessionId, generation| {
+            let id = id.as_bytes().to_vec();
+            bare_sql!(pool, id, generation, "?", "?", "?");
+        };
+        compare("sqlite", Arc::new(store), bare).await;
+    }
+    #[cfg(feature = "postgres")]
+    {
+        let url = stores::fresh_url_of("postgres", "BENCH").await;
+        let store = axum_refresh::PostgresStore::connect(&url).await.unwrap();
+        store.migrate().await.unwrap();
+        let pool = sqlx::PgPool::connect(&url).await.unwrap();
+        let bare = async |id: SessionId, generation| {
+            let id = id.as_bytes().to_vec();
+            bare_sql!(pool, id, generation, "$1", "$2", "$3");
+        };
+        let store: Arc<dyn SessionStore> = Arc::new(store);
+        compare("postgres", Arc::clone(&store), bare).await;
+        let rows = format!(
+            "INSERT INTO axum_refresh_sessions (id, user_id, secret_hash, created_at, expires_at, client, claims, chain, \
+             last_seen_at, acknowledged, version) SELECT decode(md5(i::text), 'hex'), i::text::bytea, '', i, i, \
+             '{{}}', '{{}}', '{{}}', i, -1, 0 FROM generate_series(1, {EXPIRED}) AS i"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(rows)).execute(&pool).await.unwrap();
+        purge("postgres", store).await;
+    }
+    #[cfg(feature = "mysql")]
+    {
+        let url = stores::fresh_url_of("mysql", "BENCH").await;
+        let store = axum_refresh::MySqlStore::connect(&url).await.unwrap();
+        store.migrate().await.unwrap();
+        let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
+        let bare = async |id: SessionId, generation| {
+            let id = id.as_bytes().to_vec();
+            bare_sql!(pool, id, generation, "?", "?", "?");
+        };
+        compare("mysql", Arc::new(store), bare).await;
+    }
+    let memory = Arc::new(MemoryStore::new());
+    let long_ago = Timestamp::from_millis(1_000);
+    for n in 0..EXPIRED {
+        let mut session = template(&format!("user{n}")).await;
+        session.chain.expires_at = long_ago;
+        memory.insert(&session, axum_refresh::Admission { cap: None, replacing: None, until: long_ago }).await.unwrap();
+    }
+    purge("memory", memory).await;
+}
+
+/// What a refresh needs at the least: one row read, one row written.
+#[macro_export]
+macro_rules! bare_sql {
+    ($pool:ident, $id:ident, $generation:ident, $first:literal, $second:literal, $third:literal) => {
+        let row = sqlx::query(concat!("SELECT * FROM axum_refresh_sessions WHERE id = ", $first))
+            .bind(&$id)
+            .fetch_one(&$pool)
+            .await
+            .unwrap();
+        std::hint::black_box(row);
+        let update = concat!(
+            "UPDATE axum_refresh_sessions SET chain = ",
+            $first,
+            ", last_seen_at = ",
+            $second,
+            " WHERE id = ",
+            $third
+        );
+        let chain =
+            format!(r#"{{"generation":{},"parent":null,"rotated_at":1700000000000,"recoveries":0}}"#, $generation);
+        sqlx::query(update).bind(chain).bind(1_700_000_000_000_i64).bind(&$id).execute(&$pool).await.unwrap();
+    };
+}
+
+async fn login(store: Arc<dyn SessionStore>, user: &str) -> SessionId {
+    let auth = Auth::<NoClaims>::builder().secret(Secret::random().unwrap()).shared_store(store).build().unwrap();
+    let client = ClientInfo::new().user_agent("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/138.0.0.0");
+    auth.login(user, NoClaims {}).client(client).await.unwrap().tokens.session
+}
+
+async fn template(user: &str) -> axum_refresh::Session {
+    static TEMPLATE: tokio::sync::OnceCell<axum_refresh::Session> = tokio::sync::OnceCell::const_new();
+    let template = TEMPLATE.get_or_init(async || {
+        let memory = Arc::new(MemoryStore::new());
+        let id = login(memory.clone(), "template").await;
+        memory.load(id).await.unwrap().unwrap()
+    });
+    let mut session = template.await.clone();
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(user.bytes().rev()).for_each(|(to, from)| *to = from);
+    session.id = SessionId::from_bytes(bytes);
+    session.user = user.into();
+    session
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+async fn compare(name: &str, store: Arc<dyn SessionStore>, bare: impl AsyncFn(SessionId, usize)) {
+    let (ours, theirs) = (login(Arc::clone(&store), "alice").await, login(Arc::clone(&store), "bob").await);
+    let (mut us, mut them) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let started = Instant::now();
+        bare(theirs, round).await;
+        them.push(started.elapsed());
+        let started = Instant::now();
+        let mut session = store.load(ours).await.unwrap().unwrap();
+        session.chain.generation += 1;
+        assert!(store.swap(session.version, &session).await.unwrap());
+        us.push(started.elapsed());
+    }
+    let (us, them) = (median(us), median(them));
+    println!("{name:10} {:.2}   (bare {them:?}, store {us:?})", them.as_secs_f64() / us.as_secs_f64());
+}
+
+/// How long a load takes while a million sessions are purged, beside how long it takes before.
+async fn purge(name: &str, store: Arc<dyn SessionStore>) {
+    let id = login(Arc::clone(&store), "carol").await;
+    let load = async || {
+        let started = Instant::now();
+        store.load(id).await.unwrap().unwrap();
+        started.elapsed()
+    };
+    let mut before = Vec::new();
+    for _ in 0..1_000 {
+        before.push(load().await);
+    }
+    let purging = {
+        let store = Arc::clone(&store);
+        let deadline = Timestamp::from_millis(1_700_000_000_000);
+        tokio::spawn(async move {
+            let mut purged = 0;
+            loop {
+                let step = store.purge(deadline, 1_000).await.unwrap();
+                purged += step;
+                if step < 1_000 {
+                    return purged;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    let started = Instant::now();
+    let mut during = Vec::new();
+    while !purging.is_finished() {
+        during.push(load().await);
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+    let purged = purging.await.unwrap();
+    let (worst_before, worst) = (before.iter().max().unwrap(), during.iter().max().unwrap());
+    println!(
+        "{name}: {purged} sessions purged in {:.1} s; {} loads meanwhile, the slowest {worst:?} (before {worst_before:?})",
+        started.elapsed().as_secs_f64(),
+        during.len()
+    );
+}
