@@ -1,6 +1,7 @@
 //! The layer that keeps the visitors of server-rendered pages logged in without a script.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum_core::response::{IntoResponse, Response};
@@ -46,9 +47,9 @@ const PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(
 /// 7. The answer gets the cookies: the refresh token's where it is a new one, the access token's always; and
 ///    `Cache-Control: no-store`, in place of what the handler said. Other cookies of the handler stay, and where it sets
 ///    one of these two itself (a login, a logout, a renewal), its own is the one that counts.
-/// 8. An answer that takes longer than half the [grace](crate::Policy::grace) gets none of them, unless it renews the
-///    access token by itself. It counts as one that was lost, which costs nothing: the next page is granted another
-///    successor of the same refresh token. Arriving late, it could overwrite what that page was given.
+/// 8. An answer that takes longer than half the [grace](crate::Policy::grace) gets none of them. It counts as one that
+///    was lost, which costs nothing: the next page is granted another successor of the same refresh token. Arriving late,
+///    it could overwrite what that page was given.
 ///
 /// # An access token that was revoked
 ///
@@ -187,9 +188,16 @@ impl<C: Claims> PagesLayer<C> {
             }
             Err(error) => return Err(error.into_response()),
         };
+        let token = auth.inner.access.verify(&tokens.access_token).ok().map(|mut token| {
+            if tokens.refresh_token.is_some() {
+                // What the handler renews must not show, by its use, that the new refresh token has arrived: this answer
+                // may get lost, or be late.
+                token.generation = token.generation.saturating_sub(1);
+            }
+            Arc::new(token)
+        });
         // Between the verdict and now the session may have been ended.
-        let token = auth.verify(&tokens.access_token).and_then(|token| auth.admit(&token).map(|()| token));
-        remember(auth, parts, token.ok());
+        remember(auth, parts, token.filter(|token| auth.admit(token).is_ok()));
         Ok(Some(Renewed { tokens, since }))
     }
 }
@@ -231,9 +239,7 @@ impl<C: Claims> Gate for PagesLayer<C> {
         let Some(Renewed { tokens, since }) = due else { return };
         let settings = self.auth.settings();
         let late = self.auth.inner.node.now().since(since) > settings.policy.grace / 2;
-        // The use of an access token acknowledges the refresh token that it came with, so the two are never parted: an
-        // answer that brings a renewed one by itself is not treated as lost.
-        if !late || transport::sets_access_token(settings, response.headers()) {
+        if !late {
             transport::add_to(settings, &tokens, response.headers_mut());
         }
     }

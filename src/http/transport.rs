@@ -129,12 +129,6 @@ pub(super) fn add_to(settings: &Settings, tokens: &Tokens, headers: &mut HeaderM
     }
 }
 
-/// Whether an answer has an access cookie already.
-pub(super) fn sets_access_token(settings: &Settings, headers: &HeaderMap) -> bool {
-    let access = settings.access_cookie.as_ref();
-    access.is_some_and(|access| sets(headers, access.full_name(settings.insecure_dev_cookies).as_bytes()))
-}
-
 fn sets(headers: &HeaderMap, name: &[u8]) -> bool {
     headers.get_all(SET_COOKIE).iter().any(|cookie| name_of(cookie) == name)
 }
