@@ -47,8 +47,10 @@ async fn open() -> Arc<dyn SessionStore> {
 
 /// Carries out every call on the store's own runtime and waits for it with the thread, so that it takes no time on the
 /// clocks of a test.
+#[cfg_attr(not(any(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "redis")), allow(dead_code))]
 struct Remote(Arc<dyn SessionStore>);
 
+#[cfg_attr(not(any(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "redis")), allow(dead_code))]
 impl Remote {
     fn call<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
         &self,

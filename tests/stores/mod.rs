@@ -14,19 +14,20 @@ pub async fn fresh_url(variable: &str) -> Option<String> {
 pub async fn fresh_url_of(kind: &str, purpose: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{}_{}_{count}", purpose.to_lowercase(), std::process::id());
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    let name = || format!("{}_{}_{count}", purpose.to_lowercase(), std::process::id());
     match kind {
         "sqlite" => format!("sqlite:{}/sessions.db", folder().display()),
         #[cfg(feature = "postgres")]
         "postgres" => {
-            let server = server("TEST_POSTGRES_URL");
+            let (server, name) = (server("TEST_POSTGRES_URL"), name());
             let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&server).await.unwrap();
             make(&mut connection, format!("CREATE SCHEMA {name}")).await;
             format!("{server}{}options[search_path]={name}", if server.contains('?') { '&' } else { '?' })
         }
         #[cfg(feature = "mysql")]
         "mysql" => {
-            let server = server("TEST_MYSQL_URL");
+            let (server, name) = (server("TEST_MYSQL_URL"), name());
             let mut connection = <sqlx::MySqlConnection as sqlx::Connection>::connect(&server).await.unwrap();
             make(&mut connection, format!("CREATE DATABASE {name}")).await;
             format!("{}/{name}", server.rsplit_once('/').unwrap().0)
