@@ -72,7 +72,7 @@ export interface IdleOptions {
 }
 
 export interface AuthOptions {
-  /** Where the router is mounted. Default: `/auth`. */
+  /** Where the router is mounted; relative to the page's address, whatever `<base href>` says. Default: `/auth`. */
   base?: string;
   /** Whether requests to `base` carry cookies. Default: `same-origin`; `include` where `base` is on another origin. */
   credentials?: RequestCredentials;
@@ -113,7 +113,7 @@ export interface Auth {
    * the second answer is the caller's, whatever it is. A body that is a stream (that of a `Request` is one) is sent as it
    * is and once: for it the token is renewed beforehand if that is due. Logged out, the request goes without a token.
    *
-   * Requests to other origins, and those that have an `Authorization` of their own, are left alone.
+   * A relative address is resolved as `fetch` does it, by the document's base. Requests to other origins, and those that have an `Authorization` of their own, are left alone.
    *
    * Rejects as `fetch` does, and with an {@link AuthError} where no token is to be had within 15 seconds (`offline`) or
    * somebody else has logged in meanwhile (`user_changed`).

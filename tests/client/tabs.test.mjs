@@ -120,7 +120,7 @@ test("a token that arrives while a tab waits for the lock is taken, and the tab 
 
 test("a lock that is not let go is waited for longer than an answer is, and no longer", async () => {
   const { world, tab, auth } = await loggedIn();
-  world.request("axum-refresh:/auth", {}, () => new Promise(() => {}));
+  world.request("axum-refresh:https://app.example/auth", {}, () => new Promise(() => {}));
   auth.refresh();
   await world.pass(10_900);
   assert.equal(world.refreshes.length, 1);
