@@ -9,7 +9,7 @@ const words = {
   store_unavailable: "The server cannot reach its session store right now (503). Try again in a moment.",
   refresh_busy: "Another renewal is under way (409).",
   offline: "The server cannot be reached.",
-  user_changed: "Somebody else has logged in meanwhile.",
+  user_changed: "You were logged out, or somebody else has logged in, before this was sent.",
   access_token_missing: "You are logged out.",
   session_not_found: "That session has already ended.",
   session_revoked: "This session was ended. Log in again.",

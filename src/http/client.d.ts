@@ -111,12 +111,14 @@ export interface Auth {
   /**
    * `fetch` with the access token. Where the server refuses the token it is renewed, and the request sent once more;
    * the second answer is the caller's, whatever it is. A body that is a stream (that of a `Request` is one) is sent as it
-   * is and once: for it the token is renewed beforehand if that is due. Logged out, the request goes without a token.
+   * is and once: for it the token is renewed beforehand if that is due. A request that is made logged out goes without a
+   * token.
    *
-   * A relative address is resolved as `fetch` does it, by the document's base. Requests to other origins, and those that have an `Authorization` of their own, are left alone.
+   * A relative address is resolved as `fetch` does it, by the document's base. Requests to other origins,
+   * and those that have an `Authorization` of their own, are left alone.
    *
    * Rejects as `fetch` does, and with an {@link AuthError} where no token is to be had within 15 seconds (`offline`) or
-   * somebody else has logged in meanwhile (`user_changed`).
+   * the user has logged out meanwhile, or somebody else in (`user_changed`): then nothing was sent.
    */
   fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>;
   /**

@@ -333,14 +333,14 @@ export function createAuth(options = {}) {
     // A stream is sent once, and the body of a Request is one.
     const body = init.body ?? (input.url && !/^(GET|HEAD)$/.test(input.method) ? input : null);
     const once = body && (body === input || body.getReader || body[Symbol.asyncIterator]);
-    const whose = user()?.sub;
-    const other = () => whose !== undefined && held && user().sub !== whose;
+    const whose = user();
+    const other = () => whose && (!held || user().sub !== whose.sub);
     const send = token => {
       if (token) headers.set("authorization", `Bearer ${token}`);
       return env.fetch(input, { ...init, headers });
     };
     const token = await take(once, init.signal ?? input.signal);
-    // What one user has asked for is not done in another's name.
+    // What one user has asked for is done in no other name, and not without one.
     if (other()) throw new AuthError("user_changed");
     if (!token && state !== "out") throw new AuthError("offline");
     const answer = await send(token);

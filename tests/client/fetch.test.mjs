@@ -251,3 +251,24 @@ test("nor when the first try was refused", async () => {
   assert.equal(answer.status, 401);
   assert.equal(to(world, "/buy").length, 1);
 });
+
+test("what a user has asked for is not sent without a token once that user is out", async () => {
+  for (const end of [world => world.sessions.clear(), (world, tab) => tab.auth.accept(world.logIn("bob"))]) {
+    const { world, tab, auth } = await loggedIn();
+    await tab.show(false);
+    await world.pass(60 * MINUTE);
+    const first = assert.rejects(auth.fetch("/buy", { method: "POST" }), { name: "AuthError", code: "user_changed" });
+    end(world, tab);
+    await world.pass(100);
+    await first;
+    assert.equal(to(world, "/buy").length, 0);
+  }
+});
+
+test("what is asked for after a logout goes without a token", async () => {
+  const { world, tab, auth } = await loggedIn();
+  await auth.logout();
+  assert.equal(tab.state, "out");
+  assert.equal((await auth.fetch("/me")).status, 401);
+  assert.equal(to(world, "/me")[0].authorization, null);
+});
