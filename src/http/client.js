@@ -67,7 +67,7 @@ export function createAuth(options = {}) {
     if (share) post({ type: "news", reason, ...news });
     const { token, expiresAt, refreshAt } = news, before = state;
     // At random: of many tabs one comes first, and the others hear of it.
-    const due = refreshAt + env.Math.random() * (expiresAt - refreshAt) / 2;
+    const due = Math.max(now() + 1000, refreshAt + env.Math.random() * (expiresAt - refreshAt) / 2);
     held = token ? { stamp: mark, token, expiresAt, refreshAt, due, claims: claimsOf(token) } : null;
     if (held && before === "out") lastActive = now();
     state = held ? "in" : "out";
@@ -412,7 +412,7 @@ const isTokens = body => typeof body?.access_token === "string" && Number.isFini
 
 function newsOf(tokens, sent, stamp) {
   const life = tokens.expires_in * 1000;
-  const back = Math.min(life, Math.max(1000, (tokens.refresh_in ?? tokens.expires_in) * 1000));
+  const back = Math.min(life, (tokens.refresh_in ?? tokens.expires_in) * 1000);
   return { stamp, token: tokens.access_token, expiresAt: sent + life, refreshAt: sent + back };
 }
 
