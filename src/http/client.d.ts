@@ -124,7 +124,8 @@ export interface Auth {
   /**
    * Sends a login to the app and takes the tokens of its answer: POST, with the body as JSON; `init` overrides. No
    * refresh happens meanwhile in any tab, or its answer could bring back the cookie of the session before. The answer is
-   * the caller's, good or bad; one without an access token (a second factor is wanted, say) changes nothing.
+   * the caller's, good or bad; one without an access token (a second factor is wanted, say) changes nothing. Rejects as
+   * `fetch` does; with an `AbortError` after 60 seconds, unless `init` has a signal of its own.
    */
   login(url: string | URL, body?: unknown, init?: RequestInit): Promise<Response>;
   /** Takes the tokens of a login that was made otherwise. */

@@ -5,6 +5,7 @@
 
 // In ms.
 const REQUEST = 10_000; // for an answer of the server
+const LOGIN = 60_000; // for one of the app
 const LOCK = 11_000; // to wait for another tab, whose answer then comes no more
 const LINGER = 50; // that a lock is kept, so that the news come first
 const PATIENCE = 15_000; // that a caller waits for a token
@@ -134,6 +135,7 @@ export function createAuth(options = {}) {
       await job().then(resolve, reject);
     };
     const limit = env.setTimeout(() => stop.abort(), LOCK);
+    stop.signal.onabort = run;
     if (!locks) tail = tail.then(run);
     else locks.request(name, { signal: stop.signal }, async () => {
       await run();
@@ -143,20 +145,18 @@ export function createAuth(options = {}) {
 
   // ---- talking to the server ----
 
-  async function request(path) {
+  async function timed(ms, job) {
     const stop = new AbortController();
-    const limit = env.setTimeout(() => stop.abort(), REQUEST);
-    try {
-      // keepalive: a tab that is closed still gets its cookie.
-      const answer = await env.fetch(base + path, { method: "POST", credentials, cache: "no-store", keepalive: true, headers: { accept: "application/json" }, signal: stop.signal });
-      const text = await answer.text();
-      try { return { answer, body: JSON.parse(text) }; } catch { return { answer, body: null }; }
-    } catch {
-      throw new AuthError("offline");
-    } finally {
-      env.clearTimeout(limit);
-    }
+    const limit = env.setTimeout(() => stop.abort(), ms);
+    try { return await job(stop.signal); } finally { env.clearTimeout(limit); }
   }
+
+  const request = path => timed(REQUEST, async signal => {
+    // keepalive: a tab that is closed still gets its cookie.
+    const answer = await env.fetch(base + path, { method: "POST", credentials, cache: "no-store", keepalive: true, headers: { accept: "application/json" }, signal });
+    const text = await answer.text();
+    try { return { answer, body: JSON.parse(text) }; } catch { return { answer, body: null }; }
+  }).catch(() => { throw new AuthError("offline"); });
 
   async function attempt() {
     const sent = now();
@@ -381,13 +381,13 @@ export function createAuth(options = {}) {
     refresh: () => renew(true).then(() => good()?.token ?? null),
     fetch: authFetch,
     accept: tokens => accept(tokens),
-    login: (url, body, init) => locked(async () => {
+    login: (url, body, init) => locked(() => timed(LOGIN, async signal => {
       const sent = now();
-      const answer = await env.fetch(url, { method: "POST", credentials, cache: "no-store", headers: { "content-type": "application/json" }, body: JSON.stringify(body), ...init });
+      const answer = await env.fetch(url, { method: "POST", credentials, cache: "no-store", headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal, ...init });
       const tokens = answer.ok ? await answer.clone().json().catch(() => null) : null;
       if (isTokens(tokens)) accept(tokens, sent);
       return answer;
-    }),
+    })),
     logout: () => leave("logout"),
     logoutAll: async () => {
       await api("POST", "/logout/all");

@@ -173,6 +173,37 @@ test("without locks a login waits for the refresh of its own tab", async () => {
   assert.equal(tab.auth.user().sub, "bob");
 });
 
+test("without locks a login that gets no answer holds up a refresh and a logout for eleven seconds, not for good", async () => {
+  const { world, tab, auth } = await loggedIn({ without: ["locks"] });
+  hold(world, "/login");
+  auth.login("/login", { user: "bob" }).catch(() => {});
+  auth.refresh();
+  await world.pass(10_900);
+  assert.equal(world.refreshes.length, 1);
+  await world.pass(200);
+  assert.equal(world.refreshes.length, 2);
+  auth.logout();
+  await world.pass(11_100);
+  assert.equal(tab.state, "out");
+});
+
+for (const without of [[], ["locks"]]) {
+  test(`a login ${without.length ? "without locks " : ""}that gets no answer is given up after a minute`, async () => {
+    const { world, auth } = await loggedIn({ without });
+    hold(world, "/login");
+    let given;
+    auth.login("/login", { user: "bob" }).catch(error => { given = error.name; });
+    await world.pass(59_900);
+    assert.equal(given, undefined);
+    await world.pass(200);
+    assert.equal(given, "AbortError");
+    const login = auth.login("/login", { user: "bob" });
+    await world.pass(100);
+    assert.equal((await login).status, 200);
+    assert.equal(auth.user().sub, "bob");
+  });
+}
+
 test("a logout in one tab is one in all", async () => {
   const { world, all } = await tabs(3);
   all[1].auth.logout();
