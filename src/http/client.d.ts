@@ -122,8 +122,9 @@ export interface Auth {
    */
   fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>;
   /**
-   * Sends a login to the app and takes the tokens of its answer: POST, with the body as JSON; `init` overrides. No
-   * refresh happens meanwhile in any tab, or its answer could bring back the cookie of the session before. The answer is
+   * Sends a login to the app and takes the tokens of its answer: POST, with the body as JSON; `init` overrides. A refresh
+   * waits for it up to 11 seconds, in all tabs or, without Web Locks, in this one: its answer could bring back the cookie
+   * of the session before. Where that may have happened the page asks again, and shows whose the cookie is. The answer is
    * the caller's, good or bad; one without an access token (a second factor is wanted, say) changes nothing. Rejects as
    * `fetch` does; with an `AbortError` after 60 seconds, unless `init` has a signal of its own.
    */

@@ -166,7 +166,11 @@ export function createAuth(options = {}) {
     const at = stamp();
     try {
       const { answer, body } = await request("/refresh");
-      if (answer.ok && isTokens(body)) return settle(newsOf(body, sent, at), "refresh", true);
+      if (answer.ok && isTokens(body)) {
+        if (at > mark) return settle(newsOf(body, sent, at), "refresh", true);
+        // Too late, but its cookie may have replaced that of a new login: who is there?
+        return held && attempt();
+      }
       if (answer.status === 401 && OVER.test(body?.code)) return settle({ stamp: at }, body.code, true);
       if (at > mark) fail(failure(answer, body).code, retryAfter(answer.headers, now()));
     } catch (error) {

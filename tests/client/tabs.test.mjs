@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { loggedIn, lost, refusal, settled, World } from "./world.mjs";
+import { json, loggedIn, lost, refusal, settled, World } from "./world.mjs";
 
 const MINUTE = 60_000;
 
@@ -263,6 +263,33 @@ test("nor does a failure of the old refresh make the new login look offline", as
     await world.pass(100);
     assert.deepEqual([old.state, fresh.state], ["in", "in"]);
   }
+});
+
+test("where a refresh brings back the cookie from before a slow login, the tabs show whose it is", async () => {
+  const { world, all: [one, two] } = await tabs(2);
+  const alice = world.cookie;
+  let go;
+  world.instead = ({ path }) => {
+    if (path === "/login") return new Promise(resolve => world.setTimeout(() => resolve(json(200, world.logIn("bob"))), 12_000));
+    if (path !== "/auth/refresh") return undefined;
+    world.instead = () => undefined;
+    const answer = json(200, world.tokens(alice));
+    return new Promise(resolve => {
+      go = () => {
+        world.cookie = alice;
+        resolve(answer);
+      };
+    });
+  };
+  one.auth.login("/login", { user: "bob" });
+  await world.pass(100);
+  two.auth.refresh();
+  await world.pass(12_000);
+  assert.deepEqual([one, two].map(tab => tab.auth.user().sub), ["bob", "bob"]);
+  go();
+  await world.pass(100);
+  assert.deepEqual([one, two].map(tab => tab.auth.user().sub), ["alice", "alice"]);
+  assert.equal(world.refreshes.length, 2);
 });
 
 test("a tab that slept through a logout and a new login learns of both in their order", async () => {
