@@ -106,7 +106,7 @@ export interface Auth {
   user(): Claims | null;
   /** A good access token; null where nobody is logged in, or there is none to be had within 15 seconds. */
   token(): Promise<string | null>;
-  /** Renews the token now, for instance after the user got other rights. Null where that failed. */
+  /** Renews the token now, for instance after the user got other rights. Null where no newer token came. */
   refresh(): Promise<string | null>;
   /**
    * `fetch` with the access token. Where the server refuses the token it is renewed, and the request sent once more;

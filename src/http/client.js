@@ -382,7 +382,11 @@ export function createAuth(options = {}) {
     get nextAt() { return nextAt(); },
     user,
     token: () => take(),
-    refresh: () => renew(true).then(() => good()?.token ?? null),
+    refresh: async () => {
+      const before = held;
+      await renew(true);
+      return held !== before && good()?.token || null;
+    },
     fetch: authFetch,
     accept: tokens => accept(tokens),
     login: (url, body, init) => locked(() => timed(LOGIN, async signal => {
