@@ -80,7 +80,11 @@ export interface AuthOptions {
   origins?: string[];
   /** Called whenever the state or the token has changed. */
   onChange?(change: Change): void;
-  /** Logs the user out who has left. Wants BroadcastChannel, and is off without it. Default: off. */
+  /**
+   * Logs the user out who has left. Only open tabs are watched: who closes them all is logged out by nobody here, and the
+   * server's `idle_timeout` is the real limit. Opening a tab is no sign of the user while another one is open. Wants
+   * BroadcastChannel, and is off without it. Default: off.
+   */
   idle?: IdleOptions;
   /** Whether the server sets the hint cookie: a page without it makes no request. Default: no. */
   hint?: boolean;

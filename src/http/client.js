@@ -31,7 +31,7 @@ export function createAuth(options = {}) {
   const { credentials = "same-origin", onChange, hint } = options;
   /** @type {any} */
   const env = options.env ?? globalThis;
-  // Where tabs cannot tell each other of their users, one could log out another's.
+  // Where tabs do not hear each other, one could log out another's user.
   const idle = env.BroadcastChannel && options.idle;
   const now = () => env.Date.now();
   const here = env.location?.href;
@@ -48,18 +48,22 @@ export function createAuth(options = {}) {
   let failures = 0, retryAt = 0, notBefore = 0, tries = [];
   let timer = 0, seen = now();
   let renewing = null, waiting = new AbortController();
-  let lastActive = now(), told = 0, warned = false, ending = false, idling = null;
+  let lastActive = now(), fresh = true, told = 0, warned = false, ending = false, idling = null;
   const waiters = new Set();
 
   // ---- what is known ----
 
   const stamp = () => clock = Math.max(clock + 1, now());
   const user = () => held?.claims ?? null;
+  const touch = () => {
+    lastActive = now();
+    fresh = false;
+  };
 
   /** What is held, until shortly before its end: a request takes its time. */
   const good = () => held && now() < held.expiresAt - Math.min(5000, (held.expiresAt - held.refreshAt) / 2) ? held : null;
 
-  /** Takes news that are newer than what is known. No token: logged out. */
+  /** Takes what is newer. No token: logged out. */
   function settle(news, reason = "refresh", share = false) {
     if (closed || news.stamp <= mark) return;
     mark = news.stamp;
@@ -70,7 +74,7 @@ export function createAuth(options = {}) {
     // At random: of many tabs one comes first, and the others hear of it.
     const due = Math.max(now() + 1000, refreshAt + env.Math.random() * (expiresAt - refreshAt) / 2);
     held = token ? { stamp: mark, token, expiresAt, refreshAt, due, claims: claimsOf(token) } : null;
-    if (held && before === "out") lastActive = now();
+    if (held && before === "out") touch();
     state = held ? "in" : "out";
     waiting.abort();
     if (held || before !== "out") changed(reason, !share);
@@ -109,13 +113,15 @@ export function createAuth(options = {}) {
     if (closed || !data) return;
     clock = Math.max(clock, data.stamp ?? 0);
     if (data.at) {
-      lastActive = Math.max(lastActive, Math.min(data.at, now()));
+      // A new tab is no sign of the user: the others know of the last one.
+      lastActive = Math.max(data.since && fresh ? 0 : lastActive, Math.min(data.at, now()));
+      fresh = false;
       watchIdle();
       schedule();
     }
     if (data.type === "news") settle(data, data.reason);
-    // The clock was set back before that tab was opened.
-    if (data.type === "hello" && clock > data.stamp + MINUTE) post({ stamp: clock });
+    // Its clock may have been set back.
+    if (data.type === "hello") post({ stamp: clock, since: true, at: idle && held && lastActive });
     // A tab's time is up: who knows better says so.
     if (data.type === "idle") {
       post({ type: "active", at: lastActive });
@@ -256,7 +262,7 @@ export function createAuth(options = {}) {
   let unhinted = false;
   const hinted = () => /(^|; )(__Secure-)?session-hint=/.test(env.document?.cookie ?? "");
   const wake = event => {
-    // Back from where no news are heard.
+    // Back from where no news come.
     if (event.persisted) renew(true);
     if (hint && state === "out") {
       // A login that nobody told of; a dead session's hint was there all along.
@@ -311,7 +317,7 @@ export function createAuth(options = {}) {
     const t = now();
     // Nothing undoes that the time was up.
     if (held && left() <= 0) return watchIdle();
-    lastActive = t;
+    touch();
     if (warned || t - told >= Math.min(5000, (idle?.after ?? 0) / 20)) {
       told = t;
       post({ type: "active", at: t });
@@ -372,7 +378,7 @@ export function createAuth(options = {}) {
     unhinted = true;
     state = "out";
   }
-  post({ type: "hello", stamp: clock, at: lastActive });
+  post({ type: "hello", stamp: clock });
   if (state === "unknown") schedule();
   else Promise.resolve("no_session").then(changed);
 
@@ -424,7 +430,7 @@ function newsOf(tokens, sent, stamp) {
   return { stamp, token: tokens.access_token, expiresAt: sent + life, refreshAt: sent + back };
 }
 
-/** Read, not checked: that is the server's business. */
+/** Read, not checked. */
 function claimsOf(token) {
   try {
     const text = atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"));
