@@ -9,7 +9,7 @@ const words = {
   store_unavailable: "The server cannot reach its session store right now (503). Try again in a moment.",
   refresh_busy: "Another renewal is under way (409).",
   offline: "The server cannot be reached.",
-  user_changed: "Somebody else has logged in meanwhile.",
+  user_changed: "You were logged out, or somebody else has logged in, before this was sent.",
   access_token_missing: "You are logged out.",
   session_not_found: "That session has already ended.",
   session_revoked: "This session was ended. Log in again.",
@@ -50,7 +50,7 @@ function changed({ user, reason, elsewhere }) {
   const what = reason === "login" ? "Logged in" : same ? "Renewed" : "Continued with the refresh cookie";
   const before = shown;
   shown = user;
-  if (before && before.sub !== user.sub) $("log").replaceChildren();
+  if (before && before.sub !== user.sub) clear();
   log(`${what}${elsewhere ? " in another tab" : ""}: gen ${generation}; ends ${until(auth.expiresAt)}`);
   $("gen").textContent = user.gen;
   $("claims").textContent = JSON.stringify(user, null, 2);
@@ -67,10 +67,15 @@ async function loggedIn(user) {
   await run(loadSessions);
 }
 
+/** Takes away what the last user was shown. */
+function clear() {
+  for (const id of ["sessions", "admin-sessions", "log"]) $(id).replaceChildren();
+}
+
 function loggedOut(reason, elsewhere) {
   const before = shown, first = $("login").hidden;
   shown = null;
-  for (const id of ["sessions", "admin-sessions", "log"]) $(id).replaceChildren();
+  clear();
   $("claims").textContent = "";
   $("login").hidden = false; $("account").hidden = true;
   if (!first) return;
@@ -116,7 +121,9 @@ $("login-form").addEventListener("submit", event => {
 // ---- Sessions ----
 
 async function loadSessions() {
-  const sessions = await auth.sessions();
+  const sid = shown?.sid, sessions = await auth.sessions();
+  // The list of a session that is no longer shown is nobody's.
+  if (shown?.sid !== sid) return;
   showSessions($("sessions"), "Your sessions", sessions, session => session.current
     ? ["Log out", () => auth.logout()]
     : ["End", () => end(() => auth.endSession(session.id), loadSessions, "sessions-title")]);
@@ -124,7 +131,9 @@ async function loadSessions() {
 }
 
 async function loadAdmin() {
-  const path = `/admin/users/${encodeURIComponent(adminUser)}/sessions`, { sessions } = await api("GET", path);
+  const sid = shown?.sid, asked = adminUser;
+  const { sessions } = await api("GET", `/admin/users/${encodeURIComponent(asked)}/sessions`);
+  if (shown?.sid !== sid || adminUser !== asked) return;
   showSessions($("admin-sessions"), `Sessions of ${adminUser}`, sessions,
     session => ["End", () => end(() => api("DELETE", `/admin/sessions/${session.id}`), loadAdmin, "admin-title")]);
   $("admin-count").textContent = `${adminUser} has ${count(sessions.length)}`;
@@ -236,6 +245,7 @@ on("end-others", async () => {
 });
 on("admin-end", async () => {
   const { revoked } = await api("DELETE", `/admin/users/${encodeURIComponent(adminUser)}/sessions`);
+  if (!adminUser) return;
   notice(`Ended ${count(revoked)} of ${adminUser}.`);
   $("admin-title").focus();
   await loadAdmin();

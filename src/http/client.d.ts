@@ -72,7 +72,7 @@ export interface IdleOptions {
 }
 
 export interface AuthOptions {
-  /** Where the router is mounted. Default: `/auth`. */
+  /** Where the router is mounted; relative to the page's address, whatever `<base href>` says. Default: `/auth`. */
   base?: string;
   /** Whether requests to `base` carry cookies. Default: `same-origin`; `include` where `base` is on another origin. */
   credentials?: RequestCredentials;
@@ -80,7 +80,11 @@ export interface AuthOptions {
   origins?: string[];
   /** Called whenever the state or the token has changed. */
   onChange?(change: Change): void;
-  /** Logs the user out who has left. Wants BroadcastChannel, and is off without it. Default: off. */
+  /**
+   * Logs the user out who has left. Only open tabs are watched: who closes them all is logged out by nobody here, and the
+   * server's `idle_timeout` is the real limit. Opening a tab is no sign of the user while another one is open. Wants
+   * BroadcastChannel, and is off without it. Default: off.
+   */
   idle?: IdleOptions;
   /** Whether the server sets the hint cookie: a page without it makes no request. Default: no. */
   hint?: boolean;
@@ -106,23 +110,27 @@ export interface Auth {
   user(): Claims | null;
   /** A good access token; null where nobody is logged in, or there is none to be had within 15 seconds. */
   token(): Promise<string | null>;
-  /** Renews the token now, for instance after the user got other rights. Null where that failed. */
+  /** Renews the token now, for instance after the user got other rights. Null where no newer token came. */
   refresh(): Promise<string | null>;
   /**
    * `fetch` with the access token. Where the server refuses the token it is renewed, and the request sent once more;
    * the second answer is the caller's, whatever it is. A body that is a stream (that of a `Request` is one) is sent as it
-   * is and once: for it the token is renewed beforehand if that is due. Logged out, the request goes without a token.
+   * is and once: for it the token is renewed beforehand if that is due. A request that is made logged out goes without a
+   * token.
    *
-   * Requests to other origins, and those that have an `Authorization` of their own, are left alone.
+   * A relative address is resolved as `fetch` does it, by the document's base. Requests to other origins,
+   * and those that have an `Authorization` of their own, are left alone.
    *
    * Rejects as `fetch` does, and with an {@link AuthError} where no token is to be had within 15 seconds (`offline`) or
-   * somebody else has logged in meanwhile (`user_changed`).
+   * the user has logged out meanwhile, or somebody else in (`user_changed`): then nothing was sent.
    */
   fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>;
   /**
-   * Sends a login to the app and takes the tokens of its answer: POST, with the body as JSON; `init` overrides. No
-   * refresh happens meanwhile in any tab, or its answer could bring back the cookie of the session before. The answer is
-   * the caller's, good or bad; one without an access token (a second factor is wanted, say) changes nothing.
+   * Sends a login to the app and takes the tokens of its answer: POST, with the body as JSON; `init` overrides. A refresh
+   * waits for it up to 11 seconds, in all tabs or, without Web Locks, in this one: its answer could bring back the cookie
+   * of the session before. Where that may have happened the page asks again, and shows whose the cookie is. The answer is
+   * the caller's, good or bad; one without an access token (a second factor is wanted, say) changes nothing. Rejects as
+   * `fetch` does; with an `AbortError` after 60 seconds, unless `init` has a signal of its own.
    */
   login(url: string | URL, body?: unknown, init?: RequestInit): Promise<Response>;
   /** Takes the tokens of a login that was made otherwise. */

@@ -1,45 +1,43 @@
 // The browser half of axum-refresh; see client.d.ts.
 //
 // All news have a stamp: when the request was sent, or for a login and a logout when the answer came. What is older than
-// what a tab knows, or than the tab, does not count: the answer to an old login never replaces the token of a new one, and
-// a new page learns from the cookie who is there.
+// what a tab knows, or than the tab, does not count: a new page learns from the cookie who is there.
 
-const REQUEST = 10_000; // ms for an answer of the server
-const LOCK = 11_000; // ms to wait for another tab, whose answer then comes no more
-const LINGER = 50; // ms that a lock is kept, so that the news come first
-const PATIENCE = 15_000; // ms that a caller waits for a token
-const TICK = 30_000; // ms between two looks at the clock: timers stand still while a computer sleeps
+// In ms.
+const REQUEST = 10_000; // for an answer of the server
+const LOGIN = 60_000; // for one of the app
+const LOCK = 11_000; // to wait for another tab, whose answer then comes no more
+const LINGER = 50; // that a lock is kept, so that the news come first
+const PATIENCE = 15_000; // that a caller waits for a token
+const TICK = 30_000; // between two looks at the clock: timers stand still while a computer sleeps
 const MINUTE = 60_000;
+const LONGEST = 3_600_000; // that a Retry-After is believed
 const CAP = 20; // attempts in a minute
-const LONGEST = 3_600_000; // ms that a Retry-After is believed
 
-/** The only answers to a refresh that mean: logged out. */
+/** Answers to a refresh that mean: logged out. */
 const OVER = /^(refresh_token_(missing|invalid|reused)|session_(revoked|expired|idle)|client_mismatch|user_refused)$/;
-/** Refusals of a request that a new access token may cure; whether it does, the refresh decides. */
+/** Refusals that a new access token may cure. */
 const CURABLE = /^(access_token_(expired|revoked|invalid)|session_(revoked|expired|idle)|client_mismatch)$/;
 
-/** `code` is the server's, `offline` or `user_changed`; `status` the answer's, or 0. */
 export class AuthError extends Error {
   constructor(code, status = 0) {
     super(code);
-    this.name = "AuthError";
-    this.code = code;
-    this.status = status;
+    Object.assign(this, { name: "AuthError", code, status });
   }
 }
 
 /** @type {typeof import("./client.d.ts").createAuth} */
 export function createAuth(options = {}) {
-  const { base = "/auth", credentials = "same-origin", onChange, hint = false } = options;
+  const { credentials = "same-origin", onChange, hint } = options;
   /** @type {any} */
   const env = options.env ?? globalThis;
-  // Where tabs cannot tell each other of their users, one could log out another's.
+  // Where tabs do not hear each other, one could log out another's user.
   const idle = env.BroadcastChannel && options.idle;
   const now = () => env.Date.now();
   const here = env.location?.href;
-  const origins = new Set([here, new URL(base, here), ...(options.origins ?? [])].map(url => new URL(url, here).origin));
-  const name = `axum-refresh:${new URL(base, here).pathname}`;
-  const hidden = () => env.document?.visibilityState === "hidden";
+  const base = new URL(`${options.base ?? "/auth"}/`, here).href.slice(0, -1);
+  const origins = new Set([here, base, ...(options.origins ?? [])].map(url => new URL(url, here).origin));
+  const name = `axum-refresh:${base}`;
   const sleep = ms => new Promise(resolve => env.setTimeout(resolve, ms));
 
   /** @type {import("./client.d.ts").AuthState} */
@@ -50,18 +48,22 @@ export function createAuth(options = {}) {
   let failures = 0, retryAt = 0, notBefore = 0, tries = [];
   let timer = 0, seen = now();
   let renewing = null, waiting = new AbortController();
-  let lastActive = now(), told = 0, warned = false, ending = false, idling = null;
+  let lastActive = now(), fresh = true, told = 0, warned = false, ending = false, idling = null;
   const waiters = new Set();
 
   // ---- what is known ----
 
   const stamp = () => clock = Math.max(clock + 1, now());
   const user = () => held?.claims ?? null;
+  const touch = () => {
+    lastActive = now();
+    fresh = false;
+  };
 
-  /** What is held, until a little short of its end: a request takes its time. */
+  /** What is held, until shortly before its end: a request takes its time. */
   const good = () => held && now() < held.expiresAt - Math.min(5000, (held.expiresAt - held.refreshAt) / 2) ? held : null;
 
-  /** Takes news that are newer than what is known. No token: logged out. */
+  /** Takes what is newer. No token: logged out. */
   function settle(news, reason = "refresh", share = false) {
     if (closed || news.stamp <= mark) return;
     mark = news.stamp;
@@ -69,10 +71,10 @@ export function createAuth(options = {}) {
     ending = false;
     if (share) post({ type: "news", reason, ...news });
     const { token, expiresAt, refreshAt } = news, before = state;
-    // Later by a random part of what is left: of many tabs one comes first, and the others hear of it.
-    const due = refreshAt + env.Math.random() * (expiresAt - refreshAt) / 2;
+    // At random: of many tabs one comes first, and the others hear of it.
+    const due = Math.max(now() + 1000, refreshAt + env.Math.random() * (expiresAt - refreshAt) / 2);
     held = token ? { stamp: mark, token, expiresAt, refreshAt, due, claims: claimsOf(token) } : null;
-    if (held && before === "out") lastActive = now();
+    if (held && before === "out") touch();
     state = held ? "in" : "out";
     waiting.abort();
     if (held || before !== "out") changed(reason, !share);
@@ -80,7 +82,7 @@ export function createAuth(options = {}) {
     schedule();
   }
 
-  /** A failure says nothing about the session: try again later, and not before `wait` ms. */
+  /** Says nothing about the session: try again, not before `wait` ms. */
   function fail(reason, wait = 0) {
     if (closed) return;
     const t = now();
@@ -111,14 +113,16 @@ export function createAuth(options = {}) {
     if (closed || !data) return;
     clock = Math.max(clock, data.stamp ?? 0);
     if (data.at) {
-      lastActive = Math.max(lastActive, Math.min(data.at, now()));
+      // A new tab is no sign of the user: the others know of the last one.
+      lastActive = Math.max(data.since && fresh ? 0 : lastActive, Math.min(data.at, now()));
+      fresh = false;
       watchIdle();
       schedule();
     }
     if (data.type === "news") settle(data, data.reason);
-    // The clock was set back before that tab was opened.
-    if (data.type === "hello" && clock > data.stamp + MINUTE) post({ stamp: clock });
-    // A tab's time is up: who knows of activity or of a newer login says so.
+    // Its clock may have been set back.
+    if (data.type === "hello") post({ stamp: clock, since: true, at: idle && held && lastActive });
+    // A tab's time is up: who knows better says so.
     if (data.type === "idle") {
       post({ type: "active", at: lastActive });
       tell();
@@ -126,10 +130,7 @@ export function createAuth(options = {}) {
   };
 
   let tail = Promise.resolve();
-  /**
-   * One tab at a time changes the refresh cookie; or several, where there is no lock or it is not free in time: the server
-   * is made for races.
-   */
+  /** One tab at a time changes the cookie; or several, where no lock is free in time: the server is made for races. */
   const locked = (job, stop = new AbortController()) => new Promise((resolve, reject) => {
     const locks = env.navigator?.locks;
     let begun = false;
@@ -140,6 +141,7 @@ export function createAuth(options = {}) {
       await job().then(resolve, reject);
     };
     const limit = env.setTimeout(() => stop.abort(), LOCK);
+    stop.signal.onabort = run;
     if (!locks) tail = tail.then(run);
     else locks.request(name, { signal: stop.signal }, async () => {
       await run();
@@ -149,21 +151,18 @@ export function createAuth(options = {}) {
 
   // ---- talking to the server ----
 
-  /** A request without a token. Rejects where there is no answer. */
-  async function request(path) {
+  async function timed(ms, job) {
     const stop = new AbortController();
-    const limit = env.setTimeout(() => stop.abort(), REQUEST);
-    try {
-      // keepalive: a tab that is closed meanwhile still gets its cookie.
-      const answer = await env.fetch(base + path, { method: "POST", credentials, cache: "no-store", keepalive: true, headers: { accept: "application/json" }, signal: stop.signal });
-      const text = await answer.text();
-      try { return { answer, body: JSON.parse(text) }; } catch { return { answer, body: null }; }
-    } catch {
-      throw new AuthError("offline");
-    } finally {
-      env.clearTimeout(limit);
-    }
+    const limit = env.setTimeout(() => stop.abort(), ms);
+    try { return await job(stop.signal); } finally { env.clearTimeout(limit); }
   }
+
+  const request = path => timed(REQUEST, async signal => {
+    // keepalive: a tab that is closed still gets its cookie.
+    const answer = await env.fetch(base + path, { method: "POST", credentials, cache: "no-store", keepalive: true, headers: { accept: "application/json" }, signal });
+    const text = await answer.text();
+    try { return { answer, body: JSON.parse(text) }; } catch { return { answer, body: null }; }
+  }).catch(() => { throw new AuthError("offline"); });
 
   async function attempt() {
     const sent = now();
@@ -173,7 +172,11 @@ export function createAuth(options = {}) {
     const at = stamp();
     try {
       const { answer, body } = await request("/refresh");
-      if (answer.ok && isTokens(body)) return settle(newsOf(body, sent, at), "refresh", true);
+      if (answer.ok && isTokens(body)) {
+        if (at > mark) return settle(newsOf(body, sent, at), "refresh", true);
+        // Too late, but its cookie may have replaced that of a new login: who is there?
+        return held && attempt();
+      }
       if (answer.status === 401 && OVER.test(body?.code)) return settle({ stamp: at }, body.code, true);
       if (at > mark) fail(failure(answer, body).code, retryAfter(answer.headers, now()));
     } catch (error) {
@@ -192,7 +195,7 @@ export function createAuth(options = {}) {
     schedule();
   });
 
-  /** A token, as soon as there is one. `eager`: renewed first, if it is due. */
+  /** `eager`: renewed first, if it is due. */
   async function take(eager = false, signal = null) {
     if (good() && now() >= held.due) {
       const renewal = renew();
@@ -224,7 +227,7 @@ export function createAuth(options = {}) {
   // ---- when ----
 
   const nextAt = () => ending || state === "offline" ? retryAt : state === "out" ? Infinity : held?.due ?? 0;
-  const awake = () => !hidden() || waiters.size > 0 || ending;
+  const awake = () => env.document?.visibilityState !== "hidden" || waiters.size > 0 || ending;
 
   function schedule() {
     env.clearTimeout(timer);
@@ -240,7 +243,7 @@ export function createAuth(options = {}) {
     if (closed) return;
     const t = now();
     if (t < seen) {
-      // The clock was set back: what was planned by it is void.
+      // The clock was set back.
       retryAt = notBefore = 0;
       tries = [];
       lastActive = Math.min(lastActive, t);
@@ -259,10 +262,10 @@ export function createAuth(options = {}) {
   let unhinted = false;
   const hinted = () => /(^|; )(__Secure-)?session-hint=/.test(env.document?.cookie ?? "");
   const wake = event => {
-    // Back from where no news are heard.
+    // Back from where no news come.
     if (event.persisted) renew(true);
     if (hint && state === "out") {
-      // A login that nobody told of; not the hint of a dead session, which was there all along.
+      // A login that nobody told of; a dead session's hint was there all along.
       if (unhinted && hinted()) renew();
       unhinted = !hinted();
     }
@@ -289,7 +292,7 @@ export function createAuth(options = {}) {
     if (held && left() <= 0) endIdle();
   }
 
-  /** Asks the other tabs first: this one may have slept. Twice, if it slept since. */
+  /** Asks the other tabs first, and again if it slept since. */
   const endIdle = () => idling ??= (async () => {
     const still = () => !closed && (ending || (held && left() <= 0));
     for (let asked = 0, i = 0; i < 2 && now() - asked > 2000; i++) {
@@ -300,7 +303,7 @@ export function createAuth(options = {}) {
     try {
       await leave("idle", still);
     } catch {
-      // Here at once, there as soon as the server can be reached.
+      // Here at once, there when the server can be reached.
       settle({ stamp: stamp() }, "idle", true);
       ending = true;
       fail("idle");
@@ -312,9 +315,9 @@ export function createAuth(options = {}) {
 
   const active = () => {
     const t = now();
-    // Moving the mouse after the time was up does not undo that.
+    // Nothing undoes that the time was up.
     if (held && left() <= 0) return watchIdle();
-    lastActive = t;
+    touch();
     if (warned || t - told >= Math.min(5000, (idle?.after ?? 0) / 20)) {
       told = t;
       post({ type: "active", at: t });
@@ -334,18 +337,20 @@ export function createAuth(options = {}) {
 
   async function authFetch(input, init = {}) {
     const headers = new Headers(init.headers ?? input.headers);
-    if (!origins.has(new URL(input.url ?? input, here).origin) || headers.has("authorization")) return env.fetch(input, init);
-    // A stream can be sent once, and the body of a Request is one.
+    // Resolved once, as `fetch` does it: what is looked at is where it goes.
+    if (!input.url) input = new URL(input, env.document?.baseURI ?? here);
+    if (!origins.has(new URL(input.url ?? input).origin) || headers.has("authorization")) return env.fetch(input, init);
+    // A stream is sent once, and the body of a Request is one.
     const body = init.body ?? (input.url && !/^(GET|HEAD)$/.test(input.method) ? input : null);
     const once = body && (body === input || body.getReader || body[Symbol.asyncIterator]);
-    const whose = user()?.sub;
-    const other = () => whose !== undefined && held && user().sub !== whose;
+    const whose = user();
+    const other = () => whose && (!held || user().sub !== whose.sub);
     const send = token => {
       if (token) headers.set("authorization", `Bearer ${token}`);
       return env.fetch(input, { ...init, headers });
     };
     const token = await take(once, init.signal ?? input.signal);
-    // What one user has asked for is not done in the name of another.
+    // What one user has asked for is done in no other name, and not without one.
     if (other()) throw new AuthError("user_changed");
     if (!token && state !== "out") throw new AuthError("offline");
     const answer = await send(token);
@@ -373,7 +378,7 @@ export function createAuth(options = {}) {
     unhinted = true;
     state = "out";
   }
-  post({ type: "hello", stamp: clock, at: lastActive });
+  post({ type: "hello", stamp: clock });
   if (state === "unknown") schedule();
   else Promise.resolve("no_session").then(changed);
 
@@ -383,16 +388,20 @@ export function createAuth(options = {}) {
     get nextAt() { return nextAt(); },
     user,
     token: () => take(),
-    refresh: () => renew(true).then(() => good()?.token ?? null),
+    refresh: async () => {
+      const before = held;
+      await renew(true);
+      return held !== before && good()?.token || null;
+    },
     fetch: authFetch,
     accept: tokens => accept(tokens),
-    login: (url, body, init) => locked(async () => {
+    login: (url, body, init) => locked(() => timed(LOGIN, async signal => {
       const sent = now();
-      const answer = await env.fetch(url, { method: "POST", credentials, cache: "no-store", headers: { "content-type": "application/json" }, body: JSON.stringify(body), ...init });
+      const answer = await env.fetch(url, { method: "POST", credentials, cache: "no-store", headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal, ...init });
       const tokens = answer.ok ? await answer.clone().json().catch(() => null) : null;
       if (isTokens(tokens)) accept(tokens, sent);
       return answer;
-    }),
+    })),
     logout: () => leave("logout"),
     logoutAll: async () => {
       await api("POST", "/logout/all");
@@ -415,14 +424,13 @@ export function createAuth(options = {}) {
 const failure = (answer, body) => new AuthError(body?.code ?? `status_${answer.status}`, answer.status);
 const isTokens = body => typeof body?.access_token === "string" && Number.isFinite(body.expires_in);
 
-/** Times count from when the request was sent. */
 function newsOf(tokens, sent, stamp) {
   const life = tokens.expires_in * 1000;
-  const back = Math.min(life, Math.max(1000, (tokens.refresh_in ?? tokens.expires_in) * 1000));
+  const back = Math.min(life, (tokens.refresh_in ?? tokens.expires_in) * 1000);
   return { stamp, token: tokens.access_token, expiresAt: sent + life, refreshAt: sent + back };
 }
 
-/** Read, not checked: that is the server's business. */
+/** Read, not checked. */
 function claimsOf(token) {
   try {
     const text = atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"));
@@ -432,13 +440,13 @@ function claimsOf(token) {
   }
 }
 
-/** Whether a new token may cure a refusal. The caller's answer is left unread. */
+/** The caller's answer is left unread. */
 async function isCurable(answer) {
   if (!answer.headers.get("content-type")?.includes("problem+json")) return false;
   try { return CURABLE.test((await answer.clone().json()).code); } catch { return false; }
 }
 
-/** In ms. A date is compared with the server's own clock, if it says what that is (RFC 9110 §10.2.3). */
+/** In ms. A date is by the server's own clock, if that is told (RFC 9110 §10.2.3). */
 function retryAfter(headers, now) {
   const text = headers.get("retry-after") ?? "";
   const wait = /^\d+$/.test(text) ? text * 1000 : Date.parse(text) - (Date.parse(headers.get("date") ?? "") || now);

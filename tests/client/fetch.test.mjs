@@ -158,6 +158,27 @@ test("another origin gets no token, unless it was named", async () => {
   ]);
 });
 
+test("a page whose base is elsewhere sends the token nowhere else, and finds the server", async () => {
+  const { world, auth } = await loggedIn({ baseURI: "https://evil.example/assets/" });
+  assert.equal(world.refreshes.length, 1);
+  for (const input of ["/me", "me", new URL("https://app.example/me"), "https://app.example/me"]) await auth.fetch(input).catch(() => {});
+  await auth.sessions();
+  assert.deepEqual(world.requests.slice(1).map(({ path, authorization }) => [path, !!authorization]), [
+    ["https://evil.example/me", false],
+    ["https://evil.example/assets/me", false],
+    ["/me", true],
+    ["/me", true],
+    ["/auth/sessions", true],
+  ]);
+});
+
+test("a base without a path is the root of the origin, on every page", async () => {
+  const world = new World();
+  world.tab({ base: "" });
+  await world.pass(100);
+  assert.deepEqual(world.requests.map(({ path }) => path), ["/refresh"]);
+});
+
 test("a request with an Authorization of its own is left alone", async () => {
   const { world, auth } = await loggedIn();
   const answer = await auth.fetch("/other", { headers: { authorization: "Basic eA==" } }).catch(error => error);
@@ -229,4 +250,25 @@ test("nor when the first try was refused", async () => {
   const answer = await answered(world, auth.fetch("/buy", { method: "POST" }));
   assert.equal(answer.status, 401);
   assert.equal(to(world, "/buy").length, 1);
+});
+
+test("what a user has asked for is not sent without a token once that user is out", async () => {
+  for (const end of [world => world.sessions.clear(), (world, tab) => tab.auth.accept(world.logIn("bob"))]) {
+    const { world, tab, auth } = await loggedIn();
+    await tab.show(false);
+    await world.pass(60 * MINUTE);
+    const first = assert.rejects(auth.fetch("/buy", { method: "POST" }), { name: "AuthError", code: "user_changed" });
+    end(world, tab);
+    await world.pass(100);
+    await first;
+    assert.equal(to(world, "/buy").length, 0);
+  }
+});
+
+test("what is asked for after a logout goes without a token", async () => {
+  const { world, tab, auth } = await loggedIn();
+  await auth.logout();
+  assert.equal(tab.state, "out");
+  assert.equal((await auth.fetch("/me")).status, 401);
+  assert.equal(to(world, "/me")[0].authorization, null);
 });

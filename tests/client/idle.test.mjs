@@ -67,6 +67,43 @@ test("who has left all tabs is logged out in all, with one logout", async () => 
   assert.equal(world.requests.filter(({ path }) => path === "/auth/logout").length, 1);
 });
 
+test("a tab that is opened is no sign of the user, and knows of the last one", async () => {
+  const [one, two] = [idle(), idle()];
+  const { world, tab } = await loggedIn(one.options);
+  await world.pass(5 * MINUTE);
+  const other = world.tab(two.options);
+  await world.pass(4 * MINUTE);
+  assert.deepEqual([one, two].map(({ warnings }) => warnings.length), [1, 1]);
+  await world.pass(MINUTE + 2000);
+  assert.deepEqual([tab, other].map(({ state }) => state), ["out", "out"]);
+});
+
+test("a tab that was opened after a logout does not go by the time before it", async () => {
+  const [one, two] = [idle(), idle()];
+  const { world, tab } = await loggedIn(one.options);
+  await world.pass(11 * MINUTE);
+  assert.equal(tab.state, "out");
+  // A form that was sent the old way.
+  world.logIn("bob");
+  const other = world.tab(two.options);
+  await world.pass(9 * MINUTE - 1000);
+  assert.deepEqual([tab, other].map(({ state }) => state), ["in", "in"]);
+  assert.deepEqual(two.warnings, []);
+});
+
+test("what the user does in a new tab counts, whatever the others then say", async () => {
+  const [one, two] = [idle(), idle()];
+  const { world, tab } = await loggedIn(one.options);
+  await world.pass(5 * MINUTE);
+  tab.freeze();
+  const other = world.tab(two.options);
+  await other.fire("keydown");
+  await tab.thaw();
+  await world.pass(9 * MINUTE - 2000);
+  assert.deepEqual([tab, other].map(({ state }) => state), ["in", "in"]);
+  assert.deepEqual([one, two].map(({ warnings }) => warnings), [[], []]);
+});
+
 test("a sign of the user in one tab takes back the warning of the other", async () => {
   const { world, tabs, warnings } = await pair();
   await world.pass(9 * MINUTE + 1000);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { loggedIn, lost, refusal, settled, World } from "./world.mjs";
+import { json, loggedIn, lost, refusal, settled, World } from "./world.mjs";
 
 const MINUTE = 60_000;
 
@@ -120,7 +120,7 @@ test("a token that arrives while a tab waits for the lock is taken, and the tab 
 
 test("a lock that is not let go is waited for longer than an answer is, and no longer", async () => {
   const { world, tab, auth } = await loggedIn();
-  world.request("axum-refresh:/auth", {}, () => new Promise(() => {}));
+  world.request("axum-refresh:https://app.example/auth", {}, () => new Promise(() => {}));
   auth.refresh();
   await world.pass(10_900);
   assert.equal(world.refreshes.length, 1);
@@ -172,6 +172,37 @@ test("without locks a login waits for the refresh of its own tab", async () => {
   await login;
   assert.equal(tab.auth.user().sub, "bob");
 });
+
+test("without locks a login that gets no answer holds up a refresh and a logout for eleven seconds, not for good", async () => {
+  const { world, tab, auth } = await loggedIn({ without: ["locks"] });
+  hold(world, "/login");
+  auth.login("/login", { user: "bob" }).catch(() => {});
+  auth.refresh();
+  await world.pass(10_900);
+  assert.equal(world.refreshes.length, 1);
+  await world.pass(200);
+  assert.equal(world.refreshes.length, 2);
+  auth.logout();
+  await world.pass(11_100);
+  assert.equal(tab.state, "out");
+});
+
+for (const without of [[], ["locks"]]) {
+  test(`a login ${without.length ? "without locks " : ""}that gets no answer is given up after a minute`, async () => {
+    const { world, auth } = await loggedIn({ without });
+    hold(world, "/login");
+    let given;
+    auth.login("/login", { user: "bob" }).catch(error => { given = error.name; });
+    await world.pass(59_900);
+    assert.equal(given, undefined);
+    await world.pass(200);
+    assert.equal(given, "AbortError");
+    const login = auth.login("/login", { user: "bob" });
+    await world.pass(100);
+    assert.equal((await login).status, 200);
+    assert.equal(auth.user().sub, "bob");
+  });
+}
 
 test("a logout in one tab is one in all", async () => {
   const { world, all } = await tabs(3);
@@ -232,6 +263,33 @@ test("nor does a failure of the old refresh make the new login look offline", as
     await world.pass(100);
     assert.deepEqual([old.state, fresh.state], ["in", "in"]);
   }
+});
+
+test("where a refresh brings back the cookie from before a slow login, the tabs show whose it is", async () => {
+  const { world, all: [one, two] } = await tabs(2);
+  const alice = world.cookie;
+  let go;
+  world.instead = ({ path }) => {
+    if (path === "/login") return new Promise(resolve => world.setTimeout(() => resolve(json(200, world.logIn("bob"))), 12_000));
+    if (path !== "/auth/refresh") return undefined;
+    world.instead = () => undefined;
+    const answer = json(200, world.tokens(alice));
+    return new Promise(resolve => {
+      go = () => {
+        world.cookie = alice;
+        resolve(answer);
+      };
+    });
+  };
+  one.auth.login("/login", { user: "bob" });
+  await world.pass(100);
+  two.auth.refresh();
+  await world.pass(12_000);
+  assert.deepEqual([one, two].map(tab => tab.auth.user().sub), ["bob", "bob"]);
+  go();
+  await world.pass(100);
+  assert.deepEqual([one, two].map(tab => tab.auth.user().sub), ["alice", "alice"]);
+  assert.equal(world.refreshes.length, 2);
 });
 
 test("a tab that slept through a logout and a new login learns of both in their order", async () => {

@@ -52,6 +52,17 @@ test("an answer without refresh_in is renewed when it ends", async () => {
   assert.equal(tab.auth.nextAt, tab.auth.expiresAt);
 });
 
+test("a token without time left, at the end of a session, makes no storm", async () => {
+  for (const wanted of [false, true]) {
+    const world = new World();
+    Object.assign(world, { life: 0, back: 0, random: 0 });
+    const { auth } = await loggedIn({}, world);
+    if (wanted) auth.fetch("/me").catch(() => {});
+    await world.pass(4900);
+    assert.ok(world.refreshes.length >= 4 && world.refreshes.length <= 7, `${world.refreshes.length}`);
+  }
+});
+
 test("a refresh_in of no time at all makes no storm", async () => {
   const world = new World();
   Object.assign(world, { life: 2, back: 0, random: 0 });

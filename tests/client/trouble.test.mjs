@@ -65,6 +65,19 @@ for (const [name, what] of Object.entries({
   });
 }
 
+test("a refresh that failed has no token, though the old one is good", async () => {
+  const { world, tab, auth } = await loggedIn();
+  world.instead = failing(() => refusal(503, "store_unavailable", { "retry-after": "5" }));
+  assert.equal(await renewed(world, auth), null);
+  assert.equal(await renewed(world, auth), null);
+  assert.equal(tab.state, "offline");
+  const old = await auth.token();
+  world.instead = () => undefined;
+  await world.pass(5000);
+  const next = await renewed(world, auth);
+  assert.ok(next && next !== old);
+});
+
 test("an answer that does not come is given up after ten seconds", async () => {
   const { world, tab, auth } = await loggedIn();
   world.instead = failing(() => new Promise(() => {}));

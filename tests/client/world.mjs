@@ -129,9 +129,9 @@ export class World {
 
   // ---- tabs ----
 
-  /** A tab. `without` names what its browser lacks; `hidden` whether it is in the background. */
-  tab({ without = [], hidden = false, ...options } = {}) {
-    const tab = new Tab(this, without, hidden, options);
+  /** A tab. `without` names what its browser lacks; `hidden` whether it is in the background; `baseURI` its `<base href>`. */
+  tab({ without = [], hidden = false, baseURI = ORIGIN, ...options } = {}) {
+    const tab = new Tab(this, without, hidden, baseURI, options);
     this.tabs.push(tab);
     return tab;
   }
@@ -170,10 +170,10 @@ class Tab {
   frozen = null;
   late = [];
 
-  constructor(world, without, hidden, options) {
+  constructor(world, without, hidden, baseURI, options) {
     this.world = world;
     const tab = this;
-    this.document = Object.assign(this.target(), { visibilityState: hidden ? "hidden" : "visible" });
+    this.document = Object.assign(this.target(), { visibilityState: hidden ? "hidden" : "visible", baseURI });
     Object.defineProperty(this.document, "cookie", { get: () => world.hintCookie });
     const env = Object.assign(this.target(), {
       Date: { now: () => world.now },
@@ -182,7 +182,8 @@ class Tab {
       document: this.document,
       location: new URL(ORIGIN),
       navigator: { locks: { request: world.request } },
-      fetch: world.fetch,
+      // As in a browser: what is relative is so to the document's base.
+      fetch: (input, init) => world.fetch(input.url ? input : new URL(input, this.document.baseURI), init),
       setTimeout: (job, ms, ...args) => world.setTimeout(() => this.frozen ? this.late.push(() => job(...args)) : job(...args), ms),
       clearTimeout: id => world.timers.delete(id),
       BroadcastChannel: class {
