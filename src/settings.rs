@@ -268,6 +268,12 @@ impl Settings {
         settings
     }
 
+    /// The hint is found by its name, so it has one only, whatever its path and domain.
+    pub(crate) fn hint(&self) -> CookieSettings {
+        let name = "__Secure-session-hint".to_owned();
+        CookieSettings { name, path: "/".to_owned(), ..self.refresh_cookie.clone() }
+    }
+
     pub(crate) fn choose_cookies_for_pages(&mut self) {
         let refresh = CookieSettings::default().name;
         self.refresh_cookie = CookieSettings { name: refresh, ..CookieSettings::access() };
@@ -328,14 +334,6 @@ impl Settings {
             }
         }
         Ok(())
-    }
-}
-
-impl Settings {
-    /// The hint is found by its name, so it has one only, whatever its path and domain.
-    pub(crate) fn hint(&self) -> CookieSettings {
-        let name = "__Secure-session-hint".to_owned();
-        CookieSettings { name, path: "/".to_owned(), ..self.refresh_cookie.clone() }
     }
 }
 

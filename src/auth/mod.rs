@@ -155,11 +155,8 @@ impl<C> Auth<C> {
         let node = &self.inner.node;
         for token in self.newest_of_each_session(refresh_tokens) {
             let Some(session) = node.load(token.session).await? else {
-                // We signed it, so there was such a session: a store that has lost it must not leave its access tokens
-                // alive. Once is enough; a session that was purged long ago comes this way too.
-                if !node.revoked.has_session(token.session) {
-                    node.revoke(Target::Session(token.session), Reason::Logout).await?;
-                }
+                // We signed it, so there was such a session.
+                self.end_lost(token.session).await?;
                 continue;
             };
             if session.secret_hash != token.secret_hash() {
@@ -227,8 +224,15 @@ impl<C> Auth<C> {
     pub(crate) async fn logout_everywhere(&self, caller: &AuthUser<C>) -> Result<(), Error> {
         let node = &self.inner.node;
         node.revoke(Target::User { user: &caller.id, except: None }, Reason::Logout).await?;
-        if !node.revoked.has_session(caller.session) {
-            node.revoke(Target::Session(caller.session), Reason::Logout).await?;
+        self.end_lost(caller.session).await
+    }
+
+    /// A store that has lost a session must not leave its access tokens alive. Once is enough: a session that was purged
+    /// long ago comes this way too.
+    async fn end_lost(&self, session: SessionId) -> Result<(), Error> {
+        let node = &self.inner.node;
+        if !node.revoked.has_session(session) {
+            node.revoke(Target::Session(session), Reason::Logout).await?;
         }
         Ok(())
     }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use sqlx::mysql::{MySql, MySqlConnectOptions, MySqlPool};
 
 use super::super::push::Push;
+use super::body::sql_store;
 use super::migrate::{Migrations, migrating};
 use super::statement::{Dialect, Statements};
-use super::{pool_options, sql_store, try_out};
+use super::{pool_options, try_out};
 
 /// Sessions in MySQL 8 or later, or MariaDB 10.6 or later: for any number of nodes. A clone is another handle on the same
 /// pool. (Feature `mysql`.)

@@ -9,9 +9,10 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, Postgres};
 use tokio::sync::Notify;
 
 use super::super::push::Push;
+use super::body::sql_store;
 use super::migrate::{Migrations, migrating};
 use super::statement::{Dialect, Statements};
-use super::{pool_options, sql_store, try_out};
+use super::{pool_options, try_out};
 
 /// Sessions in PostgreSQL 12 or later: for any number of nodes. A clone is another handle on the same pool. (Feature
 /// `postgres`.)

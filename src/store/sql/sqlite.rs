@@ -7,9 +7,10 @@ use std::sync::Arc;
 use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
 
 use super::super::push::Push;
+use super::body::sql_store;
 use super::migrate::{Migrations, migrating};
 use super::statement::{Dialect, Statements};
-use super::{pool_options, sql_store, try_out};
+use super::{pool_options, try_out};
 
 /// Sessions in a SQLite file: for one machine, and they survive a restart. A clone is another handle on the same pool.
 /// (Feature `sqlite`.)

@@ -53,6 +53,9 @@ pub(super) struct Statements {
 const COLUMNS: &str = "id, user_id, secret_hash, created_at, expires_at, client, claims, chain, last_seen_at, \
                        acknowledged, revoked_at, revoked_until, revoked_reason, version";
 
+/// The columns of a session that may have to end, in the order of [`LockedRow`](super::row::LockedRow).
+const LOCKED: &str = "id, created_at, place, last_seen_at, expires_at, revoked_at";
+
 /// For how long after it was written a transaction may take to be seen: what is older than that comes in the order of
 /// its numbers. Longer than any statement may take.
 const OVERLAP_MILLIS: u32 = 10_000;
@@ -77,12 +80,12 @@ impl Statements {
                 .has_locks
                 .then(|| sql(&format!("SELECT stripe FROM axum_refresh_locks WHERE stripe = ?{for_update}"))),
             lock_session: sql(&format!(
-                "SELECT id, created_at, place, last_seen_at, expires_at, revoked_at FROM axum_refresh_sessions \
+                "SELECT {LOCKED} FROM axum_refresh_sessions \
                  WHERE id = ?{for_update}"
             )),
             // In the order of their ids, so that two who lock several never wait for each other.
             lock_sessions: sql(&format!(
-                "SELECT id, created_at, place, last_seen_at, expires_at, revoked_at FROM axum_refresh_sessions \
+                "SELECT {LOCKED} FROM axum_refresh_sessions \
                  WHERE user_id = ? AND revoked_at IS NULL ORDER BY id{for_update}"
             )),
             revoke: sql("UPDATE axum_refresh_sessions SET revoked_at = ?, revoked_until = ?, revoked_reason = ?, \
