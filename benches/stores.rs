@@ -67,6 +67,32 @@ async fn measure() {
         sqlx::query(sqlx::AssertSqlSafe(rows)).execute(&pool).await.unwrap();
         purge("postgres", store).await;
     }
+    #[cfg(feature = "redis")]
+    {
+        use redis::{Client, Script, Value, cmd};
+        let url = stores::fresh_url_of("redis", "BENCH").await;
+        let store = axum_refresh::RedisStore::options().push(false).connect(&url).await.unwrap();
+        let settings = redis::io::tcp::TcpSettings::default().set_nodelay(true);
+        let info = redis::IntoConnectionInfo::into_connection_info(url.as_str()).unwrap().set_tcp_settings(settings);
+        let manager = redis::aio::ConnectionManager::new(Client::open(info).unwrap()).await.unwrap();
+        let script = Script::new("redis.call('HSET', KEYS[1], unpack(ARGV)) return 1");
+        let bare = async |id: SessionId, generation| {
+            let (mut manager, row) = (manager.clone(), format!("axum-refresh:{{{:x}}}:session:{id}", id.shard()));
+            let _: Value = cmd("HGETALL").arg(&row).query_async(&mut manager).await.unwrap();
+            let mut call = script.key(&row);
+            call.arg("version").arg(generation).arg("generation").arg(generation).arg("parent").arg("");
+            call.arg("rotated").arg("").arg("recoveries").arg(0).arg("claims").arg("{}");
+            let _: bool = call
+                .arg("seen")
+                .arg(1_700_000_000_000_i64)
+                .arg("ack")
+                .arg(-1)
+                .invoke_async(&mut manager)
+                .await
+                .unwrap();
+        };
+        compare("redis", Arc::new(store), bare).await;
+    }
     #[cfg(feature = "mysql")]
     {
         let url = stores::fresh_url_of("mysql", "BENCH").await;

@@ -14,7 +14,6 @@ mod failures;
 mod push;
 mod rows;
 mod server;
-mod speed;
 
 mod contract {
     axum_refresh::store_conformance!(super::server::store());

@@ -7,10 +7,28 @@ use axum_refresh::{Admission, Reason, Revocation, Session, SessionStore, Target,
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-/// Where the server is.
+/// The server's URL with another user and database.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-pub(crate) fn server(variable: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: `tests/run` starts a server and sets it"))
+pub(crate) fn elsewhere(variable: &str, user: &str, database: &str) -> String {
+    let server = crate::stores::server(variable);
+    let (scheme, _) = server.split_once("://").unwrap();
+    let (_, host) = server.split_once('@').unwrap();
+    let (host, _) = host.split_once('/').unwrap();
+    format!("{scheme}://{user}@{host}/{database}")
+}
+
+/// What is wrong with a connection, with a word that the error has to have; the password must not be in it.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) async fn assert_refused_at_once<T: std::fmt::Debug>(
+    cases: [(String, &str); 4],
+    connect: impl AsyncFn(String) -> Result<T, axum_refresh::StoreError>,
+) {
+    for (url, word) in cases {
+        let started = std::time::Instant::now();
+        let told = connect(url.clone()).await.unwrap_err().to_string();
+        assert!(told.contains(word) && !told.contains("hunter2"), "{url}: {told}");
+        assert!(started.elapsed() < Duration::from_secs(8));
+    }
 }
 
 /// A name that no other test has.

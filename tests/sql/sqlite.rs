@@ -1,4 +1,3 @@
-use std::path::PathBuf;
 use std::str::FromStr as _;
 
 use axum_refresh::{SessionStore as _, SqliteStore, Target};
@@ -6,13 +5,10 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Row as _};
 
 use crate::common::{MANY, alone, insert, new, revocation};
-
-fn file() -> PathBuf {
-    crate::stores::folder().join("sessions.db")
-}
+use crate::stores::{folder, fresh_url_of};
 
 async fn empty() -> String {
-    format!("sqlite:{}", file().display())
+    fresh_url_of("sqlite", "SQL").await
 }
 
 async fn migrated() -> (SqliteStore, String) {
@@ -36,7 +32,7 @@ async fn a_file_that_cannot_be_opened_is_said_at_once() {
     for url in ["sqlite:/nowhere/at/all.db", "sqlite:/", "sqlite::memory:", "nonsense:x"] {
         assert!(SqliteStore::connect(url).await.is_err(), "{url}");
     }
-    let path = file();
+    let path = folder().join("sessions.db");
     std::fs::write(&path, "this is no database, and long enough to be looked at. ".repeat(40)).unwrap();
     let told = SqliteStore::connect(&format!("sqlite:{}", path.display())).await.unwrap_err().to_string();
     assert!(told.contains("not a database"), "{told}");

@@ -48,7 +48,8 @@ pub fn folder() -> std::path::PathBuf {
     tempfile::tempdir_in(parent).unwrap().keep()
 }
 
-fn server(variable: &str) -> String {
+/// Where the server is.
+pub fn server(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: `tests/run` starts a server and sets it"))
 }
 
