@@ -3,70 +3,34 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use cookie_store::{CookieError, CookieStore};
 use reqwest::{Client, Method, Response, Url};
 
-/// Killed when it is dropped.
-struct Example {
-    child: Child,
-    base: Url,
-}
+#[path = "support/process.rs"]
+#[allow(dead_code, reason = "these tests ask less than those of the demo")]
+mod process;
 
-impl Drop for Example {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-fn start(settings: &[(&str, &str)]) -> Example {
-    // <target>/<profile>/deps/pages_example-<hash>
-    let test = std::env::current_exe().unwrap();
-    let profile_dir = test.parent().unwrap().parent().unwrap();
-    let profile = match profile_dir.file_name().unwrap().to_str().unwrap() {
-        "debug" => "dev",
-        named => named,
-    };
-    let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--example", "pages", "--profile", profile])
-        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "--target-dir"])
-        .arg(profile_dir.parent().unwrap())
-        .status()
-        .expect("cargo runs");
-    assert!(built.success(), "the example does not build");
-    let mut child = Command::new(profile_dir.join("examples").join("pages"))
-        .env_clear()
-        .envs([("PORT", "0"), ("AUTH_SECRET", "q8vXh2m0Zr4yTnLwE1sKcPjU7dGfBaOi9xQ3H5tMzVY=")])
-        .envs(settings.iter().copied())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the example starts");
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let base = line.trim().strip_prefix("listening on ").expect("an address").parse().unwrap();
-    Example { child, base }
-}
+use process::Process;
 
 /// Sends what a browser sends for links and forms, and keeps cookies as one does.
-struct Visitor<'a> {
-    example: &'a Example,
+struct Visitor {
+    base: Url,
     http: Client,
     jar: CookieStore,
 }
 
-impl<'a> Visitor<'a> {
-    fn new(example: &'a Example) -> Self {
+impl Visitor {
+    fn new(example: &Process) -> Self {
+        let base = format!("http://127.0.0.1:{}", example.port).parse().unwrap();
         let http = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self { example, http, jar: CookieStore::default() }
+        Self { base, http, jar: CookieStore::default() }
     }
 
     /// The jar keeps Secure cookies for https alone; browsers keep them on loopback too.
     fn secure(&self) -> Url {
-        let mut url = self.example.base.clone();
+        let mut url = self.base.clone();
         url.set_scheme("https").unwrap();
         url
     }
@@ -78,8 +42,8 @@ impl<'a> Visitor<'a> {
 
     /// Status, where it leads, and the page.
     async fn send(&mut self, method: Method, path: &str, form: &str) -> (u16, String, String) {
-        let origin = self.example.base.as_str().trim_end_matches('/').to_owned();
-        let mut request = self.http.request(method.clone(), self.example.base.join(path).unwrap());
+        let origin = self.base.as_str().trim_end_matches('/').to_owned();
+        let mut request = self.http.request(method.clone(), self.base.join(path).unwrap());
         request = request.header("accept", "text/html").header("cookie", self.cookies().join("; "));
         if method == Method::POST {
             request = request.header("origin", origin).header("content-type", "application/x-www-form-urlencoded");
@@ -106,7 +70,9 @@ impl<'a> Visitor<'a> {
 
 #[tokio::test]
 async fn a_visitor_without_a_script_logs_in_comes_back_after_a_pause_and_logs_out() {
-    let example = start(&[("ACCESS_TTL", "1500ms"), ("GRACE", "1s")]);
+    let secret = "q8vXh2m0Zr4yTnLwE1sKcPjU7dGfBaOi9xQ3H5tMzVY=";
+    let settings = [("PORT", "0"), ("AUTH_SECRET", secret), ("ACCESS_TTL", "1500ms"), ("GRACE", "1s")];
+    let example = Process::start_pages(&settings).await.unwrap();
     let mut visitor = Visitor::new(&example);
     assert_eq!(visitor.get("/notes").await.1, "/login?next=/notes");
     let (status, _, page) = visitor.post("/login", "username=%3Cb%3E&password=x&next=%2Fdevices").await;
