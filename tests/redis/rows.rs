@@ -85,6 +85,29 @@ async fn a_row_of_another_version_is_left_alone() {
 }
 
 #[tokio::test]
+async fn what_fails_at_a_row_of_another_version_has_ended_nothing() {
+    let rig = rig().await;
+    let mut server = plain(&url()).await;
+    let everything = Target::User { user: "alice", except: None };
+    let (first, second) = (session("alice"), session("alice"));
+    // Ended already, so that it takes up no room.
+    rig.insert(&second).await;
+    rig.store.revoke(everything, LOGOUT).await.unwrap();
+    rig.insert(&first).await;
+    server.ask::<()>(&["HSET", &rig.row(&second), "v", "2"]).await;
+    let cap = Cap { response: CapResponse::EvictOldest, ..capped(1).cap.unwrap() };
+    let replacing = Admission { cap: Some(cap), replacing: Some(second.id), ..ALONE };
+    rig.store.insert(&session("alice"), replacing).await.unwrap_err();
+    assert_eq!(rig.store.load(first.id).await.unwrap().as_ref(), Some(&first));
+
+    let third = session("alice");
+    rig.insert(&third).await;
+    server.ask::<()>(&["HSET", &rig.row(&third), "v", "2"]).await;
+    rig.store.revoke(everything, LOGOUT).await.unwrap_err();
+    assert_eq!(rig.store.load(first.id).await.unwrap(), Some(first));
+}
+
+#[tokio::test]
 async fn a_field_of_a_later_version_survives_a_swap() {
     let rig = rig().await;
     let mut server = plain(&url()).await;

@@ -10,6 +10,9 @@ local first_known = 16 + tonumber(ARGV[15])
 if redis.call('EXISTS', row) == 1 then
   return {'exists', {}}
 end
+-- All is read before a session is ended: what fails half-way stays done.
+-- The one to be replaced is the first of those that are known.
+local old = replacing ~= '' and read(KEYS[6], 'user', 'expires', 'revoked')
 local victims = {}
 if max then
   local ids, keys = members(index, 6, first_known)
@@ -50,15 +53,11 @@ for _, victim in ipairs(victims) do
   redis.call('ZREM', index, victim.id)
   ends(victim.id)
 end
-if replacing ~= '' then
-  -- It is the first of those that are known.
-  local values = read(KEYS[6], 'user', 'expires', 'revoked')
-  if values and values[2] == user and not values[4] then
-    finish(KEYS[6], replaced)
-    redis.call('ZREM', index, replacing)
-    if now < tonumber(values[3]) then
-      ends(replacing)
-    end
+if old and old[2] == user and not old[4] then
+  finish(KEYS[6], replaced)
+  redis.call('ZREM', index, replacing)
+  if now < tonumber(old[3]) then
+    ends(replacing)
   end
 end
 

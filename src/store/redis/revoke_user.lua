@@ -5,19 +5,27 @@ local ids, keys = members(index, 4, 7)
 if not keys then
   return {'again', ids}
 end
-local ended, entries = {}, {}
+-- All is read before anything is written: what fails half-way stays done.
+local over, live = {}, {}
 for _, id in ipairs(ids) do
   if id ~= except then
     local row = read(keys[id], 'expires', 'revoked')
     if row and not row[3] then
-      finish(keys[id], revocation)
-      table.insert(entries, 's:' .. id)
-      if at < tonumber(row[2]) then
-        table.insert(ended, id)
-      end
+      live[id] = at < tonumber(row[2])
     end
-    redis.call('ZREM', index, id)
+    table.insert(over, id)
   end
+end
+local ended, entries = {}, {}
+for _, id in ipairs(over) do
+  if live[id] ~= nil then
+    finish(keys[id], revocation)
+    table.insert(entries, 's:' .. id)
+    if live[id] then
+      table.insert(ended, id)
+    end
+  end
+  redis.call('ZREM', index, id)
 end
 announce(feed, due, channel, entries, ARGV[5], ARGV[6])
 return {'done', ended}
