@@ -33,6 +33,7 @@ impl Config {
             Some("both") => Transport::Both,
             Some(other) => return Err(format!("TRANSPORT: {other:?} is none of cookie, body, both")),
         };
+        set(&mut settings.hint_cookie, parse("HINT_COOKIE")?);
         let url = variable("STORE_URL")?.unwrap_or_else(|| "memory:".to_owned());
         let store = store::open(&url).await?;
         let secret = match variable("AUTH_SECRET")? {
@@ -59,6 +60,7 @@ fn variable_of(setting: &str) -> &str {
         "grace" => "GRACE",
         "idle_timeout" => "IDLE_TIMEOUT",
         "lifetime" => "MAX_LIFETIME",
+        "hint_cookie" => "HINT_COOKIE",
         "max_sessions" => "MAX_SESSIONS",
         "secret" => "AUTH_SECRET",
         "trusted_origins" => "TRUSTED_ORIGINS",

@@ -98,10 +98,11 @@ async fn stop_signal() {
     let _ = interrupt.await;
 }
 
-async fn page() -> impl IntoResponse {
+async fn page(State(auth): State<Auth<Claims>>) -> impl IntoResponse {
     let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                   form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("page.html")))
+    let hint = if auth.settings().hint_cookie { "<html data-hint" } else { "<html" };
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("page.html").replacen("<html", hint, 1)))
 }
 
 async fn script() -> impl IntoResponse {

@@ -27,6 +27,7 @@ const explain = error => words[error.code] ?? `The server answered ${error.statu
 const query = new URLSearchParams(location.search), seconds = (name, usual) => 1000 * (Number(query.get(name)) || usual);
 const auth = createAuth({
   onChange: changed,
+  hint: "hint" in document.documentElement.dataset,
   idle: { after: seconds("idle", 900), warn: seconds("warn", 60), onWarn: warn },
 });
 

@@ -1,5 +1,6 @@
 //! A Chromium of its own for every scenario, driven by way of chromedriver.
 
+use std::fmt::Debug;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -7,8 +8,9 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use fantoccini::elements::Element;
 use fantoccini::wd::{Capabilities, WebDriverCompatibleCommand, WindowHandle};
-use fantoccini::{Client, ClientBuilder};
+use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
@@ -116,6 +118,74 @@ impl Chromium {
     pub(crate) async fn close(&self) {
         self.client.close_window().await.unwrap();
     }
+
+    /// Opens each of these in a window of its own, all in one go.
+    pub(crate) async fn open_all(&self, urls: &[String]) -> Vec<Window> {
+        let before = self.client.windows().await.unwrap();
+        self.client.execute("arguments[0].forEach(url => open(url, '', 'noopener'))", vec![json!(urls)]).await.unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let mut windows = self.client.windows().await.unwrap();
+            windows.retain(|window| !before.contains(window));
+            if windows.len() == urls.len() {
+                return windows.into_iter().map(Window).collect();
+            }
+            assert!(Instant::now() < end, "only {} windows opened", windows.len());
+            sleep(Duration::from_millis(40)).await;
+        }
+    }
+
+    // What follows needs no script to run in the page.
+
+    /// Waits until a page of this title is there: a click comes back before what it leads to.
+    pub(crate) async fn titled(&self, title: &str) {
+        self.until_it_is(title.to_owned(), async || self.client.title().await.unwrap()).await;
+    }
+
+    /// Waits until so many elements are there.
+    pub(crate) async fn counts(&self, selector: &str, count: usize) {
+        self.until_it_is(count, async || self.client.find_all(Locator::Css(selector)).await.unwrap().len()).await;
+    }
+
+    async fn until_it_is<T: Debug>(&self, wanted: impl PartialEq<T> + Debug, look: impl AsyncFn() -> T) {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let found = look().await;
+            if wanted == found {
+                return;
+            }
+            assert!(Instant::now() < end, "{found:?}, not {wanted:?}");
+            sleep(Duration::from_millis(40)).await;
+        }
+    }
+
+    async fn find(&self, selector: &str) -> Element {
+        let found = self.client.wait().at_most(Duration::from_secs(20)).for_element(Locator::Css(selector)).await;
+        found.unwrap_or_else(|error| panic!("{selector}: {error}"))
+    }
+
+    pub(crate) async fn type_into(&self, selector: &str, text: &str) {
+        self.find(selector).await.send_keys(text).await.unwrap();
+    }
+
+    pub(crate) async fn click(&self, selector: &str) {
+        self.find(selector).await.click().await.unwrap();
+    }
+
+    pub(crate) async fn text(&self, selector: &str) -> String {
+        self.find(selector).await.text().await.unwrap()
+    }
+
+    /// Of every element that the selector finds now.
+    pub(crate) async fn texts(&self, selector: &str) -> Vec<String> {
+        let mut texts = Vec::new();
+        for element in self.client.find_all(Locator::Css(selector)).await.unwrap() {
+            texts.push(element.text().await.unwrap());
+        }
+        texts
+    }
+
+    // ---
 
     /// What the script returns.
     pub(crate) async fn run(&self, script: &str) -> Value {

@@ -21,6 +21,7 @@ mod demo;
 mod network;
 mod origin;
 mod page;
+mod pages;
 mod proxy;
 mod scene;
 mod tabs;

@@ -1,4 +1,4 @@
-//! What stands between the browser and the demo: passes requests on, counts the refreshes, and loses, delays or replaces
+//! What stands between the browser and the demo: passes requests on, counts those that refresh, and loses, delays or replaces
 //! their answers as a scenario asks it to.
 
 use std::io;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, RETRY_AFTER, SET_COOKIE, TRANSFER_ENCODING};
-use axum::http::{Request, Response};
+use axum::http::{HeaderMap, HeaderName, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -129,8 +129,7 @@ async fn listen(listener: TcpListener, state: Arc<State>) {
 
 /// An error closes the connection without an answer.
 async fn serve(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Body>> {
-    let is_refresh = request.method() == "POST" && request.uri().path() == "/auth/refresh";
-    if !is_refresh {
+    if !refreshes(&request) {
         return pass(&state, request).await;
     }
     let nth = {
@@ -149,7 +148,7 @@ async fn serve(state: Arc<State>, request: Request<Incoming>) -> io::Result<Resp
     }
     let presented = request.headers().contains_key(COOKIE);
     let answer = pass(&state, request).await?;
-    let rotated = answer.headers().contains_key(SET_COOKIE);
+    let rotated = answer.status().as_u16() < 400 && has_cookie(answer.headers(), SET_COOKIE, "refresh");
     state.answered.lock().unwrap().push(Refresh { status: answer.status().as_u16(), presented, rotated });
     match action {
         Action::Lose => Err(io::ErrorKind::ConnectionReset.into()),
@@ -159,6 +158,21 @@ async fn serve(state: Arc<State>, request: Request<Incoming>) -> io::Result<Resp
         }
         _ => Ok(answer),
     }
+}
+
+/// Whether it goes to the router to refresh, or to a page that has to.
+fn refreshes(request: &Request<Incoming>) -> bool {
+    let has = |name| has_cookie(request.headers(), COOKIE, name);
+    let path = request.uri().path();
+    let kind = request.headers().get("sec-fetch-dest").and_then(|kind| kind.to_str().ok());
+    let is_page = !path.starts_with("/auth/") && matches!(kind, Some("document" | "empty"));
+    path == "/auth/refresh" && request.method() == "POST" || is_page && has("refresh") && !has("access")
+}
+
+/// Whatever its prefix.
+fn has_cookie(headers: &HeaderMap, header: HeaderName, name: &str) -> bool {
+    let cookies = headers.get_all(header).iter().flat_map(|value| value.to_str().unwrap().split("; "));
+    cookies.filter_map(|cookie| cookie.split_once('=')).any(|(found, _)| found.rsplit('-').next() == Some(name))
 }
 
 async fn pass(state: &State, request: Request<Incoming>) -> io::Result<Response<Body>> {

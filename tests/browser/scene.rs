@@ -9,10 +9,14 @@ use tokio::time::{Instant, sleep};
 
 use crate::chromium::{Chromium, Window};
 use crate::demo::Demo;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Refresh};
 
 /// One browser at a time: there are not enough processors for more, and the times would be those of the machine.
 static ONE: Mutex<()> = Mutex::const_new(());
+
+pub(crate) async fn alone() -> MutexGuard<'static, ()> {
+    ONE.lock().await
+}
 
 pub(crate) struct Scene {
     name: &'static str,
@@ -35,7 +39,7 @@ impl Scene {
     }
 
     pub(crate) async fn with_grace(name: &'static str, grace: u64, settings: &[(&str, &str)]) -> Self {
-        let alone = ONE.lock().await;
+        let alone = alone().await;
         let seconds = format!("{grace}s");
         let mut all = vec![("GRACE", seconds.as_str())];
         all.extend_from_slice(settings);
@@ -148,8 +152,7 @@ impl Scene {
     /// What happened so far. Logged out is whom the demo refused although there was a refresh token, and every window that
     /// is expected to be logged in and is not.
     pub(crate) async fn count(&self, windows: &[Window]) -> Row {
-        let answered = self.proxy.answered();
-        let mut logouts = answered.iter().filter(|refresh| refresh.presented && refresh.status == 401).count();
+        let mut logouts = Row::of(&self.proxy).logouts;
         for window in windows {
             self.browser.switch(window).await;
             self.known().await;
@@ -157,15 +160,13 @@ impl Scene {
                 logouts += 1;
             }
         }
-        let rotations = answered.iter().filter(|refresh| refresh.rotated).count();
-        Row { refreshes: self.proxy.refreshes(), rotations, logouts }
+        Row { logouts, ..Row::of(&self.proxy) }
     }
 
     /// Counts, and prints the row.
     pub(crate) async fn row(&self, windows: &[Window]) -> Row {
         let row = self.count(windows).await;
-        let Row { refreshes, rotations, logouts } = row;
-        say(self.name, &format!("{refreshes:>3} refreshes {rotations:>3} rotations {logouts:>3} logouts"));
+        row.say(self.name);
         row
     }
 }
@@ -180,4 +181,19 @@ pub(crate) struct Row {
     pub(crate) refreshes: usize,
     pub(crate) rotations: usize,
     pub(crate) logouts: usize,
+}
+
+impl Row {
+    /// Logged out is whom the demo refused although there was a refresh token.
+    pub(crate) fn of(proxy: &Proxy) -> Self {
+        let answered = proxy.answered();
+        let count = |what: fn(&Refresh) -> bool| answered.iter().filter(|refresh| what(refresh)).count();
+        let logouts = count(|refresh| refresh.presented && refresh.status == 401);
+        Self { refreshes: proxy.refreshes(), rotations: count(|refresh| refresh.rotated), logouts }
+    }
+
+    pub(crate) fn say(self, name: &str) {
+        let Self { refreshes, rotations, logouts } = self;
+        say(name, &format!("{refreshes:>3} refreshes {rotations:>3} rotations {logouts:>3} logouts"));
+    }
 }

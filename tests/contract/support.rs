@@ -19,9 +19,10 @@ mod process;
 #[path = "../stores/mod.rs"]
 mod stores;
 
+pub(crate) use process::Process;
+use process::command;
 #[allow(unused_imports, reason = "the tests in Chromium do not ask")]
 pub(crate) use process::compiled_in;
-use process::{Process, command};
 
 /// The name of the refresh cookie.
 pub(crate) const COOKIE: &str = "__Secure-refresh";
