@@ -122,6 +122,9 @@ impl Transport {
 
 /// A cookie, without its value. It is always `HttpOnly`, and `Secure` but for
 /// [`insecure_dev_cookies`](Settings::insecure_dev_cookies).
+///
+/// To browsers, path and domain are part of a cookie's identity: after a change of either they go on sending the old one
+/// beside the new one, until it expires. Change the name as well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CookieSettings {

@@ -4,6 +4,9 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use axum::body::Body;
 use axum::extract::{FromRef, State};
 use axum::http::{HeaderMap, Request, Response, StatusCode};
@@ -62,6 +65,35 @@ async fn who(user: Option<AuthUser<Claims>>) -> String {
 
 async fn me(user: AuthUser<Claims>) -> String {
     user.id.to_string()
+}
+
+// ---- several refresh cookies ----------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_cookie_whose_user_is_refused_does_not_stand_in_the_way_of_anothers() {
+    let disabled = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&disabled);
+    let node = Node::with(|builder| {
+        builder.claims(move |user| {
+            let is_refused = &*user == "alice" && flag.load(Ordering::SeqCst);
+            async move { Ok::<_, std::convert::Infallible>((!is_refused).then(|| claims("user"))) }
+        })
+    });
+    let app = Router::new().nest("/auth", node.auth.router());
+    let [alice, bob] = [node.refresh_token("alice").await, node.refresh_token("bob").await];
+    node.after_grace();
+    // Of the higher generation: it is tried first.
+    let alice = node.rotate(&alice).await;
+    disabled.store(true, Ordering::SeqCst);
+    let cookies =
+        |tokens: &[&str]| tokens.iter().map(|token| format!("__Secure-refresh={token}; ")).collect::<String>();
+    for both in [cookies(&[&alice, &bob]), cookies(&[&bob, &alice])] {
+        let answer = call(&app, "POST", "/auth/refresh", &[("cookie", &both)]).await;
+        let user = node.auth.authenticate(answer.json()["access_token"].as_str().unwrap()).await.unwrap();
+        assert_eq!(&*user.id, "bob");
+    }
+    let alone = call(&app, "POST", "/auth/refresh", &[("cookie", &cookies(&[&alice]))]).await;
+    assert_eq!(alone.code(), (401, "user_refused".to_owned()));
 }
 
 // ---- a store that has lost a session ----------------------------------------------------------------------------------

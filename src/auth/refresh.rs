@@ -41,8 +41,8 @@ impl<C: Claims> Auth<C> {
         self.refresh_decoded(&token, &self.resolve(client), &[]).await
     }
 
-    /// Of several candidates (cookies of one name), the one that is ours and newest counts; if its session has ended,
-    /// the newest of another, because an old cookie can lie before the one from the last login.
+    /// Of several candidates (cookies of one name), the one that is ours and newest counts; if it is refused, the newest
+    /// of another session, because an old cookie can lie before the one from the last login.
     ///
     /// Where every race for the row was lost, it starts again after each of the pauses. A verdict of Busy is final: the
     /// same token would only get older.
@@ -56,7 +56,7 @@ impl<C: Claims> Auth<C> {
         let mut refused = None;
         for token in self.newest_of_each_session(candidates) {
             match self.refresh_decoded(&token, &client, pauses).await {
-                Err(error) if error.is_the_end() => refused = refused.or(Some(error)),
+                Err(error) if error.refuses_the_token() => refused = refused.or(Some(error)),
                 decided => return decided,
             }
         }
