@@ -1,17 +1,24 @@
-//! How many requests a second, as a share of an axum route that checks nothing. `cargo bench --bench throughput`
+//! How many requests a second, as a share of an axum route that checks nothing. `cargo bench --bench throughput`; with
+//! rows for servers, `tests/with-servers cargo bench --bench throughput --features postgres,redis`.
 //!
 //! The server has one core and the load (`wrk`, from Debian's package of that name) another. All routes give the same
 //! JSON; every round measures each of them once, and the table has the medians of the ratios within a round, because
 //! nothing else about such a number is worth printing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+#[path = "../tests/stores/mod.rs"]
+mod stores;
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use axum_refresh::{Auth, AuthUser, Binding, BindingMode, ClientInfo, MemoryStore, Policy, Secret, Settings};
+use axum_refresh::{
+    Auth, AuthUser, Binding, BindingMode, ClientInfo, MemoryStore, Policy, Secret, SessionStore, Settings,
+};
 use serde::{Deserialize, Serialize};
 use tower_http::set_header::SetResponseHeaderLayer;
 
@@ -41,13 +48,39 @@ fn answer(user: &str, role: Option<&str>) -> Json<serde_json::Value> {
     Json(serde_json::json!({ "user": user, "claims": { "role": role }, "more": "the same for everybody" }))
 }
 
+/// A new store of the kind that is asked for.
+async fn open() -> Arc<dyn SessionStore> {
+    match stores::fresh_url("STORE").await {
+        #[cfg(feature = "postgres")]
+        Some(url) if url.starts_with("postgres") => {
+            let store = axum_refresh::PostgresStore::connect(&url).await.unwrap();
+            store.migrate().await.unwrap();
+            Arc::new(store)
+        }
+        #[cfg(feature = "redis")]
+        Some(url) if url.starts_with("redis") => Arc::new(axum_refresh::RedisStore::connect(&url).await.unwrap()),
+        Some(url) => panic!("{url}: not here"),
+        None => Arc::new(MemoryStore::new()),
+    }
+}
+
+/// The servers that were asked for and can be reached.
+fn kinds() -> Vec<&'static str> {
+    let there = |variable: &str| std::env::var_os(variable).is_some();
+    let kinds = [
+        ("postgres", cfg!(feature = "postgres") && there("TEST_POSTGRES_URL")),
+        ("redis", cfg!(feature = "redis") && there("TEST_REDIS_URL")),
+    ];
+    kinds.into_iter().filter_map(|(kind, is_there)| is_there.then_some(kind)).collect()
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn serve(sessions: usize) {
     let policy =
         Policy { binding: Binding { user_agent: BindingMode::Reject, ..Binding::default() }, ..Policy::default() };
     let secret = || Secret::new("k4Jx0pQm1vN8sT2wZ7yB5cD9fG3hL6rA");
     let auth =
-        Auth::<Claims>::builder().secret(secret()).policy(policy.clone()).store(MemoryStore::new()).build().unwrap();
+        Auth::<Claims>::builder().secret(secret()).policy(policy.clone()).shared_store(open().await).build().unwrap();
     // The same tokens are good here, and each is verified every time.
     let uncached = Auth::<Claims>::builder()
         .settings(Settings { token_cache: 0, policy, ..Settings::default() })
@@ -60,7 +93,7 @@ async fn serve(sessions: usize) {
     for n in 0..sessions {
         // Memory is measured without claims.
         let claims = Claims { role: (n < CLIENTS).then(|| "user".to_owned()) };
-        let client = ClientInfo::new().user_agent("wrk/4.1").ip([10, 0, 0, 1].into());
+        let client = ClientInfo::new().user_agent("wrk/4.2").ip([10, 0, 0, 1].into());
         let login = auth.login(format!("user-{n:09}"), claims).client(client).await.unwrap();
         if n < CLIENTS {
             writeln!(tokens, "{}", login.tokens.access_token).unwrap();
@@ -72,7 +105,8 @@ async fn serve(sessions: usize) {
     let app = Router::new()
         .route("/stateless", get(by_user).route_layer(auth.layer()))
         .route("/cold", get(by_user).route_layer(uncached.layer()))
-        .route("/me", get(by_user).route_layer(auth.guard()).route_layer(auth.layer()))
+        .route("/me", get(by_user).route_layer((auth.layer(), auth.guard())))
+        .route("/boxed", get(by_user).route_layer(auth.guard()).route_layer(auth.layer()))
         .route("/bare", get(|| async { answer("user-000000000", Some("user")) }))
         .route("/bare-post", post(|| async { answer("user-000000000", Some("user")) }))
         .nest("/auth", auth.router())
@@ -89,13 +123,13 @@ struct Server {
 }
 
 impl Server {
-    fn start(sessions: usize) -> Self {
-        let tokens = std::env::temp_dir().join(format!("tokens-{}-{sessions}", std::process::id()));
+    fn start(sessions: usize, store: &str) -> Self {
+        let tokens = std::env::temp_dir().join(format!("tokens-{}-{store}-{sessions}", std::process::id()));
         let mut child = Command::new("taskset")
             .args(["-c", "0"])
             .arg(std::env::current_exe().unwrap())
             .args(["--serve", &sessions.to_string()])
-            .env("TOKENS", &tokens)
+            .envs([("TOKENS", tokens.as_os_str()), ("STORE", store.as_ref())])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -113,13 +147,14 @@ impl Server {
     /// Requests a second. `clients` of them take turns, each with a token of its own.
     fn load(&self, path: &str, clients: usize) -> f64 {
         let script = std::env::temp_dir().join(format!("load-{}.lua", std::process::id()));
+        let user_agent = if path.ends_with("updated") { "wrk/4.3" } else { "wrk/4.2" };
         let lua = format!(
             r#"local tokens, n = {{}}, 0
 for line in io.lines("{}") do tokens[#tokens + 1] = line; if #tokens >= {clients} then break end end
 request = function()
   n = n % #tokens + 1
   local method = "GET"
-  local headers = {{ ["Authorization"] = "Bearer " .. tokens[n], ["User-Agent"] = "wrk/4.2" }}
+  local headers = {{ ["Authorization"] = "Bearer " .. tokens[n], ["User-Agent"] = "{user_agent}" }}
   if "{path}" == "/auth/refresh" or "{path}" == "/bare-post" then
     method = "POST"
     headers = {{ ["Cookie"] = "__Secure-refresh=" .. string.sub(tokens[n], 30, 123) }}
@@ -155,19 +190,26 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn measure() {
-    let (few, many) = (Server::start(CLIENTS), Server::start(1_000_000));
-    let empty = Server::start(0);
+    let (few, many) = (Server::start(CLIENTS, "memory"), Server::start(1_000_000, "memory"));
+    let empty = Server::start(0, "memory");
     let each = (many.memory() - empty.memory()) as f64 / 1_000_000.0;
     println!("memory a session, 1,000,000 of them without claims, resident: {each:.0} bytes");
     drop(empty);
-    let rows: [(&str, &Server, &str, usize, &str); 6] = [
+    let others: Vec<_> = kinds().into_iter().map(|kind| (kind, Server::start(CLIENTS, kind))).collect();
+    let mut rows = vec![
         ("AuthLayer, verified every time, 10,000 clients", &few, "/cold", CLIENTS, "/bare"),
         ("AuthLayer, one token", &few, "/stateless", 1, "/bare"),
         ("AuthLayer, 10,000 clients in turn", &few, "/stateless", CLIENTS, "/bare"),
         ("AuthLayer + guard, 10,000 clients in turn", &few, "/me", CLIENTS, "/bare"),
+        ("the same, each with a route_layer of its own", &few, "/boxed", CLIENTS, "/bare"),
+        ("the same, the browser updated since login", &few, "/me?updated", CLIENTS, "/bare"),
         ("the same, 1,000,000 sessions in the store", &many, "/me", CLIENTS, "/bare"),
         ("POST /auth/refresh, a token that is not ours", &few, "/auth/refresh", CLIENTS, "/bare-post"),
     ];
+    for (kind, server) in &others {
+        let name = if *kind == "redis" { "the same, sessions in Redis" } else { "the same, sessions in Postgres" };
+        rows.push((name, server, "/me", CLIENTS, "/bare"));
+    }
     // The first round warms up and is thrown away.
     let mut ratios = vec![Vec::new(); rows.len()];
     for round in 0..=ROUNDS {
