@@ -22,7 +22,7 @@ pub use self::builder::AuthBuilder;
 pub use self::login::{Login, LoginBuilder, Tokens};
 pub use self::refresh::Refreshed;
 pub use self::verify::AuthUser;
-pub(crate) use self::verify::Glance;
+pub(crate) use self::verify::{Glance, Verified};
 use crate::client::ClientInfo;
 use crate::error::{ClaimsError, Error};
 use crate::event::Event;
@@ -30,7 +30,7 @@ use crate::node::Node;
 use crate::session::{Client, Reason, Session, SessionId, Timestamp};
 use crate::settings::Settings;
 use crate::store::Target;
-use crate::token::access::{AccessKeys, AccessToken, Grant, RESERVED, TokenId};
+use crate::token::access::{AccessKeys, Grant, RESERVED, TokenId};
 use crate::token::refresh::{RefreshKeys, RefreshToken};
 
 /// How often a lost race for a row is tried again.
@@ -67,7 +67,7 @@ pub(crate) struct Inner<C> {
     refresh: RefreshKeys,
     hook: Option<ClaimsHook<C>>,
     /// Tokens whose signature was verified, by the whole token: a part of it could be another's.
-    verified: Option<Cache<Box<str>, Arc<AccessToken<C>>>>,
+    verified: Option<Cache<Box<str>, Arc<Verified<C>>>>,
     /// The clients of sessions that the guard has seen. Nothing in it ever changes.
     guarded: Cache<SessionId, Arc<Client>>,
     /// Stands there for all of them where clients are not compared.

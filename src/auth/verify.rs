@@ -1,6 +1,8 @@
 //! From an access token to the user behind it, without waiting for the store; and the guard's closer look.
 
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use super::{Auth, Claims};
@@ -60,6 +62,31 @@ impl<C: Clone> From<&AccessToken<C>> for AuthUser<C> {
     }
 }
 
+/// A token that was verified, and what this node has found out with it since: what every request of a client would look
+/// up anew.
+#[derive(Debug)]
+pub(crate) struct Verified<C> {
+    token: AccessToken<C>,
+    /// The client at login, once the guard has asked for it. It never changes.
+    client: OnceLock<Arc<Client>>,
+    /// Whether its use was taken for an acknowledgement already.
+    acknowledged: AtomicBool,
+}
+
+impl<C> From<AccessToken<C>> for Verified<C> {
+    fn from(token: AccessToken<C>) -> Self {
+        Self { token, client: OnceLock::new(), acknowledged: AtomicBool::new(false) }
+    }
+}
+
+impl<C> Deref for Verified<C> {
+    type Target = AccessToken<C>;
+
+    fn deref(&self) -> &AccessToken<C> {
+        &self.token
+    }
+}
+
 /// What the guard found without asking the store.
 pub(crate) enum Glance {
     Pass,
@@ -77,20 +104,23 @@ impl<C: Claims> Auth<C> {
     /// [`AccessTokenRevoked`](Error::AccessTokenRevoked); [`Store`](Error::Store) if nothing has been heard from the
     /// store for too long and it does not answer now.
     pub async fn authenticate(&self, token: &str) -> Result<AuthUser<C>, Error> {
-        let token = self.verify(token)?;
+        let token = self.verify(token, self.now())?;
         self.catch_up_if_stale().await?;
-        self.admit(&token)?;
-        Ok(AuthUser::from(&*token))
+        self.admit(&token, self.now())?;
+        Ok(AuthUser::from(&**token))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.inner.node.now()
     }
 
     /// Whether what is known of revocations is recent enough to decide by.
-    pub(crate) fn is_current(&self) -> bool {
-        let node = &self.inner.node;
-        node.revoked.is_current(node.now())
+    pub(crate) fn is_current(&self, now: Timestamp) -> bool {
+        self.inner.node.revoked.is_current(now)
     }
 
     pub(crate) async fn catch_up_if_stale(&self) -> Result<(), Error> {
-        if !self.is_current() {
+        if !self.is_current(self.now()) {
             self.inner.node.start();
             self.inner.node.catch_up().await?;
         }
@@ -98,14 +128,15 @@ impl<C: Claims> Auth<C> {
     }
 
     /// Whether we signed a token and it is not past its end. Whether it was revoked is [`admit`](Self::admit)'s part.
-    pub(crate) fn verify(&self, token: &str) -> Result<Arc<AccessToken<C>>, Error> {
+    pub(crate) fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Verified<C>>, Error> {
         let inner = &*self.inner;
         if let Some(known) = inner.verified.as_ref().and_then(|cache| cache.get(token)) {
-            inner.access.check_times(&known, inner.node.now())?;
+            inner.access.check_times(&known, now)?;
             return Ok(known);
         }
-        let verified = Arc::new(inner.access.verify(token)?);
-        inner.access.check_times(&verified, inner.node.now())?;
+        let verified = inner.access.verify(token)?;
+        inner.access.check_times(&verified, now)?;
+        let verified = Arc::new(Verified::from(verified));
         if let Some(cache) = &inner.verified {
             cache.insert(token.into(), Arc::clone(&verified));
         }
@@ -113,13 +144,14 @@ impl<C: Claims> Auth<C> {
     }
 
     /// Whether a verified token may be used, by what this node knows of revocations; and its use is remembered.
-    pub(crate) fn admit(&self, token: &AccessToken<C>) -> Result<(), Error> {
+    pub(crate) fn admit(&self, token: &Verified<C>, now: Timestamp) -> Result<(), Error> {
         let node = &self.inner.node;
         if node.revoked.has_session(token.session) || node.revoked.has_token(token.id) {
             return Err(Error::AccessTokenRevoked);
         }
-        let now = node.now();
-        if acknowledges(token.issued_at, now, &node.settings.policy) {
+        let acknowledges = acknowledges(token.issued_at, now, &node.settings.policy);
+        if acknowledges && !token.acknowledged.load(Ordering::Relaxed) {
+            token.acknowledged.store(true, Ordering::Relaxed);
             node.activity.acknowledge(token.session, token.generation, now);
         } else {
             node.activity.touch(token.session, now);
@@ -130,16 +162,22 @@ impl<C: Claims> Auth<C> {
     /// The guard's check, as far as it needs no store: the session was seen before, and its client has not changed.
     pub(crate) fn glance(
         &self,
-        token: &AccessToken<C>,
+        token: &Verified<C>,
         user_agent: Option<&str>,
         client: impl FnOnce() -> ClientInfo,
     ) -> Glance {
-        let Some(then) = self.inner.guarded.get(&token.session) else { return Glance::LookCloser };
+        let then = match token.client.get() {
+            Some(then) => then,
+            None => match self.inner.guarded.get(&token.session) {
+                Some(then) => token.client.get_or_init(|| then),
+                None => return Glance::LookCloser,
+            },
+        };
         // To the letter the same, as nearly always: no need to take anything apart.
         if self.settings().policy.binding.ip == BindingMode::Off && then.user_agent.as_deref() == user_agent {
             return Glance::Pass;
         }
-        match self.compare(&then, client) {
+        match self.compare(then, client) {
             (BindingVerdict::Holds, _) => Glance::Pass,
             (verdict @ BindingVerdict::Observed, client) => {
                 self.report_mismatch(token, verdict, client);

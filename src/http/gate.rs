@@ -19,12 +19,12 @@ use tower_service::Service;
 use super::cookie;
 use super::origin::may_use_cookie;
 use super::problem::Problem;
-use crate::auth::{Auth, Claims};
+use crate::auth::{Auth, Claims, Verified};
 use crate::error::Error;
 use crate::node::Node;
+use crate::session::Timestamp;
 use crate::settings::Settings;
 use crate::store::StoreError;
-use crate::token::access::AccessToken;
 
 /// What a gate says of a request.
 pub(crate) enum Step {
@@ -149,7 +149,7 @@ pub(crate) struct Remembered<C> {
     /// Of which [`Auth`], should there be two in one app.
     pub(crate) node: Arc<Node>,
     /// None: anonymous, and that was allowed.
-    pub(crate) token: Option<Arc<AccessToken<C>>>,
+    pub(crate) token: Option<Arc<Verified<C>>>,
 }
 
 impl<C> Clone for Remembered<C> {
@@ -160,7 +160,7 @@ impl<C> Clone for Remembered<C> {
 
 /// Who is behind a request.
 pub(crate) enum Identity<C> {
-    Known(Arc<AccessToken<C>>),
+    Known(Arc<Verified<C>>),
     /// Nobody, and that is allowed.
     Anonymous,
     /// Somebody whose token may have been revoked: too long has nothing been heard from the store.
@@ -195,7 +195,7 @@ pub(crate) async fn identify_clearly<C: Claims>(
     auth: &Auth<C>,
     optional: bool,
     parts: &mut Parts,
-) -> Result<Option<Arc<AccessToken<C>>>, Response> {
+) -> Result<Option<Arc<Verified<C>>>, Response> {
     if let Err(error) = auth.catch_up_if_stale().await {
         return Err(refusal(auth.settings(), parts, Problem::from(&error)));
     }
@@ -210,13 +210,13 @@ pub(crate) async fn identify_clearly<C: Claims>(
     }
 }
 
-pub(super) fn remember<C: Claims>(auth: &Auth<C>, parts: &mut Parts, token: Option<Arc<AccessToken<C>>>) {
+pub(super) fn remember<C: Claims>(auth: &Auth<C>, parts: &mut Parts, token: Option<Arc<Verified<C>>>) {
     parts.extensions.insert(Remembered { node: Arc::clone(&auth.inner.node), token });
 }
 
 /// Whom another layer of the same [`Auth`] has found. That it has found nobody, and was content with that, is not for
 /// the next one to go by.
-pub(super) fn remembered<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Option<Arc<AccessToken<C>>> {
+pub(super) fn remembered<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Option<Arc<Verified<C>>> {
     let known = parts.extensions.get::<Remembered<C>>()?;
     known.token.clone().filter(|_| Arc::ptr_eq(&known.node, &auth.inner.node))
 }
@@ -232,23 +232,24 @@ pub(super) enum Unread {
 }
 
 /// The token that a request brings, if it may be used by all that this node knows; its use is remembered.
-pub(super) fn find<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Result<Arc<AccessToken<C>>, Unread> {
-    let (token, came_by) = read(auth, parts)?;
-    if !auth.is_current() {
+pub(super) fn find<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Result<Arc<Verified<C>>, Unread> {
+    let now = auth.now();
+    let (token, came_by) = read(auth, parts, now)?;
+    if !auth.is_current(now) {
         return Err(Unread::Unclear);
     }
-    auth.admit(&token).map_err(came_by)?;
+    auth.admit(&token, now).map_err(came_by)?;
     Ok(token)
 }
 
 /// A token that we signed, and how it came.
-type Found<C> = (Arc<AccessToken<C>>, fn(Error) -> Unread);
+type Found<C> = (Arc<Verified<C>>, fn(Error) -> Unread);
 
 /// The header counts first. A token that came by cookie was perhaps sent by another origin's page.
-fn read<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Result<Found<C>, Unread> {
+fn read<C: Claims>(auth: &Auth<C>, parts: &Parts, now: Timestamp) -> Result<Found<C>, Unread> {
     if let Some(token) = parts.headers.get(AUTHORIZATION).and_then(bearer) {
         let text = std::str::from_utf8(token).map_err(|_| Unread::Header(Error::AccessTokenInvalid))?;
-        return auth.verify(text).map(|token| (token, Unread::Header as _)).map_err(Unread::Header);
+        return auth.verify(text, now).map(|token| (token, Unread::Header as _)).map_err(Unread::Header);
     }
     let settings = auth.settings();
     let cookie = settings.access_cookie.as_ref().ok_or(Unread::Nothing)?;
@@ -259,7 +260,7 @@ fn read<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Result<Found<C>, Unread> {
             return Err(Unread::CrossOrigin);
         }
         let text = std::str::from_utf8(value).unwrap_or_default();
-        match auth.verify(text) {
+        match auth.verify(text, now) {
             Ok(token) => return Ok((token, Unread::Cookie)),
             Err(error) if matches!(result, Err(Unread::Nothing)) => result = Err(Unread::Cookie(error)),
             Err(_) => {}

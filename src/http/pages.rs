@@ -13,7 +13,7 @@ use super::gate::{Gate, Gated, Step, Unread, find, remember, remembered};
 use super::origin::may_use_cookie;
 use super::problem::Problem;
 use super::{cookie, transport};
-use crate::auth::{Auth, Claims, Tokens};
+use crate::auth::{Auth, Claims, Tokens, Verified};
 use crate::error::Error;
 use crate::policy::ConfigError;
 use crate::session::Timestamp;
@@ -194,10 +194,10 @@ impl<C: Claims> PagesLayer<C> {
                 // may get lost, or be late.
                 token.generation = token.generation.saturating_sub(1);
             }
-            Arc::new(token)
+            Arc::new(Verified::from(token))
         });
         // Between the verdict and now the session may have been ended.
-        remember(auth, parts, token.filter(|token| auth.admit(token).is_ok()));
+        remember(auth, parts, token.filter(|token| auth.admit(token, auth.now()).is_ok()));
         Ok(Some(Renewed { tokens, since }))
     }
 }
