@@ -28,8 +28,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let app = Router::new()
         .route("/me", get(|user: AuthUser<Claims>| async move { Json(user.claims) }))
-        .route_layer(auth.guard()) // idle timeout, IP / User-Agent binding
-        .route_layer(auth.layer()) // access token -> AuthUser; revoked ones are refused
+        .route_layer((
+            auth.layer(), // access token -> AuthUser; revoked ones are refused
+            auth.guard(), // idle timeout, IP / User-Agent binding
+        ))
         .route("/login", post(login).layer(auth.csrf_layer()))
         .nest("/auth", auth.router())
         .with_state(auth.clone());

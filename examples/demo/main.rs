@@ -67,9 +67,9 @@ async fn serve(config: Config) -> Result<(), String> {
 }
 
 fn app(auth: &Auth<Claims>) -> Router {
-    let admin = auth.admin_router().layer(from_fn(admins_only)).layer(auth.guard()).layer(auth.layer());
+    let admin = auth.admin_router().layer(from_fn(admins_only)).layer((auth.layer(), auth.guard()));
     Router::new()
-        .route("/me", get(me).route_layer(auth.guard()).route_layer(auth.layer()))
+        .route("/me", get(me).route_layer((auth.layer(), auth.guard())))
         .route("/stateless", get(me).route_layer(auth.layer()))
         .route("/login", post(login).layer(auth.csrf_layer()))
         .route("/health", get(|| async { "ok" }))

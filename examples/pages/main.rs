@@ -64,8 +64,7 @@ fn app(auth: Auth<NoClaims>) -> Result<Router, ConfigError> {
         .route("/notes/{id}/delete", post(delete_note))
         .route("/devices", get(devices))
         .route("/devices/{id}/end", post(end_session))
-        .route_layer(auth.guard())
-        .route_layer(auth.layer()); // leads to /login
+        .route_layer((auth.layer(), auth.guard())); // leads to /login
     let open = Router::new()
         .route("/", get(home))
         .route("/login", get(login_page).post(login)) // who is logged in already, the pages layer has found out

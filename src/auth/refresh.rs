@@ -49,12 +49,16 @@ impl<C: Claims> Auth<C> {
     pub(crate) async fn refresh_newest(
         &self,
         candidates: impl IntoIterator<Item = &[u8]>,
-        client: ClientInfo,
+        client: impl FnOnce() -> ClientInfo,
         pauses: &[Duration],
     ) -> Result<Refreshed, Error> {
-        let client = self.resolve(client);
+        let tokens = self.newest_of_each_session(candidates);
+        if tokens.is_empty() {
+            return Err(Error::RefreshTokenInvalid);
+        }
+        let client = self.resolve(client());
         let mut refused = None;
-        for token in self.newest_of_each_session(candidates) {
+        for token in tokens {
             match self.refresh_decoded(&token, &client, pauses).await {
                 Err(error) if error.refuses_the_token() => refused = refused.or(Some(error)),
                 decided => return decided,

@@ -26,7 +26,8 @@ use crate::auth::{Auth, Claims};
 /// None of this waits for the store, unless nothing has been heard from it for
 /// [`max_staleness`](crate::Settings::max_staleness).
 ///
-/// Put it on with `route_layer`: with `layer`, a path that does not exist would be 401 and not 404.
+/// Put it on with `route_layer`: with `layer`, a path that does not exist would be 401 and not 404. Together with the guard
+/// in one, `route_layer((auth.layer(), auth.guard()))`, it costs less than in two, because axum boxes each.
 pub struct AuthLayer<C> {
     auth: Auth<C>,
     optional: bool,

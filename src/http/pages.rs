@@ -75,8 +75,7 @@ const PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(
 ///     let auth = Auth::builder().secret(secret).store(MemoryStore::new()).for_pages().login_page("/login").build()?;
 ///     Ok(Router::new()
 ///         .route("/", get(|user: AuthUser<NoClaims>| async move { Html(format!("Hello, {}", user.id)) }))
-///         .route_layer(auth.guard())
-///         .route_layer(auth.layer())
+///         .route_layer((auth.layer(), auth.guard()))
 ///         .route("/login", get(|| async { Html("<form method=post>…</form>") }))
 ///         .route("/login", post(login).layer(auth.csrf_layer()))
 ///         .layer(auth.pages()?) // refreshes, for all of the above
@@ -179,7 +178,7 @@ impl<C: Claims> PagesLayer<C> {
     async fn refresh(&self, parts: &mut Parts) -> Result<Option<Renewed>, Response> {
         let auth = &self.auth;
         let since = auth.inner.node.now();
-        let refreshed = auth.refresh_newest(self.refresh_tokens(parts), client_info(parts), &PAUSES).await;
+        let refreshed = auth.refresh_newest(self.refresh_tokens(parts), || client_info(parts), &PAUSES).await;
         let tokens = match refreshed {
             Ok(refreshed) => refreshed.tokens,
             Err(error) if Problem::from(&error).is_unauthorized() => {

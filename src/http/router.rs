@@ -104,7 +104,7 @@ impl<C: Claims> Auth<C> {
             }
         }
         if closed.has_routes() {
-            closed = closed.route_layer(self.guard()).route_layer(self.layer());
+            closed = closed.route_layer((self.layer(), self.guard()));
         }
         let router = self.finish(open.merge(closed));
         // The same for everybody: neither the origin check nor no-store is around it.
@@ -115,13 +115,15 @@ impl<C: Claims> Auth<C> {
         router
     }
 
-    /// What all our routers have around them, from the inside out: the origin check, marks on the headers that no log
-    /// should show, and word to every cache to keep nothing.
+    /// What all our routers have around them, from the outside in: word to every cache to keep nothing, marks on the
+    /// headers that no log should show, and the origin check. All in one, because axum boxes each layer.
     pub(super) fn finish<S>(&self, router: Router<Self>) -> Router<S> {
         router
-            .layer(self.csrf_layer())
-            .layer(SetSensitiveHeadersLayer::new([AUTHORIZATION, COOKIE, SET_COOKIE]))
-            .layer(SetResponseHeaderLayer::overriding(CACHE_CONTROL, HeaderValue::from_static("no-store")))
+            .layer((
+                SetResponseHeaderLayer::overriding(CACHE_CONTROL, HeaderValue::from_static("no-store")),
+                SetSensitiveHeadersLayer::new([AUTHORIZATION, COOKIE, SET_COOKIE]),
+                self.csrf_layer(),
+            ))
             .with_state(self.clone())
     }
 }
@@ -133,7 +135,7 @@ async fn refresh<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Re
         Err(problem) => return problem.into_response(),
     };
     let tokens = brought.tokens.iter().map(Vec::as_slice);
-    match auth.refresh_newest(tokens, client_info(&parts), &[]).await {
+    match auth.refresh_newest(tokens, || client_info(&parts), &[]).await {
         Ok(refreshed) => transport::answer(auth.settings(), &refreshed.tokens, brought.transport),
         Err(error) => error.into_response(),
     }
