@@ -74,8 +74,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a refresh token that was refused for this says nothing against another that came with it.
-    pub(crate) const fn refuses_the_token(&self) -> bool {
+    /// Whether a refresh token that was refused for this is worth nothing any more.
+    pub(crate) const fn is_the_end(&self) -> bool {
         matches!(
             self,
             Self::RefreshTokenInvalid
@@ -83,8 +83,6 @@ impl Error {
                 | Self::SessionRevoked
                 | Self::SessionExpired
                 | Self::SessionIdle
-                | Self::ClientMismatch
-                | Self::UserRefused
         )
     }
 

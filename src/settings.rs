@@ -47,7 +47,8 @@ pub struct Settings {
     /// bytes each. Default: 16,384; 0: none.
     pub token_cache: usize,
     /// How many sessions the guard remembers, so that it does not ask the store for them again: 100 bytes each, 250
-    /// where a binding compares clients. Default: 262,144.
+    /// where a binding compares clients. Those of the tokens in the token cache need no second look anyway. Default:
+    /// 262,144.
     pub guard_cache: usize,
     /// How refresh tokens travel. Default: in a cookie.
     pub transport: Transport,

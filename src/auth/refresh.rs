@@ -41,8 +41,9 @@ impl<C: Claims> Auth<C> {
         self.refresh_decoded(&token, &self.resolve(client), &[]).await
     }
 
-    /// Of several candidates (cookies of one name), the one that is ours and newest counts; if it is refused, the newest
-    /// of another session, because an old cookie can lie before the one from the last login.
+    /// Of several candidates (cookies of one name), the one that is ours and newest counts; if its session has ended,
+    /// the newest of another, because an old cookie can lie before the one from the last login. One that is refused and
+    /// goes on is the answer: who is somebody else for as long as that lasts would lose its cookie to the other.
     ///
     /// Where every race for the row was lost, it starts again after each of the pauses. A verdict of Busy is final: the
     /// same token would only get older.
@@ -60,7 +61,7 @@ impl<C: Claims> Auth<C> {
         let mut refused = None;
         for token in tokens {
             match self.refresh_decoded(&token, &client, pauses).await {
-                Err(error) if error.refuses_the_token() => refused = refused.or(Some(error)),
+                Err(error) if error.is_the_end() => refused = refused.or(Some(error)),
                 decided => return decided,
             }
         }

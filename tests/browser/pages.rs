@@ -110,7 +110,8 @@ async fn twenty_windows_opened_at_once_with_an_expired_access_cookie_are_all_log
     }
     let row = Row::of(&site.proxy);
     row.say("twenty server-rendered windows, access token gone");
-    assert!((2..=20).contains(&row.refreshes), "{row:?}");
+    // More than a browser has connections.
+    assert!((7..=20).contains(&row.refreshes), "{row:?}");
     assert_eq!((row.rotations, row.logouts), (1, 0));
 }
 
@@ -119,7 +120,8 @@ async fn twenty_windows_opened_at_once_with_an_expired_access_cookie_are_all_log
 async fn a_browser_that_runs_no_script_comes_back_after_pauses_and_loses_no_form() {
     let site = Site::open().await;
     site.browser.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": true })).await;
-    site.browser.go("data:text/html,<title>off</title><script>document.title = 'on'</script>").await;
+    let script = "data:text/html,<title>off</title><script>document.title = 'on'</script>";
+    site.browser.go(script).await;
     site.browser.titled("off").await;
     site.log_in().await;
     let before = Row::of(&site.proxy);
@@ -139,4 +141,6 @@ async fn a_browser_that_runs_no_script_comes_back_after_pauses_and_loses_no_form
     site.browser.click("form.who button").await;
     site.browser.titled("Log in").await;
     assert_eq!(site.cookies().await, [""; 0]);
+    site.browser.go(script).await;
+    site.browser.titled("off").await;
 }

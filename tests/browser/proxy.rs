@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, RETRY_AFTER, SET_COOKIE, TRANSFER_ENCODING};
+use axum::http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, LOCATION, RETRY_AFTER, SET_COOKIE, TRANSFER_ENCODING,
+};
 use axum::http::{HeaderMap, HeaderName, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -39,6 +41,8 @@ pub(crate) struct Refresh {
     /// Whether there was a refresh token in it.
     pub(crate) presented: bool,
     pub(crate) rotated: bool,
+    /// Whether it means logged out: 401, or the way to the login page.
+    pub(crate) refused: bool,
 }
 
 struct State {
@@ -148,8 +152,10 @@ async fn serve(state: Arc<State>, request: Request<Incoming>) -> io::Result<Resp
     }
     let presented = request.headers().contains_key(COOKIE);
     let answer = pass(&state, request).await?;
-    let rotated = answer.status().as_u16() < 400 && has_cookie(answer.headers(), SET_COOKIE, "refresh");
-    state.answered.lock().unwrap().push(Refresh { status: answer.status().as_u16(), presented, rotated });
+    let rotated = has_cookie(answer.headers(), SET_COOKIE, "refresh");
+    let leads_to = answer.headers().get(LOCATION).map_or("", |page| page.to_str().unwrap());
+    let refused = answer.status() == 401 || leads_to.starts_with("/login");
+    state.answered.lock().unwrap().push(Refresh { status: answer.status().as_u16(), presented, rotated, refused });
     match action {
         Action::Lose => Err(io::ErrorKind::ConnectionReset.into()),
         Action::Delay(time) => {

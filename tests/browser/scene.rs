@@ -188,7 +188,7 @@ impl Row {
     pub(crate) fn of(proxy: &Proxy) -> Self {
         let answered = proxy.answered();
         let count = |what: fn(&Refresh) -> bool| answered.iter().filter(|refresh| what(refresh)).count();
-        let logouts = count(|refresh| refresh.presented && refresh.status == 401);
+        let logouts = count(|refresh| refresh.presented && refresh.refused);
         Self { refreshes: proxy.refreshes(), rotations: count(|refresh| refresh.rotated), logouts }
     }
 

@@ -10,7 +10,7 @@ local first_known = 16 + tonumber(ARGV[15])
 if redis.call('EXISTS', row) == 1 then
   return {'exists', {}}
 end
--- All is read before a session is ended: what fails half-way stays done.
+-- All rows are read before one is written: what fails half-way stays done.
 -- The one to be replaced is the first of those that are known.
 local old = replacing ~= '' and read(KEYS[6], 'user', 'expires', 'revoked')
 local victims = {}

@@ -5,7 +5,7 @@ local ids, keys = members(index, 4, 7)
 if not keys then
   return {'again', ids}
 end
--- All is read before anything is written: what fails half-way stays done.
+-- All rows are read before one is written: what fails half-way stays done.
 local over, live = {}, {}
 for _, id in ipairs(ids) do
   if id ~= except then
