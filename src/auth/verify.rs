@@ -49,8 +49,8 @@ impl<C> AuthUser<C> {
     }
 }
 
-impl<C: Clone> From<&AccessToken<C>> for AuthUser<C> {
-    fn from(token: &AccessToken<C>) -> Self {
+impl<C: Clone> From<&Verified<C>> for AuthUser<C> {
+    fn from(token: &Verified<C>) -> Self {
         Self {
             id: Arc::clone(&token.user),
             session: token.session,
@@ -107,7 +107,7 @@ impl<C: Claims> Auth<C> {
         let token = self.verify(token, self.now())?;
         self.catch_up_if_stale().await?;
         self.admit(&token, self.now())?;
-        Ok(AuthUser::from(&**token))
+        Ok(AuthUser::from(&*token))
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -36,7 +36,7 @@ impl<C: Claims, S: Sync> FromRequestParts<S> for AuthUser<C> {
             return Err(refusal(&settings, parts, Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal")));
         };
         match &known.token {
-            Some(token) => Ok(Self::from(&***token)),
+            Some(token) => Ok(Self::from(&**token)),
             None => Err(refusal(&known.node.settings, parts, Problem::from(&Error::AccessTokenMissing))),
         }
     }
@@ -48,7 +48,7 @@ impl<C: Claims, S: Sync> OptionalFromRequestParts<S> for AuthUser<C> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
         let token = parts.extensions.get::<Remembered<C>>().and_then(|known| known.token.as_deref());
-        Ok(token.map(|token| Self::from(&**token)))
+        Ok(token.map(Self::from))
     }
 }
 

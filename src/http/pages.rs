@@ -177,7 +177,7 @@ impl<C: Claims> PagesLayer<C> {
 
     async fn refresh(&self, parts: &mut Parts) -> Result<Option<Renewed>, Response> {
         let auth = &self.auth;
-        let since = auth.inner.node.now();
+        let since = auth.now();
         let refreshed = auth.refresh_newest(self.refresh_tokens(parts), || client_info(parts), &PAUSES).await;
         let tokens = match refreshed {
             Ok(refreshed) => refreshed.tokens,
@@ -237,7 +237,7 @@ impl<C: Claims> Gate for PagesLayer<C> {
     fn settle(&self, due: Option<Renewed>, response: &mut Response) {
         let Some(Renewed { tokens, since }) = due else { return };
         let settings = self.auth.settings();
-        let late = self.auth.inner.node.now().since(since) > settings.policy.grace / 2;
+        let late = self.auth.now().since(since) > settings.policy.grace / 2;
         if !late {
             transport::add_to(settings, &tokens, response.headers_mut());
         }
