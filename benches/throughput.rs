@@ -6,19 +6,18 @@
 //! nothing else about such a number is worth printing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+#[path = "../examples/demo/store.rs"]
+mod store;
 #[path = "../tests/stores/mod.rs"]
 mod stores;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use axum_refresh::{
-    Auth, AuthUser, Binding, BindingMode, ClientInfo, MemoryStore, Policy, Secret, SessionStore, Settings,
-};
+use axum_refresh::{Auth, AuthUser, Binding, BindingMode, ClientInfo, MemoryStore, Policy, Secret, Settings};
 use serde::{Deserialize, Serialize};
 use tower_http::set_header::SetResponseHeaderLayer;
 
@@ -48,30 +47,18 @@ fn answer(user: &str, role: Option<&str>) -> Json<serde_json::Value> {
     Json(serde_json::json!({ "user": user, "claims": { "role": role }, "more": "the same for everybody" }))
 }
 
-/// A new store of the kind that is asked for.
-async fn open() -> Arc<dyn SessionStore> {
-    match stores::fresh_url("STORE").await {
-        #[cfg(feature = "postgres")]
-        Some(url) if url.starts_with("postgres") => {
-            let store = axum_refresh::PostgresStore::connect(&url).await.unwrap();
-            store.migrate().await.unwrap();
-            Arc::new(store)
-        }
-        #[cfg(feature = "redis")]
-        Some(url) if url.starts_with("redis") => Arc::new(axum_refresh::RedisStore::connect(&url).await.unwrap()),
-        Some(url) => panic!("{url}: not here"),
-        None => Arc::new(MemoryStore::new()),
-    }
-}
-
-/// The servers that were asked for and can be reached.
-fn kinds() -> Vec<&'static str> {
+/// The servers that were asked for and can be reached, and their rows.
+fn kinds() -> Vec<(&'static str, &'static str)> {
     let there = |variable: &str| std::env::var_os(variable).is_some();
     let kinds = [
-        ("postgres", cfg!(feature = "postgres") && there("TEST_POSTGRES_URL")),
-        ("redis", cfg!(feature = "redis") && there("TEST_REDIS_URL")),
+        (
+            "postgres",
+            "AuthLayer + guard, sessions in Postgres",
+            cfg!(feature = "postgres") && there("TEST_POSTGRES_URL"),
+        ),
+        ("redis", "AuthLayer + guard, sessions in Redis", cfg!(feature = "redis") && there("TEST_REDIS_URL")),
     ];
-    kinds.into_iter().filter_map(|(kind, is_there)| is_there.then_some(kind)).collect()
+    kinds.into_iter().filter(|kind| kind.2).map(|(kind, name, _)| (kind, name)).collect()
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -79,8 +66,9 @@ async fn serve(sessions: usize) {
     let policy =
         Policy { binding: Binding { user_agent: BindingMode::Reject, ..Binding::default() }, ..Policy::default() };
     let secret = || Secret::new("k4Jx0pQm1vN8sT2wZ7yB5cD9fG3hL6rA");
-    let auth =
-        Auth::<Claims>::builder().secret(secret()).policy(policy.clone()).shared_store(open().await).build().unwrap();
+    let url = stores::fresh_url("STORE").await.unwrap_or_else(|| "memory:".to_owned());
+    let store = store::open(&url).await.unwrap();
+    let auth = Auth::<Claims>::builder().secret(secret()).policy(policy.clone()).shared_store(store).build().unwrap();
     // The same tokens are good here, and each is verified every time.
     let uncached = Auth::<Claims>::builder()
         .settings(Settings { token_cache: 0, policy, ..Settings::default() })
@@ -195,7 +183,7 @@ fn measure() {
     let each = (many.memory() - empty.memory()) as f64 / 1_000_000.0;
     println!("memory a session, 1,000,000 of them without claims, resident: {each:.0} bytes");
     drop(empty);
-    let others: Vec<_> = kinds().into_iter().map(|kind| (kind, Server::start(CLIENTS, kind))).collect();
+    let others: Vec<_> = kinds().into_iter().map(|(kind, name)| (name, Server::start(CLIENTS, kind))).collect();
     let mut rows = vec![
         ("AuthLayer, verified every time, 10,000 clients", &few, "/cold", CLIENTS, "/bare"),
         ("AuthLayer, one token", &few, "/stateless", 1, "/bare"),
@@ -206,8 +194,7 @@ fn measure() {
         ("the same, 1,000,000 sessions in the store", &many, "/me", CLIENTS, "/bare"),
         ("POST /auth/refresh, a token that is not ours", &few, "/auth/refresh", CLIENTS, "/bare-post"),
     ];
-    for (kind, server) in &others {
-        let name = if *kind == "redis" { "the same, sessions in Redis" } else { "the same, sessions in Postgres" };
+    for (name, server) in &others {
         rows.push((name, server, "/me", CLIENTS, "/bare"));
     }
     // The first round warms up and is thrown away.

@@ -16,7 +16,7 @@ mod demo;
 #[allow(dead_code, reason = "nobody kills these servers")]
 mod server;
 
-use demo::{Demo, SECRET, run_to_end};
+use demo::{Demo, run_to_end};
 use server::Server;
 use sqlx::{Connection as _, Executor as _, MySqlConnection, PgConnection};
 use tokio::net::TcpStream;
@@ -25,9 +25,7 @@ const WITH_TLS: &[(&str, &str)] = &[("SERVE_TLS", "yes")];
 
 /// The demo works where it is told of the certificate, and says what is wrong where it is not.
 async fn a_demo_believes_what_it_was_told(told: &[(&str, &str)], not_told: &[(&str, &str)]) {
-    let mut settings = vec![("PORT", "0"), ("AUTH_SECRET", SECRET)];
-    settings.extend_from_slice(told);
-    let demo = Demo::start_exactly(&settings).await;
+    let demo = Demo::start(told).await;
     let mut browser = demo.logged_in("alice").await;
     let refreshed = browser.refresh().await;
     assert_eq!(refreshed.status, 200, "{}", refreshed.text());

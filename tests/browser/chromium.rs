@@ -123,16 +123,9 @@ impl Chromium {
     pub(crate) async fn open_all(&self, urls: &[String]) -> Vec<Window> {
         let before = self.client.windows().await.unwrap();
         self.client.execute("arguments[0].forEach(url => open(url, '', 'noopener'))", vec![json!(urls)]).await.unwrap();
-        let end = Instant::now() + Duration::from_secs(20);
-        loop {
-            let mut windows = self.client.windows().await.unwrap();
-            windows.retain(|window| !before.contains(window));
-            if windows.len() == urls.len() {
-                return windows.into_iter().map(Window).collect();
-            }
-            assert!(Instant::now() < end, "only {} windows opened", windows.len());
-            sleep(Duration::from_millis(40)).await;
-        }
+        let windows = async || self.client.windows().await.unwrap();
+        self.until_it_is(before.len() + urls.len(), async || windows().await.len()).await;
+        windows().await.into_iter().filter(|window| !before.contains(window)).map(Window).collect()
     }
 
     // What follows needs no script to run in the page.
@@ -220,6 +213,12 @@ impl Chromium {
     pub(crate) async fn devtools(&self, command: &str, parameters: Value) -> Value {
         let command = DevTools(json!({ "cmd": command, "params": parameters }));
         self.client.issue_cmd(command).await.unwrap()
+    }
+
+    /// What the jar would send to this URL.
+    pub(crate) async fn cookies(&self, url: &str) -> Vec<Value> {
+        let found = self.devtools("Network.getCookies", json!({ "urls": [url] })).await;
+        found["cookies"].as_array().unwrap().clone()
     }
 
     /// What the console of the window has said since the last time.

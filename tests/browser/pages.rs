@@ -29,29 +29,25 @@ impl Site {
         Self { browser: Chromium::start().await, proxy, _example: example, _alone: alone }
     }
 
-    fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.proxy.port())
-    }
-
     async fn log_in(&self) {
-        self.browser.go(&self.url("/notes")).await;
+        self.browser.go(&self.proxy.url("/notes")).await;
         self.browser.type_into("#username", "alice").await;
         self.browser.type_into("#password", "password").await;
         self.browser.click("main form button").await;
         self.browser.titled("Your notes").await;
     }
 
-    /// As if its time had come: a browser drops the cookie then.
-    async fn access_token_ends(&self) {
-        let cookie = json!({ "name": "__Host-access", "url": self.url("/") });
+    /// Waits until a refresh would rotate, and ends the access token as if its time had come: a browser drops the cookie
+    /// then.
+    async fn pause(&self) {
+        sleep(GRACE + Duration::from_millis(100)).await;
+        let cookie = json!({ "name": "__Host-access", "url": self.proxy.url("/") });
         self.browser.devtools("Network.deleteCookies", cookie).await;
         assert_eq!(self.cookies().await, ["__Host-refresh"]);
     }
 
     async fn cookies(&self) -> Vec<String> {
-        let url = json!({ "urls": [self.url("/")] });
-        let found = self.browser.devtools("Network.getCookies", url).await;
-        let mut names: Vec<_> = found["cookies"].as_array().unwrap().iter().map(name_of).collect();
+        let mut names: Vec<_> = self.browser.cookies(&self.proxy.url("/")).await.iter().map(name_of).collect();
         names.sort();
         names
     }
@@ -69,11 +65,9 @@ fn name_of(cookie: &Value) -> String {
 async fn twenty_pages_at_once_with_an_expired_access_cookie_are_all_logged_in() {
     let site = Site::open().await;
     site.log_in().await;
-    sleep(GRACE + Duration::from_millis(100)).await;
-    // What the stylesheet is shown in has no policy that would hold a script of ours back. There is an icon to ask for.
-    site.browser.go(&site.url("/page.css")).await;
-    sleep(Duration::from_millis(500)).await;
-    site.access_token_ends().await;
+    // What the stylesheet is shown in has no policy that would hold a script of ours back.
+    site.browser.go(&site.proxy.url("/page.css")).await;
+    site.pause().await;
     site.proxy.forget();
     // The browser puts the cookies of all on before the first is answered, and sends six at a time.
     site.proxy.plan(|_| Action::Delay(Duration::from_millis(200)));
@@ -94,12 +88,11 @@ async fn twenty_pages_at_once_with_an_expired_access_cookie_are_all_logged_in() 
 async fn twenty_windows_opened_at_once_with_an_expired_access_cookie_are_all_logged_in() {
     let site = Site::open().await;
     site.log_in().await;
-    sleep(GRACE + Duration::from_millis(100)).await;
-    site.access_token_ends().await;
+    site.pause().await;
     site.proxy.forget();
     // All are on their way before the first is answered, and within the grace.
     site.proxy.plan(|_| Action::Delay(Duration::from_millis(500)));
-    let urls: Vec<_> = (0..20).map(|nth| site.url(&format!("/devices?{nth}"))).collect();
+    let urls: Vec<_> = (0..20).map(|nth| site.proxy.url(&format!("/devices?{nth}"))).collect();
     let windows = site.browser.open_all(&urls).await;
     for window in &windows {
         site.browser.switch(window).await;
@@ -127,8 +120,7 @@ async fn a_browser_that_runs_no_script_comes_back_after_pauses_and_loses_no_form
     let before = Row::of(&site.proxy);
     for (nth, text) in ["written before lunch", "and after it"].into_iter().enumerate() {
         site.browser.type_into("main form [name=text]", text).await;
-        sleep(GRACE + Duration::from_millis(100)).await;
-        site.access_token_ends().await;
+        site.pause().await;
         // The form was open all the time: this is a POST without an access token.
         site.browser.click("main form button").await;
         site.browser.counts("main li > p", nth + 1).await;

@@ -83,6 +83,11 @@ impl Proxy {
         self.port
     }
 
+    /// A path of the demo, by way of this.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
     /// From now on requests go to a demo on this port.
     pub(crate) fn lead_to(&self, port: u16) {
         self.state.upstream.store(port, Ordering::SeqCst);

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
@@ -52,7 +52,7 @@ impl Scene {
 
     /// A path of the demo, by way of the proxy.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.proxy.port())
+        self.proxy.url(path)
     }
 
     /// Opens the demo's page and waits until it knows who is there.
@@ -133,11 +133,9 @@ impl Scene {
 
     /// The refresh cookie in the browser's jar, as DevTools shows it.
     pub(crate) async fn cookie(&self) -> Value {
-        let url = json!({ "urls": [self.url("/auth/refresh")] });
-        let found = self.browser.devtools("Network.getCookies", url).await;
-        let cookies = found["cookies"].as_array().unwrap();
+        let mut cookies = self.browser.cookies(&self.url("/auth/refresh")).await;
         assert_eq!(cookies.len(), 1, "{cookies:?}");
-        cookies[0].clone()
+        cookies.remove(0)
     }
 
     /// Waits until browsers have sent this many refreshes.
