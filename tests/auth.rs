@@ -12,7 +12,7 @@ use axum_refresh::{
     Auth, Binding, BindingMode, CapResponse, ClaimsError, ClientInfo, Cursor, Ended, Error, Event, MemoryStore,
     NoClaims, Policy, Reason, ReuseResponse, Secret, SessionId, SessionStore as _, Target, Timestamp, Transport,
 };
-use support::{Calls, Claims, Clock, GRACE, Mood, Moody, Node, SECRET, claims, client, code};
+use support::{Calls, Claims, Clock, Fault, FaultyStore, GRACE, Node, SECRET, claims, client, code};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -227,9 +227,9 @@ async fn reuse_that_cannot_end_all_of_the_users_sessions_is_found_again() {
     node.after_grace();
     node.rotate(&newest).await;
     node.after_grace();
-    node.store.set(Mood::FailsForUsers);
+    node.store.set(Fault::FailsForUsers);
     assert_eq!(code(node.refresh(&old).await), "store_unavailable");
-    node.store.set(Mood::Works);
+    node.store.set(Fault::None);
     assert_eq!(code(node.refresh(&old).await), "refresh_token_reused");
     assert_eq!(code(node.refresh(&other).await), "session_revoked");
 }
@@ -364,7 +364,7 @@ async fn a_renewal_does_not_acknowledge_a_cookie_that_never_arrived() {
 async fn a_refresh_that_races_a_renewal_has_the_renewed_claims() {
     let node = Node::new();
     let login = node.auth.login("alice", claims("admin")).client(client()).await.unwrap();
-    node.store.set(Mood::Demotes);
+    node.store.set(Fault::ChangesRoleBeforeSwap);
     let refreshed = node.refresh(&login.tokens.refresh_token.unwrap()).await.unwrap();
     let user = node.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
     assert_eq!(user.claims.role, "user");
@@ -441,7 +441,7 @@ async fn a_token_with_our_tag_and_another_secret_is_forged() {
 #[tokio::test]
 async fn the_secret_can_be_changed_in_two_steps_without_logging_anybody_out() {
     const NEXT: &str = "hY7Zq2LwE9rT4uI1oP6aS3dF8gJ5kX0c";
-    let (store, clock) = (Moody::default(), Clock::new());
+    let (store, clock) = (FaultyStore::default(), Clock::new());
     let node = |signing: &'static str, other: Option<&'static str>| {
         Node::on(store.clone(), clock.clone(), |builder| {
             let builder = builder.secret(Secret::new(signing));
@@ -609,7 +609,7 @@ async fn a_logout_ends_the_access_tokens_of_a_session_that_the_store_has_lost() 
     let before = Node::new();
     let login = before.login("alice").await;
     // A failover to a replica that never had the login.
-    let lost = Moody::default();
+    let lost = FaultyStore::default();
     let one = Node::on(lost.clone(), before.clock.clone(), |builder| builder);
     let two = Node::on(lost, before.clock.clone(), |builder| builder);
     let access = &login.tokens.access_token;
@@ -738,15 +738,15 @@ async fn purging_drops_expired_sessions() {
 
 #[tokio::test]
 async fn hole_12_a_store_that_fails_is_unavailable_and_nobody_is_logged_out() {
-    for mood in [Mood::Fails, Mood::Hangs, Mood::MixesUp] {
+    for fault in [Fault::Fails, Fault::Hangs, Fault::LoadsWrongSession] {
         let settings = axum_refresh::Settings { store_timeout: Duration::from_millis(50), ..Default::default() };
         let node = Node::with(|builder| builder.settings(settings));
         let login = node.login("alice").await;
         let token = login.tokens.refresh_token.unwrap();
         node.auth.authenticate(&login.tokens.access_token).await.unwrap();
-        node.store.set(mood);
-        assert_eq!(code(node.refresh(&token).await), "store_unavailable", "{mood:?}");
-        if mood != Mood::MixesUp {
+        node.store.set(fault);
+        assert_eq!(code(node.refresh(&token).await), "store_unavailable", "{fault:?}");
+        if fault != Fault::LoadsWrongSession {
             assert_eq!(code(node.auth.login("alice", claims("user")).await), "store_unavailable");
             assert_eq!(code(node.auth.sessions("alice").await), "store_unavailable");
             assert_eq!(code(node.auth.revoke_user("alice", None, Reason::Logout).await), "store_unavailable");
@@ -754,7 +754,7 @@ async fn hole_12_a_store_that_fails_is_unavailable_and_nobody_is_logged_out() {
         assert_eq!(code(node.auth.logout(&token).await), "store_unavailable");
         node.auth.authenticate(&login.tokens.access_token).await.unwrap();
         assert!(node.has_event(|event| matches!(event, Event::StoreFailed { .. })));
-        node.store.set(Mood::Works);
+        node.store.set(Fault::None);
         node.rotate(&token).await;
         assert_eq!(node.auth.sessions("alice").await.unwrap().len(), 1);
     }
@@ -764,13 +764,13 @@ async fn hole_12_a_store_that_fails_is_unavailable_and_nobody_is_logged_out() {
 async fn a_store_that_loses_replies_logs_nobody_out() {
     let node = Node::new();
     let token = node.refresh_token("alice").await;
-    node.store.set(Mood::LosesReplies);
+    node.store.set(Fault::LosesReplies);
     assert_eq!(code(node.refresh(&token).await), "store_unavailable");
     // It was done all the same: the retry is an echo, which writes nothing.
     assert_eq!(node.refresh(&token).await.unwrap().verdict, Verdict::Echo);
     node.after_grace();
     assert_eq!(code(node.refresh(&token).await), "store_unavailable");
-    node.store.set(Mood::Works);
+    node.store.set(Fault::None);
     assert_eq!(node.refresh(&token).await.unwrap().verdict, Verdict::Echo);
     node.after_grace();
     let token = node.rotate(&token).await;
@@ -784,7 +784,7 @@ async fn a_logout_whose_answer_was_lost_is_in_force_when_the_retry_is_answered()
     let login = node.login("alice").await;
     let token = login.tokens.refresh_token.unwrap();
     node.auth.authenticate(&login.tokens.access_token).await.unwrap();
-    node.store.set(Mood::LosesReplies);
+    node.store.set(Fault::LosesReplies);
     assert_eq!(code(node.auth.logout(&token).await), "store_unavailable");
     node.auth.logout(&token).await.unwrap();
     assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_revoked");
@@ -794,11 +794,11 @@ async fn a_logout_whose_answer_was_lost_is_in_force_when_the_retry_is_answered()
 async fn a_store_that_never_swaps_is_busy_after_eight_tries() {
     let node = Node::new();
     let token = node.refresh_token("alice").await;
-    node.store.set(Mood::NeverSwaps);
+    node.store.set(Fault::NeverSwaps);
     node.store.calls();
     assert_eq!(code(node.refresh(&token).await), "refresh_busy");
     assert_eq!(node.store.calls(), Calls { loads: 8, swaps: 8, others: 0 });
-    node.store.set(Mood::Works);
+    node.store.set(Fault::None);
     node.rotate(&token).await;
 }
 
@@ -806,9 +806,9 @@ async fn a_store_that_never_swaps_is_busy_after_eight_tries() {
 async fn a_store_that_only_pretends_to_swap_has_lost_a_write_and_nobody_is_logged_out() {
     let node = Node::new();
     let token = node.refresh_token("alice").await;
-    node.store.set(Mood::PretendsToSwap);
+    node.store.set(Fault::PretendsToSwap);
     let token = node.rotate(&token).await;
-    node.store.set(Mood::Works);
+    node.store.set(Fault::None);
     assert_eq!(node.refresh(&token).await.unwrap().verdict, Verdict::Ahead);
 }
 
@@ -819,15 +819,15 @@ async fn a_node_that_was_cut_off_asks_the_store_and_trusts_nothing_else() {
     let login = node.login("alice").await;
     let token = &login.tokens.access_token;
     node.auth.authenticate(token).await.unwrap();
-    node.store.set(Mood::Fails);
+    node.store.set(Fault::Fails);
     node.clock.advance(Duration::from_secs(29));
     node.auth.authenticate(token).await.unwrap();
     node.clock.advance(Duration::from_secs(1));
     assert_eq!(code(node.auth.authenticate(token).await), "store_unavailable");
     // Meanwhile another node ends the session.
-    let other = Node::on(Moody::over(node.store.inner.clone()), node.clock.clone(), |b| b);
+    let other = Node::on(FaultyStore::over(node.store.inner.clone()), node.clock.clone(), |b| b);
     other.auth.end_session("alice", login.tokens.session).await.unwrap();
-    node.store.set(Mood::Works);
+    node.store.set(Fault::None);
     assert_eq!(code(node.auth.authenticate(token).await), "access_token_revoked");
 }
 
@@ -955,9 +955,9 @@ fn an_auth_that_outlives_its_runtime_goes_on_in_the_next() {
 async fn a_hook_that_panics_fails_neither_a_request_nor_the_background_task() {
     let node = Node::with(|builder| builder.on_event(|_| panic!("the app's hook")));
     let token = node.refresh_token("alice").await;
-    node.store.set(Mood::Fails);
+    node.store.set(Fault::Fails);
     tokio::time::sleep(Duration::from_millis(1_200)).await;
-    node.store.set(Mood::Works);
+    node.store.set(Fault::None);
     let refreshed = node.refresh(&token).await.unwrap();
     node.after_grace();
     node.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
@@ -972,7 +972,7 @@ async fn a_native_client_can_be_given_its_token_in_the_body() {
 }
 
 /// What the store's feed names, of all time.
-async fn in_the_feed(store: &Moody) -> Vec<Ended> {
+async fn in_the_feed(store: &FaultyStore) -> Vec<Ended> {
     let feed = store.inner.revocations(Cursor::START).await.unwrap();
     feed.revoked.into_iter().map(|revoked| revoked.what).collect()
 }
@@ -982,10 +982,10 @@ async fn a_store_that_lost_a_revocation_is_told_again_once_and_other_nodes_learn
     let node = Node::new();
     let login = node.login("alice").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    node.store.set(Mood::ForgetsToRevoke);
+    node.store.set(Fault::PretendsToRevoke);
     node.auth.revoke_session(login.tokens.session, Reason::EndedByAdmin).await.unwrap();
     node.auth.revoke_access_token(&login.tokens.access_token).await.unwrap();
-    node.store.set(Mood::Works);
+    node.store.set(Fault::None);
     assert_eq!(in_the_feed(&node.store).await, []);
     // Not before a minute is over.
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -1008,11 +1008,11 @@ async fn a_store_that_fell_back_while_it_was_away_is_told_again_as_soon_as_it_is
     let node = Node::new();
     let login = node.login("alice").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    node.store.set(Mood::ForgetsToRevoke);
+    node.store.set(Fault::PretendsToRevoke);
     node.auth.revoke_session(login.tokens.session, Reason::Logout).await.unwrap();
-    node.store.set(Mood::Fails);
+    node.store.set(Fault::Fails);
     tokio::time::sleep(Duration::from_secs(3)).await;
-    node.store.set(Mood::Works);
+    node.store.set(Fault::None);
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(in_the_feed(&node.store).await, [Ended::Session(login.tokens.session)]);
 }
@@ -1022,7 +1022,7 @@ async fn what_is_revoked_while_the_feed_is_read_is_read_at_once_and_not_a_second
     let node = Node::new();
     let login = node.login("alice").await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
-    node.store.set(Mood::TellsSlowly);
+    node.store.set(Fault::SlowFeed);
     // Somebody else revokes: first something, so that the feed is read, and while it is read, the session.
     let until = Timestamp::MAX;
     let revocation = axum_refresh::Revocation { at: node.clock.now(), until, reason: Reason::EndedByAdmin };

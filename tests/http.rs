@@ -17,7 +17,7 @@ use axum_refresh::{
     SessionStore as _, Settings, Timestamp, Transport,
 };
 use http_body_util::BodyExt as _;
-use support::{Claims, Mood, Node, claims, client};
+use support::{Claims, Fault, Node, claims, client};
 use tower::ServiceExt as _;
 
 struct Answer {
@@ -242,7 +242,7 @@ async fn the_guard_asks_the_store_once_for_a_session_and_the_layer_never() {
         assert_eq!(call(&app, "GET", "/me", &[("authorization", &bearer(&login))]).await.status, 200);
     }
     assert_eq!(node.store.calls().loads, 1);
-    node.store.set(Mood::Fails);
+    node.store.set(Fault::Fails);
     assert_eq!(call(&app, "GET", "/me", &[("authorization", &bearer(&login))]).await.status, 200);
 }
 
@@ -261,7 +261,7 @@ async fn a_store_that_fails_is_503_in_front_of_the_guard_and_clears_nothing() {
     let app = Router::new().route("/", get(me)).route_layer(node.auth.guard()).nest("/auth", node.auth.router());
     let login = node.login("alice").await;
     node.auth.authenticate(&login.tokens.access_token).await.unwrap();
-    node.store.set(Mood::Fails);
+    node.store.set(Fault::Fails);
     let cookie = format!("__Secure-refresh={}", login.tokens.refresh_token.as_deref().unwrap());
     let token = bearer(&login);
     let headers = [("authorization", token.as_str()), ("cookie", cookie.as_str())];
@@ -277,7 +277,7 @@ async fn a_store_that_fails_is_503_in_front_of_the_guard_and_clears_nothing() {
         assert!(!answer.header("retry-after").is_empty());
         assert!(answer.cookies().is_empty());
     }
-    node.store.set(Mood::Works);
+    node.store.set(Fault::None);
     assert_eq!(call(&app, "POST", "/auth/refresh", &headers).await.status, 200);
 }
 
@@ -325,7 +325,7 @@ async fn an_optional_layer_around_everything_opens_no_door_that_another_layer_ke
 #[tokio::test]
 async fn who_brings_no_token_does_not_wait_for_the_store() {
     let node = Node::new();
-    node.store.set(Mood::Hangs);
+    node.store.set(Fault::Hangs);
     let strict: Router =
         Router::new().route("/", get(me)).route_layer(node.auth.guard()).route_layer(node.auth.layer());
     let open: Router = Router::new().route("/", get(who)).route_layer(node.auth.layer().optional());
@@ -343,11 +343,11 @@ async fn a_store_that_hangs_makes_nobody_wait_for_the_others() {
     let app: Router = Router::new().route("/", get(me)).route_layer(node.auth.guard());
     for stale in [true, false] {
         if !stale {
-            node.store.set(Mood::Works);
+            node.store.set(Fault::None);
             // A call that was made while it hung has to time out first.
             while node.auth.authenticate(&login.tokens.access_token).await.is_err() {}
         }
-        node.store.set(Mood::Hangs);
+        node.store.set(Fault::Hangs);
         let started = std::time::Instant::now();
         let tasks: Vec<_> = (0..20)
             .map(|_| {

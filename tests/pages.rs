@@ -20,7 +20,7 @@ use axum_refresh::{
     Timestamp, Transport,
 };
 use http_body_util::BodyExt as _;
-use support::{Calls, Claims, Clock, GRACE, Mood, Node, claims};
+use support::{Calls, Claims, Clock, Fault, GRACE, Node, claims};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{Barrier, Notify};
@@ -300,7 +300,7 @@ async fn a_page_with_a_good_access_cookie_costs_nothing_extra() {
 #[tokio::test]
 async fn who_has_no_cookies_does_not_reach_the_store() {
     let node = node();
-    node.store.set(Mood::Fails);
+    node.store.set(Fault::Fails);
     let mut browser = Browser::new(&node);
     assert_eq!(browser.get("/").await.body, "nobody");
     assert_eq!(browser.get("/me").await.redirect(), (303, "/login?next=/me"));
@@ -488,14 +488,14 @@ async fn an_answer_that_takes_half_the_grace_counts_as_lost() {
 async fn a_race_that_is_not_decided_is_409_after_a_while_and_nobody_is_sent_to_the_login_page() {
     let node = node();
     let mut browser = Browser::after_a_pause(&node).await;
-    node.store.set(Mood::NeverSwaps);
+    node.store.set(Fault::NeverSwaps);
     let started = std::time::Instant::now();
     let answer = browser.get("/me").await;
     assert_eq!(answer.code(), (409, "refresh_busy".to_owned()));
     assert_eq!((answer.header("retry-after"), answer.names().len()), ("1", 0));
     assert_eq!(node.store.calls().loads, 32);
     assert!(started.elapsed() >= Duration::from_millis(250) && started.elapsed() < Duration::from_secs(5));
-    node.store.set(Mood::Works);
+    node.store.set(Fault::None);
     assert_eq!(browser.get("/me").await.body, "alice");
 }
 
@@ -503,10 +503,10 @@ async fn a_race_that_is_not_decided_is_409_after_a_while_and_nobody_is_sent_to_t
 async fn a_race_that_is_lost_several_times_is_won_within_the_request() {
     let node = node();
     let browser = Browser::after_a_pause(&node).await;
-    node.store.set(Mood::NeverSwaps);
+    node.store.set(Fault::NeverSwaps);
     let page = tokio::spawn(async move { browser.send("GET", "/me", &[HTML], "").await });
     tokio::time::sleep(Duration::from_millis(40)).await;
-    node.store.set(Mood::Works);
+    node.store.set(Fault::None);
     let answer = page.await.unwrap();
     assert_eq!((answer.body.as_str(), answer.names().len()), ("alice", 2));
 }
@@ -674,13 +674,13 @@ async fn a_store_that_fails_is_503_and_never_the_login_page() {
     let node = node();
     let mut browser = Browser::after_a_pause(&node).await;
     let jar = browser.cookies();
-    node.store.set(Mood::Fails);
+    node.store.set(Fault::Fails);
     for (method, path) in [("GET", "/me"), ("GET", "/"), ("GET", "/login"), ("POST", "/notes")] {
         let answer = browser.send(method, path, &[HTML], "").await;
         assert_eq!(answer.code(), (503, "store_unavailable".to_owned()), "{method} {path}");
         assert_eq!((answer.names().len(), answer.header("retry-after")), (0, "2"));
     }
-    node.store.set(Mood::Works);
+    node.store.set(Fault::None);
     assert_eq!(browser.cookies(), jar);
     assert_eq!(browser.get("/me").await.body, "alice");
 }
@@ -689,9 +689,9 @@ async fn a_store_that_fails_is_503_and_never_the_login_page() {
 async fn a_write_whose_reply_got_lost_logs_nobody_out() {
     let node = node();
     let mut browser = Browser::after_a_pause(&node).await;
-    node.store.set(Mood::LosesReplies);
+    node.store.set(Fault::LosesReplies);
     assert_eq!(browser.get("/me").await.status, 503);
-    node.store.set(Mood::Works);
+    node.store.set(Fault::None);
     for _ in 0..3 {
         assert_eq!(browser.get("/me").await.body, "alice");
         browser.clock.advance(ACCESS_TTL);
@@ -703,11 +703,11 @@ async fn a_good_access_cookie_is_not_taken_while_nobody_knows_what_was_revoked()
     let node = node();
     let mut browser = Browser::logged_in(&node, "alice").await;
     assert_eq!(browser.get("/me").await.body, "alice");
-    node.store.set(Mood::Fails);
+    node.store.set(Fault::Fails);
     browser.clock.advance(Duration::from_secs(31));
     assert_eq!(browser.get("/me").await.code(), (503, "store_unavailable".to_owned()));
     assert_eq!(browser.get("/").await.code(), (503, "store_unavailable".to_owned()));
-    node.store.set(Mood::Works);
+    node.store.set(Fault::None);
     assert_eq!(browser.get("/me").await.body, "alice");
     assert_eq!(browser.get("/me").await.names().len(), 0);
 }
@@ -863,7 +863,7 @@ async fn two_auths_in_one_app_refresh_their_own() {
         let refresh = CookieSettings { name: "admin-refresh".to_owned(), ..CookieSettings::access() };
         builder.issuer("admin").access_cookie(access).refresh_cookie(refresh).login_page("/admin/login")
     };
-    let two = Node::on(support::Moody::default(), one.clock.clone(), other);
+    let two = Node::on(support::FaultyStore::default(), one.clock.clone(), other);
     let mut browser = Browser::after_a_pause(&one).await;
     browser.app = Router::new()
         .route("/admin", get(me).route_layer(two.auth.layer()))

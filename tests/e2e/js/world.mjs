@@ -1,0 +1,277 @@
+// A browser to test in: a clock that is set by hand, tabs that share locks, channels and a cookie jar, and a server.
+
+/** The module under test. */
+export const MODULE = new URL("../../../src/http/client.js", import.meta.url);
+
+const { createAuth } = await import(MODULE);
+
+const ORIGIN = "https://app.example";
+const jwt = claims => ["e30", Buffer.from(JSON.stringify(claims)).toString("base64url"), "signature"].join(".");
+
+/** Lets everything run that waits for no time. */
+export async function settled() {
+  for (let i = 0; i < 8; i++) await new Promise(resolve => setImmediate(resolve));
+}
+
+export class World {
+  now = Date.UTC(2030, 0, 1);
+  random = 0.5;
+  timers = new Map();
+  tabs = [];
+  locks = new Map();
+  requests = [];
+  /** The session that the refresh cookie stands for. */
+  cookie = null;
+  sessions = new Map();
+  life = 900;
+  back = 800;
+  count = 0;
+  hintCookie = "";
+  /** What the server does instead of its duty: `request => Response | undefined`. */
+  instead = () => undefined;
+
+  // ---- time ----
+
+  setTimeout = (job, ms = 0, ...args) => {
+    const id = ++this.count;
+    this.timers.set(id, { at: this.now + ms, job, args });
+    return id;
+  };
+
+  /** Lets time pass, timer by timer. */
+  async pass(ms) {
+    await settled();
+    const end = this.now + ms;
+    for (;;) {
+      const [next] = [...this.timers].filter(([, timer]) => timer.at <= end).sort(([a, x], [b, y]) => x.at - y.at || a - b);
+      if (!next) break;
+      const [id, { at, job, args }] = next;
+      this.timers.delete(id);
+      this.now = Math.max(this.now, at);
+      job(...args);
+      await settled();
+    }
+    this.now = end;
+  }
+
+  /** The computer sleeps: the clock goes on, timers do not. */
+  sleep(ms) {
+    this.now += ms;
+    for (const timer of this.timers.values()) timer.at += ms;
+  }
+
+  // ---- the server ----
+
+  logIn(user) {
+    const sid = `s${++this.count}`;
+    this.sessions.set(sid, { user, gen: 1 });
+    this.cookie = sid;
+    return this.tokens(sid);
+  }
+
+  tokens(sid) {
+    const { user, gen } = this.sessions.get(sid);
+    const claims = { sub: user, sid, gen, jti: `${++this.count}`, exp: Math.floor(this.now / 1000) + this.life };
+    return { access_token: jwt(claims), token_type: "Bearer", expires_in: this.life, refresh_in: this.back };
+  }
+
+  serve(request) {
+    const { path } = request;
+    const instead = this.instead(request);
+    if (instead !== undefined) return instead;
+    if (path === "/auth/refresh") {
+      const session = this.sessions.get(this.cookie);
+      if (!session) return refusal(401, this.cookie ? "session_revoked" : "refresh_token_missing");
+      session.gen++;
+      return json(200, this.tokens(this.cookie));
+    }
+    if (path === "/auth/logout") {
+      this.sessions.delete(this.cookie);
+      this.cookie = null;
+      return new Response(null, { status: 204 });
+    }
+    if (path === "/login") return json(200, this.logIn(JSON.parse(request.body).user));
+    const { authorization } = request;
+    if (!authorization) return refusal(401, "access_token_missing");
+    const claims = JSON.parse(Buffer.from(authorization.split(".")[1], "base64url"));
+    if (!this.sessions.has(claims.sid)) return refusal(401, "access_token_revoked");
+    if (claims.exp * 1000 <= this.now) return refusal(401, "access_token_expired");
+    if (path === "/auth/logout/all") {
+      this.sessions.clear();
+      this.cookie = null;
+      return new Response(null, { status: 204 });
+    }
+    if (path === "/auth/logout/others") return json(200, { revoked: 2 });
+    if (path === "/auth/sessions") return json(200, { sessions: [{ id: claims.sid, current: true }] });
+    if (path.startsWith("/auth/sessions/")) return this.sessions.delete(path.slice(15)) ? new Response(null, { status: 204 }) : refusal(404, "session_not_found");
+    return json(200, { user: claims.sub, jti: claims.jti });
+  }
+
+  fetch = async (input, init = {}) => {
+    const headers = new Headers(init.headers ?? input.headers);
+    const url = new URL(input.url ?? input, ORIGIN);
+    const path = url.origin === ORIGIN ? url.pathname : url.href;
+    const request = { path, method: init.method ?? input.method ?? "GET", authorization: headers.get("authorization"), headers, at: this.now, body: init.body, init };
+    this.requests.push(request);
+    let drop;
+    const aborted = new Promise((_, reject) => { drop = () => reject(new DOMException("aborted", "AbortError")); });
+    aborted.catch(() => {});
+    init.signal?.addEventListener("abort", drop);
+    if (init.signal?.aborted) drop();
+    // The answer is on its way for a moment, so that what races can race.
+    const answer = Promise.resolve().then(() => this.serve(request)).then(answer => {
+      if (answer instanceof Error) throw answer;
+      return answer;
+    });
+    return await Promise.race([answer, aborted]);
+  };
+
+  get refreshes() {
+    return this.requests.filter(request => request.path === "/auth/refresh");
+  }
+
+  // ---- tabs ----
+
+  /** A tab. `without` names what its browser lacks; `hidden` whether it is in the background; `baseURI` its `<base href>`. */
+  tab({ without = [], hidden = false, baseURI = ORIGIN, ...options } = {}) {
+    const tab = new Tab(this, without, hidden, baseURI, options);
+    this.tabs.push(tab);
+    return tab;
+  }
+
+  request = async (name, { signal }, job) => {
+    const waiting = this.locks.get(name) ?? [];
+    this.locks.set(name, waiting);
+    const entry = {};
+    const turn = new Promise((resolve, reject) => {
+      entry.grant = resolve;
+      signal?.addEventListener("abort", () => {
+        const at = waiting.indexOf(entry);
+        if (at > 0) {
+          waiting.splice(at, 1);
+          reject(new DOMException("waited too long", "AbortError"));
+        }
+      });
+      if (signal?.aborted) reject(new DOMException("waited too long", "AbortError"));
+    });
+    waiting.push(entry);
+    if (waiting[0] === entry) entry.grant();
+    await turn;
+    try {
+      return await job({ name });
+    } finally {
+      waiting.shift();
+      waiting[0]?.grant();
+    }
+  };
+}
+
+class Tab {
+  changes = [];
+  channels = [];
+  /** Where a frozen tab's messages wait, and its timers. */
+  frozen = null;
+  late = [];
+
+  constructor(world, without, hidden, baseURI, options) {
+    this.world = world;
+    const tab = this;
+    this.document = Object.assign(this.target(), { visibilityState: hidden ? "hidden" : "visible", baseURI });
+    Object.defineProperty(this.document, "cookie", { get: () => world.hintCookie });
+    const env = Object.assign(this.target(), {
+      Date: { now: () => world.now },
+      Math: { random: () => world.random },
+      console,
+      document: this.document,
+      location: new URL(ORIGIN),
+      navigator: { locks: { request: world.request } },
+      // As in a browser: what is relative is so to the document's base.
+      fetch: (input, init) => world.fetch(input.url ? input : new URL(input, this.document.baseURI), init),
+      setTimeout: (job, ms, ...args) => world.setTimeout(() => this.frozen ? this.late.push(() => job(...args)) : job(...args), ms),
+      clearTimeout: id => world.timers.delete(id),
+      BroadcastChannel: class {
+        constructor(name) {
+          this.name = name;
+          this.tab = tab;
+          tab.channels.push(this);
+        }
+        postMessage(data) {
+          const copy = structuredClone(data);
+          const others = world.tabs.flatMap(other => other.channels).filter(other => other !== this && other.name === this.name);
+          for (const other of others) other.tab.hear(other, copy);
+        }
+        close() {
+          tab.channels = tab.channels.filter(channel => channel !== this);
+        }
+      },
+    });
+    for (const name of without) name === "locks" ? delete env.navigator.locks : delete env[name];
+    this.env = env;
+    this.auth = createAuth({ env, onChange: change => this.changes.push(change), ...options });
+  }
+
+  target() {
+    const listeners = new Map();
+    return {
+      listeners,
+      addEventListener(event, heard, { signal }) {
+        listeners.set(event, [...(listeners.get(event) ?? []), heard]);
+        signal.addEventListener("abort", () => listeners.delete(event));
+      },
+    };
+  }
+
+  hear(channel, data) {
+    if (this.frozen) return void this.frozen.push([channel, data]);
+    setImmediate(() => channel.onmessage?.({ data }));
+  }
+
+  /** No script of this tab runs: timers are late, messages wait. */
+  freeze() {
+    this.frozen = [];
+  }
+
+  /** In the worse of the two orders: what was planned is done before the news are heard. */
+  async thaw() {
+    const missed = this.frozen;
+    this.frozen = null;
+    for (const job of this.late.splice(0)) job();
+    for (const [channel, data] of missed) this.hear(channel, data);
+    await settled();
+  }
+
+  async fire(event, more = {}) {
+    const target = event === "visibilitychange" ? this.document : this.env;
+    for (const heard of target.listeners.get(event) ?? []) heard({ type: event, ...more });
+    await settled();
+  }
+
+  async show(visible) {
+    this.document.visibilityState = visible ? "visible" : "hidden";
+    await this.fire("visibilitychange");
+  }
+
+  get state() {
+    return this.auth.state;
+  }
+
+  get reasons() {
+    return this.changes.map(change => `${change.state} ${change.reason}${change.elsewhere ? " elsewhere" : ""}`);
+  }
+}
+
+export const json = (status, body, headers = {}) =>
+  new Response(JSON.stringify(body), { status, headers: { "content-type": "application/json", ...headers } });
+
+export const refusal = (status, code, headers = {}) =>
+  json(status, { type: "about:blank", title: "x", status, code }, { "content-type": "application/problem+json", ...headers });
+
+export const lost = () => new TypeError("network error");
+
+/** Somebody is logged in, and one tab is open. */
+export async function loggedIn(options = {}, world = new World()) {
+  world.logIn("alice");
+  const tab = world.tab(options);
+  await world.pass(100);
+  return { world, tab, auth: tab.auth };
+}

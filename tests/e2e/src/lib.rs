@@ -1,0 +1,11 @@
+//! What the end-to-end tests share: the examples as processes, a browser with a cookie jar, servers for the stores, and
+//! proxies that lose and delay.
+//!
+//! `tests/run` runs the tests; `tests/e2e/README.md` lists them.
+#![cfg(unix)]
+
+pub mod demo;
+pub mod example;
+pub mod proxy;
+pub mod server;
+pub mod stores;

@@ -1,0 +1,4 @@
+//! Networks that misbehave on request.
+
+pub mod http;
+pub mod tcp;

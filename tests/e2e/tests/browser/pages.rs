@@ -1,0 +1,139 @@
+//! The server-rendered example in a browser: no script of its own, and in one test no script at all.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::MutexGuard;
+use tokio::time::sleep;
+
+use crate::chromium::Chromium;
+use crate::scene::{Row, alone};
+use axum_refresh_e2e::demo::SECRET;
+use axum_refresh_e2e::example::Process;
+use axum_refresh_e2e::proxy::http::{Action, Proxy};
+
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The example, a proxy before it and a browser.
+struct Site {
+    browser: Chromium,
+    proxy: Proxy,
+    _example: Process,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Site {
+    async fn open() -> Self {
+        let alone = alone().await;
+        let example = Process::start_pages(&[("PORT", "0"), ("AUTH_SECRET", SECRET), ("GRACE", "5s")]).await.unwrap();
+        let proxy = Proxy::start(example.port).await;
+        Self { browser: Chromium::start().await, proxy, _example: example, _alone: alone }
+    }
+
+    async fn log_in(&self) {
+        self.browser.go(&self.proxy.url("/notes")).await;
+        self.browser.type_into("#username", "alice").await;
+        self.browser.type_into("#password", "password").await;
+        self.browser.click("main form button").await;
+        self.browser.titled("Your notes").await;
+    }
+
+    /// Waits until a refresh would rotate, and ends the access token as if its time had come: a browser drops the cookie
+    /// then.
+    async fn pause(&self) {
+        sleep(GRACE + Duration::from_millis(100)).await;
+        let cookie = json!({ "name": "__Host-access", "url": self.proxy.url("/") });
+        self.browser.devtools("Network.deleteCookies", cookie).await;
+        assert_eq!(self.cookies().await, ["__Host-refresh"]);
+    }
+
+    async fn cookies(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.browser.cookies(&self.proxy.url("/")).await.iter().map(name_of).collect();
+        names.sort();
+        names
+    }
+}
+
+fn name_of(cookie: &Value) -> String {
+    for (attribute, promised) in [("httpOnly", json!(true)), ("secure", json!(true)), ("sameSite", json!("Lax"))] {
+        assert_eq!(cookie[attribute], promised, "{cookie}");
+    }
+    cookie["name"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium; tests/run runs it"]
+async fn twenty_pages_at_once_with_an_expired_access_cookie_are_all_logged_in() {
+    let site = Site::open().await;
+    site.log_in().await;
+    // What the stylesheet is shown in has no policy that would hold a script of ours back.
+    site.browser.go(&site.proxy.url("/page.css")).await;
+    site.pause().await;
+    site.proxy.forget();
+    // The browser puts the cookies of all on before the first is answered, and sends six at a time.
+    site.proxy.plan(|_| Action::Delay(Duration::from_millis(200)));
+    // Pages that differ: a browser asks for one and the same page once at a time.
+    let pages = "Promise.all([...Array(20).keys()].map(async nth => {
+        const answer = await fetch(`/notes?${nth}`);
+        return [answer.redirected, (await answer.text()).includes('<span>alice</span>')];
+    }))";
+    assert_eq!(site.browser.wait_for(pages).await, json!(vec![(false, true); 20]));
+    let row = Row::of(&site.proxy);
+    row.say("twenty pages fetched at once, access token gone");
+    assert_eq!(row, Row { refreshes: 20, rotations: 1, logouts: 0 });
+    assert_eq!(site.cookies().await, ["__Host-access", "__Host-refresh"]);
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium; tests/run runs it"]
+async fn twenty_windows_opened_at_once_with_an_expired_access_cookie_are_all_logged_in() {
+    let site = Site::open().await;
+    site.log_in().await;
+    site.pause().await;
+    site.proxy.forget();
+    // All are on their way before the first is answered, and within the grace.
+    site.proxy.plan(|_| Action::Delay(Duration::from_millis(500)));
+    let urls: Vec<_> = (0..20).map(|nth| site.proxy.url(&format!("/devices?{nth}"))).collect();
+    let windows = site.browser.open_all(&urls).await;
+    for window in &windows {
+        site.browser.switch(window).await;
+        site.browser.until("document.readyState === 'complete'").await;
+        site.browser.titled("Your devices").await;
+        assert_eq!(site.browser.text("form.who span").await, "alice");
+        assert_eq!(site.browser.console().await, [""; 0]);
+    }
+    let row = Row::of(&site.proxy);
+    row.say("twenty server-rendered windows, access token gone");
+    // How many are on their way before the first is answered is the machine's to say.
+    assert!((2..=20).contains(&row.refreshes), "{row:?}");
+    assert_eq!((row.rotations, row.logouts), (1, 0));
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium; tests/run runs it"]
+async fn a_browser_that_runs_no_script_comes_back_after_pauses_and_loses_no_form() {
+    let site = Site::open().await;
+    site.browser.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": true })).await;
+    let script = "data:text/html,<title>off</title><script>document.title = 'on'</script>";
+    site.browser.go(script).await;
+    site.browser.titled("off").await;
+    site.log_in().await;
+    let before = Row::of(&site.proxy);
+    for (nth, text) in ["written before lunch", "and after it"].into_iter().enumerate() {
+        site.browser.type_into("main form [name=text]", text).await;
+        site.pause().await;
+        // The form was open all the time: this is a POST without an access token.
+        site.browser.click("main form button").await;
+        site.browser.counts("main li > p", nth + 1).await;
+        assert!(site.browser.texts("main li > p").await.contains(&text.to_owned()));
+        assert_eq!(site.cookies().await, ["__Host-access", "__Host-refresh"]);
+    }
+    let row = Row::of(&site.proxy);
+    row.say("two forms sent after a pause, no script");
+    assert_eq!((row.refreshes - before.refreshes, row.rotations, row.logouts), (2, 2, 0));
+    site.browser.click("form.who button").await;
+    site.browser.titled("Log in").await;
+    assert_eq!(site.cookies().await, [""; 0]);
+    site.browser.go(script).await;
+    site.browser.titled("off").await;
+}

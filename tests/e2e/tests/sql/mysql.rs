@@ -1,0 +1,87 @@
+use axum_refresh::{MySqlStore, SessionStore as _, Target};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySqlConnection, Row as _};
+
+use crate::common::{MANY, assert_refused_at_once, elsewhere, every_error, insert, revocation, unique};
+use axum_refresh_e2e::stores::{fresh_url_of, server};
+
+async fn execute(url: &str, sql: &str) {
+    let mut connection = MySqlConnection::connect(url).await.unwrap();
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+/// The URL of an empty database.
+async fn empty() -> String {
+    fresh_url_of("mysql", "SQL").await
+}
+
+async fn migrated() -> (MySqlStore, String) {
+    let url = empty().await;
+    let store = MySqlStore::connect(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    (store, url)
+}
+
+for_every_database!(MySqlStore, empty, migrated, execute);
+
+#[tokio::test]
+async fn what_is_wrong_with_a_connection_is_said_at_once_without_the_password() {
+    let cases = [
+        (elsewhere("TEST_MYSQL_URL", "root", "no_such_database"), "Unknown database"),
+        (elsewhere("TEST_MYSQL_URL", "nobody_at_all:hunter2", "mysql"), "denied"),
+        ("mysql://app:hunter2@127.0.0.1:1/x".to_owned(), "refused"),
+        ("mysql://app:hunter2@127.0.0.1:notaport/x".to_owned(), "port"),
+    ];
+    assert_refused_at_once(cases, async |url| MySqlStore::connect(&url).await).await;
+}
+
+#[tokio::test]
+async fn without_rights_migrating_says_so_and_with_tables_it_needs_few() {
+    let (_, url) = migrated().await;
+    let (user, database) = (unique(), url.rsplit('/').next().unwrap().to_owned());
+    let empty = empty().await;
+    let empty = empty.rsplit('/').next().unwrap();
+    let server = server("TEST_MYSQL_URL");
+    execute(&server, &format!("CREATE USER {user}")).await;
+    execute(&server, &format!("GRANT SELECT ON {empty}.* TO {user}")).await;
+    let store = MySqlStore::connect(&elsewhere("TEST_MYSQL_URL", &user, empty)).await.unwrap();
+    let told = store.migrate().await.unwrap_err().to_string();
+    assert!(told.contains("denied"), "{told}");
+    assert_eq!(every_error(&store).await.len(), 7);
+    execute(&server, &format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {database}.* TO {user}")).await;
+    let store = MySqlStore::connect(&elsewhere("TEST_MYSQL_URL", &user, &database)).await.unwrap();
+    store.migrate().await.unwrap();
+    let session = insert(&store, "alice").await;
+    store.revoke(Target::Session(session.id), revocation()).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_statement_reads_all_of_a_large_table() {
+    let (store, url) = migrated().await;
+    execute(
+        &url,
+        &format!(
+            "INSERT INTO axum_refresh_sessions (id, user_id, secret_hash, created_at, expires_at, client, claims, chain, \
+             last_seen_at, acknowledged, version) SELECT UNHEX(MD5(seq)), seq DIV 3, '', seq, seq, '', '', '', seq, -1, 0 \
+             FROM seq_1_to_{MANY}; \
+             INSERT INTO axum_refresh_revocations (written_at, until, kind, what) SELECT seq, seq, 1, '' \
+             FROM seq_1_to_{MANY}; ANALYZE TABLE axum_refresh_sessions, axum_refresh_revocations"
+        ),
+    )
+    .await;
+    let mut connection = MySqlConnection::connect(&url).await.unwrap();
+    for sql in store.statements() {
+        // A value in each place; the plan of a limit or of a batch wants the right kind.
+        let sql = sql
+            .replace("JSON_TABLE(?", "JSON_TABLE('[[\"00\",1,1]]'")
+            .replace("LIMIT ?", "LIMIT 10")
+            .replace('?', "'5'");
+        let plan = connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(format!("EXPLAIN {sql}")))).await.unwrap();
+        for row in plan {
+            let table: Option<String> = row.try_get("table").unwrap_or_default();
+            let kind: Option<String> = row.try_get("type").unwrap_or_default();
+            let is_ours = table.is_some_and(|table| table.starts_with("axum_refresh") || table == "session");
+            assert!(!is_ours || kind.as_deref() != Some("ALL"), "{sql}");
+        }
+    }
+}

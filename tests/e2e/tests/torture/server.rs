@@ -1,0 +1,152 @@
+//! The server of a store.
+
+use std::time::Duration;
+
+use axum_refresh_e2e::server::Server as Process;
+use sqlx::{Connection as _, Executor as _, MySqlConnection, PgConnection};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Postgres,
+    MySql,
+    Redis,
+}
+
+impl Kind {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::MySql => "mysql",
+            Self::Redis => "redis",
+        }
+    }
+
+    /// The `STORE_URL` of a store behind this port.
+    pub(crate) fn url(self, port: u16) -> String {
+        match self {
+            Self::Postgres => format!("postgres://postgres@127.0.0.1:{port}/postgres"),
+            Self::MySql => format!("mysql://root@127.0.0.1:{port}/torture"),
+            Self::Redis => format!("redis://127.0.0.1:{port}/"),
+        }
+    }
+
+    /// Whether the server itself responds, not only its kernel.
+    async fn answers(self, port: u16) -> bool {
+        let answer = async {
+            match self {
+                Self::Postgres => {
+                    let connection = PgConnection::connect(&self.url(port)).await;
+                    match connection {
+                        Ok(connection) => connection.close().await.is_ok(),
+                        Err(_) => false,
+                    }
+                }
+                Self::MySql => {
+                    let server = format!("mysql://root@127.0.0.1:{port}/mysql");
+                    let Ok(mut connection) = MySqlConnection::connect(&server).await else {
+                        return false;
+                    };
+                    let made = connection.execute("CREATE DATABASE IF NOT EXISTS torture").await;
+                    connection.close().await.ok();
+                    made.is_ok()
+                }
+                Self::Redis => redis::ask(port, &["PING"]).await.is_ok_and(|answer| answer == "PONG"),
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(2), answer).await.unwrap_or(false)
+    }
+}
+
+/// A server of a store.
+pub(crate) struct Server {
+    pub(crate) kind: Kind,
+    pub(crate) port: u16,
+    process: Process,
+}
+
+impl Server {
+    /// A new server without data.
+    pub(crate) async fn start(kind: Kind) -> Self {
+        // Acknowledged writes survive a kill, as with the other servers.
+        let process = Process::new(kind.name(), &[("REDIS_APPENDONLY", "yes")]);
+        let mut server = Self { kind, port: process.port, process };
+        server.run().await;
+        server
+    }
+
+    /// Starts it with its existing data on its port, and waits until it responds.
+    pub(crate) async fn run(&mut self) {
+        let kind = self.kind;
+        self.process.run(async |port| kind.answers(port).await).await;
+    }
+
+    /// Kills it and all its child processes with SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Pauses it with SIGSTOP. Connections stay open, without responses.
+    pub(crate) fn pause(&self) {
+        self.process.pause();
+    }
+
+    pub(crate) fn resume(&self) {
+        self.process.resume();
+    }
+}
+
+/// Replication, which only the Redis tests use.
+pub(crate) mod redis {
+    use std::time::Duration;
+
+    use axum_refresh_e2e::proxy::tcp::{StoreLine, Weather};
+    use tokio::time::sleep;
+
+    use super::{Kind, Server};
+
+    pub(crate) async fn ask(port: u16, words: &[&str]) -> Result<String, redis::RedisError> {
+        let client = redis::Client::open(Kind::Redis.url(port))?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut connection).await
+    }
+
+    /// A replica that reaches its primary through a proxy.
+    pub(crate) struct Replica {
+        server: Server,
+        line: StoreLine,
+    }
+
+    impl Replica {
+        pub(crate) async fn of(primary: u16) -> Self {
+            let server = Server::start(Kind::Redis).await;
+            let line = StoreLine::open(primary).await;
+            ask(server.port, &["REPLICAOF", "127.0.0.1", &line.port.to_string()]).await.unwrap();
+            Self { server, line }
+        }
+
+        /// Waits until it is in sync with the primary.
+        pub(crate) async fn keeps_up(&self) {
+            for _ in 0..200 {
+                let told = ask(self.server.port, &["INFO", "replication"]).await.unwrap_or_default();
+                if told.contains("master_link_status:up") {
+                    return;
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+            panic!("the replica does not keep up");
+        }
+
+        /// Stops replication from now on.
+        pub(crate) fn fall_behind(&self) {
+            self.line.weather(Weather::Stalled);
+        }
+
+        /// Becomes the primary, with the data that it has.
+        pub(crate) async fn promote(self) -> Server {
+            ask(self.server.port, &["REPLICAOF", "NO", "ONE"]).await.unwrap();
+            self.server
+        }
+    }
+}

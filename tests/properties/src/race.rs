@@ -1,0 +1,539 @@
+//! Races on real threads, of two nodes on one store. What was called and answered when is written down, and a search in
+//! the manner of Wing and Gong looks for an order of the calls that explains all answers: every call takes effect at one
+//! instant between its beginning and its end.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum_refresh::{
+    Admission, Auth, AuthUser, Cursor, Feed, Inserted, Policy, Reason, Revocation, Secret, Seen, Session, SessionId,
+    SessionStore, StoreError, Target, Timestamp,
+};
+use tokio::sync::Barrier;
+
+use super::oracle::{Answer, GRACE, Millis, Row};
+use super::{Claims, Clock, Open, SECRET, claims, client};
+
+/// Numbers that look random and are the same every time (SplitMix64).
+#[derive(Clone)]
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % u64::try_from(end).unwrap()).unwrap()
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// A store on a slow line: others come in between before and after every call.
+#[derive(Clone)]
+struct Slow {
+    inner: Arc<dyn SessionStore>,
+    calls: Arc<AtomicU64>,
+}
+
+impl Slow {
+    async fn pause(&self) {
+        let mut dice = Dice(self.calls.fetch_add(1, Ordering::Relaxed));
+        for _ in 0..dice.below(4) {
+            tokio::task::yield_now().await;
+        }
+        if dice.one_in(16) {
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+    }
+
+    async fn slowly<T>(&self, work: impl Future<Output = T>) -> T {
+        self.pause().await;
+        let done = work.await;
+        self.pause().await;
+        done
+    }
+}
+
+#[async_trait]
+impl SessionStore for Slow {
+    async fn insert(&self, new: &Session, admission: Admission) -> Result<Inserted, StoreError> {
+        self.inner.insert(new, admission).await
+    }
+
+    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.slowly(self.inner.load(id)).await
+    }
+
+    async fn swap(&self, expected: u64, next: &Session) -> Result<bool, StoreError> {
+        self.slowly(self.inner.swap(expected, next)).await
+    }
+
+    async fn list(&self, user: &str) -> Result<Vec<Session>, StoreError> {
+        self.slowly(self.inner.list(user)).await
+    }
+
+    async fn revoke(&self, target: Target<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+        self.slowly(self.inner.revoke(target, revocation)).await
+    }
+
+    async fn seen(&self, batch: &[Seen]) -> Result<(), StoreError> {
+        self.inner.seen(batch).await
+    }
+
+    async fn revocations(&self, since: Cursor) -> Result<Feed, StoreError> {
+        self.inner.revocations(since).await
+    }
+
+    async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.inner.purge(before, limit).await
+    }
+}
+
+/// What is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    /// With the refresh token of this generation.
+    Refresh(u32),
+    Logout,
+    /// By the user, from a list.
+    End,
+    EndAll,
+    /// With these claims.
+    Renew(u32),
+    IsListed,
+    /// The row as the store has it.
+    Look,
+    /// Drops the session if it has expired.
+    Purge,
+}
+
+/// What was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reply {
+    /// With the claims in the access token.
+    Refresh(Answer, Option<u32>),
+    /// Of logout and end: whether it went well. Of a renewal too.
+    Done(bool),
+    /// How many sessions.
+    Ended(usize),
+    Listed(bool),
+    Row(Option<Row>),
+    Purged,
+}
+
+#[derive(Clone, Copy)]
+struct Event {
+    worker: usize,
+    node: usize,
+    call: Call,
+    reply: Reply,
+    /// When it began and ended, on a clock that counts beginnings and ends.
+    span: (u64, u64),
+    /// What the nodes' clock showed when it began and ended.
+    clock: (Millis, Millis),
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { worker, node, call, reply, span: (begin, end), clock } = self;
+        write!(f, "[{begin:>3}..{end:>3}] worker {worker:>2}, node {node}: {call:?} -> {reply:?}")?;
+        if clock.0 == clock.1 { Ok(()) } else { write!(f, "  (the clock was moved)") }
+    }
+}
+
+/// No row: it was purged.
+type State = Option<Row>;
+
+/// Everything that the protocol allows after this call with this reply, if it takes effect now.
+fn after(state: State, event: &Event) -> Vec<State> {
+    let clocks = if event.clock.0 == event.clock.1 { vec![event.clock.0] } else { vec![event.clock.0, event.clock.1] };
+    let next = |now: Millis| {
+        let next = after_at(state, event, now);
+        // A node's background task purges too, when it likes.
+        let purged = state.filter(|row| row.expires < now - GRACE).and_then(|_| after_at(None, event, now));
+        // Live when it was looked up and over when it was to end: marked all the same, and not found.
+        let is_marked = (event.call, event.reply) == (Call::End, Reply::Done(false));
+        // Loaded before it was purged, and judged after a logout that found nothing and was remembered.
+        let is_remembered = matches!(event.call, Call::Refresh(_))
+            && event.reply == Reply::Refresh(Answer::Refused("session_revoked"), None);
+        let remembered = (state.is_none() && is_remembered).then_some(None);
+        let marked = state.filter(|row| is_marked && now >= row.expires).map(|row| Some(Row { ended: true, ..row }));
+        next.into_iter().chain(purged).chain(marked).chain(remembered)
+    };
+    clocks.into_iter().flat_map(next).collect()
+}
+
+fn after_at(state: State, event: &Event, now: Millis) -> Option<State> {
+    let (reply, next) = match event.call {
+        Call::Refresh(p) => match state {
+            None => (Reply::Refresh(Answer::Refused("refresh_token_invalid"), None), None),
+            Some(row) => {
+                let (answer, next) = row.present(p, now);
+                let claims = matches!(answer, Answer::Granted(..)).then_some(row.claims);
+                (Reply::Refresh(answer, claims), Some(next.unwrap_or(row)))
+            }
+        },
+        Call::Logout => (Reply::Done(true), state.map(|row| Row { ended: true, ..row })),
+        Call::End => match state.filter(|row| row.is_live(now)) {
+            None => (Reply::Done(false), state),
+            Some(row) => (Reply::Done(true), Some(Row { ended: true, ..row })),
+        },
+        Call::EndAll => {
+            let ended = state.filter(|row| !row.ended && now < row.expires);
+            (Reply::Ended(usize::from(ended.is_some())), state.map(|row| Row { ended: true, ..row }))
+        }
+        Call::Renew(number) => match state.filter(|row| row.is_live(now)) {
+            None => (Reply::Done(false), state),
+            Some(row) => (Reply::Done(true), Some(Row { claims: number, ..row })),
+        },
+        Call::IsListed => (Reply::Listed(state.is_some_and(|row| row.is_live(now))), state),
+        Call::Look => (Reply::Row(state), state),
+        Call::Purge => (Reply::Purged, state.filter(|row| row.expires >= now - GRACE)),
+    };
+    (reply == event.reply).then_some(next)
+}
+
+/// Whether some order of the events, in which none comes before one that had ended when it began, explains them all.
+fn is_linearizable(history: &[Event], start: State) -> bool {
+    assert!(history.len() <= 128);
+    let all = if history.len() == 128 { u128::MAX } else { (1 << history.len()) - 1 };
+    let mut seen = HashSet::new();
+    let mut open = vec![(0_u128, start)];
+    while let Some((done, state)) = open.pop() {
+        if done == all {
+            return true;
+        }
+        if !seen.insert((done, state)) {
+            continue;
+        }
+        let left = || history.iter().enumerate().filter(move |(n, _)| done & (1 << n) == 0);
+        let first_end = left().map(|(_, event)| event.span.1).min().unwrap_or(u64::MAX);
+        let may_be_next = left().filter(|(_, event)| event.span.0 < first_end);
+        let nexts: Vec<_> = may_be_next
+            .flat_map(|(n, event)| after(state, event).into_iter().map(move |next| (done | (1 << n), next)))
+            .collect();
+        // What only reads may as well come at once: whatever follows can follow it too. (A call that changes nothing here
+        // might be one that has to change something later, or in another way.)
+        let writes = |call| matches!(call, Call::Renew(_) | Call::End);
+        let reads = |done: u128| !left().any(|(n, event)| done & (1 << n) != 0 && writes(event.call));
+        match nexts.iter().find(|(done, next)| *next == state && reads(*done)) {
+            Some(next) => open.push(*next),
+            None => open.extend(nexts),
+        }
+    }
+    false
+}
+
+fn show(history: &[Event], start: State) -> String {
+    let mut lines: Vec<_> = history.to_vec();
+    lines.sort_by_key(|event| event.span);
+    let lines: Vec<_> = lines.iter().map(Event::to_string).collect();
+    format!("no order of these calls explains their answers, from {start:?}:\n{}", lines.join("\n"))
+}
+
+struct Race {
+    store: Slow,
+    clock: Clock,
+    nodes: [Auth<Claims>; 2],
+    events: AtomicU64,
+    session: SessionId,
+    user: String,
+    tokens: Vec<String>,
+    caller: AuthUser<Claims>,
+    start: State,
+}
+
+/// How a session comes to the start of a race.
+#[derive(Clone, Copy, Debug)]
+struct Past {
+    /// Refreshes that were answered, and after them those whose answer got lost.
+    rotations: u32,
+    recoveries: u32,
+    acknowledged: bool,
+    /// Whether the grace is over at the start, or lasts; or the session is about to expire.
+    late: bool,
+    at_the_end: bool,
+}
+
+impl Race {
+    async fn prepare(open: Open, number: usize, past: Past) -> Self {
+        let store = Slow { inner: open(), calls: Arc::default() };
+        let clock = Clock::new();
+        let policy = Policy {
+            lifetime: Duration::from_secs(4 * 3600),
+            idle_timeout: Duration::from_secs(4 * 3600),
+            ..Policy::default()
+        };
+        let node = |_| {
+            let builder = Auth::<Claims>::builder().secret(Secret::new(SECRET)).policy(policy.clone());
+            builder.store(store.clone()).clock(clock.reader()).build().unwrap()
+        };
+        let nodes = [0, 1].map(node);
+        let user = format!("user{number}");
+        let grace_and_more = Duration::from_millis(GRACE.unsigned_abs() + 1);
+        let login = nodes[0].login(&user, claims("0")).client(client()).await.unwrap();
+        let session = login.tokens.session;
+        let mut tokens = vec![login.tokens.refresh_token.unwrap()];
+        let mut pass = login.tokens.access_token;
+        for turn in 0..past.rotations + past.recoveries {
+            clock.advance(grace_and_more);
+            let parent = tokens[usize::try_from(past.rotations.saturating_sub(1).min(turn)).unwrap()].clone();
+            let refreshed = nodes[0].refresh(&parent, client()).await.unwrap();
+            tokens.push(refreshed.tokens.refresh_token.unwrap());
+            pass = refreshed.tokens.access_token;
+        }
+        // Before the grace is over: what only one node knows to be acknowledged is in no order with the other's calls.
+        let caller = nodes[0].authenticate(&pass).await.unwrap();
+        if past.late {
+            clock.advance(grace_and_more);
+        }
+        let row = store.inner.load(session).await.unwrap().unwrap();
+        if past.at_the_end {
+            clock.advance(row.chain.expires_at.since(clock.now()) - Duration::from_millis(1));
+        }
+        if past.acknowledged {
+            let seen = Seen { id: session, last_seen_at: clock.now(), acknowledged: Some(row.chain.generation) };
+            store.inner.seen(&[seen]).await.unwrap();
+        }
+        let start = look(&store, session).await;
+        Self { store, clock, nodes, events: AtomicU64::new(0), session, user, tokens, caller, start }
+    }
+
+    async fn call(&self, worker: usize, node: usize, call: Call) -> Event {
+        let auth = &self.nodes[node];
+        let clock = self.clock.now().as_millis();
+        let begin = self.events.fetch_add(1, Ordering::SeqCst);
+        let reply = match call {
+            Call::Refresh(p) => {
+                let token = &self.tokens[usize::try_from(p).unwrap()];
+                match auth.refresh(token, client()).await {
+                    Ok(refreshed) => {
+                        let rule = match format!("{:?}", refreshed.verdict).as_str() {
+                            "Rotate" => "Rotate",
+                            "Touch" => "Touch",
+                            "Echo" => "Echo",
+                            "Recover" => "Recover",
+                            _ => "Ahead",
+                        };
+                        let (generation, role) = read(&refreshed.tokens.access_token);
+                        let next = refreshed.tokens.refresh_token.map(|text| generation_of(&text));
+                        Reply::Refresh(Answer::Granted(rule, generation, next), Some(role))
+                    }
+                    Err(error) => Reply::Refresh(Answer::Refused(error.code()), None),
+                }
+            }
+            Call::Logout => Reply::Done(auth.logout(&self.tokens[0]).await.is_ok()),
+            Call::End => Reply::Done(auth.end_session(&self.user, self.session).await.is_ok()),
+            Call::EndAll => Reply::Ended(auth.revoke_user(&self.user, None, Reason::Logout).await.unwrap()),
+            Call::Renew(number) => Reply::Done(auth.renew(&self.caller, claims(&number.to_string())).await.is_ok()),
+            Call::IsListed => Reply::Listed(!auth.sessions(&self.user).await.unwrap().is_empty()),
+            Call::Look => Reply::Row(look(&self.store, self.session).await),
+            Call::Purge => {
+                auth.purge().await.unwrap();
+                Reply::Purged
+            }
+        };
+        let end = self.events.fetch_add(1, Ordering::SeqCst);
+        Event { worker, node, call, reply, span: (begin, end), clock: (clock, self.clock.now().as_millis()) }
+    }
+
+    /// Every worker makes its calls one after another, and all begin at once. In between, the clock may leap, and what has
+    /// expired by that is purged. Whoever is last looks at what is left.
+    async fn run(self, work: Vec<Vec<(usize, Call)>>, leap: Option<Duration>, purges: bool) -> Vec<Event> {
+        let race = Arc::new(self);
+        let count = work.len();
+        let barrier = Arc::new(Barrier::new(work.len() + usize::from(leap.is_some())));
+        let leaping = leap.map(|leap| {
+            let (race, barrier) = (Arc::clone(&race), Arc::clone(&barrier));
+            tokio::spawn(async move {
+                barrier.wait().await;
+                race.store.pause().await;
+                race.clock.advance(leap);
+                if !purges {
+                    return Vec::new();
+                }
+                vec![race.call(count, 0, Call::Purge).await, race.call(count, 0, Call::Look).await]
+            })
+        });
+        let workers = work.into_iter().enumerate().map(|(worker, calls)| {
+            let (race, barrier) = (Arc::clone(&race), Arc::clone(&barrier));
+            tokio::spawn(async move {
+                let mut events = Vec::new();
+                barrier.wait().await;
+                for (node, call) in calls {
+                    events.push(race.call(worker, node, call).await);
+                }
+                events
+            })
+        });
+        let workers: Vec<_> = workers.collect();
+        let mut history = Vec::new();
+        for worker in workers {
+            history.extend(worker.await.unwrap());
+        }
+        if let Some(leaping) = leaping {
+            history.extend(leaping.await.unwrap());
+        }
+        for call in [Call::Look, Call::IsListed] {
+            history.push(race.call(count, 1, call).await);
+        }
+        history
+    }
+}
+
+/// Only what the calls of a race can change or ask for.
+async fn look(store: &Slow, session: SessionId) -> State {
+    let session = store.inner.load(session).await.unwrap()?;
+    let chain = session.chain;
+    let claims: Claims = serde_json::from_str(&session.claims).unwrap();
+    Some(Row {
+        user: 0,
+        generation: chain.generation,
+        parent: chain.parent,
+        rotated_at: chain.rotated_at.map(Timestamp::as_millis),
+        acknowledged: chain.acknowledged,
+        // Nobody gets idle in a race.
+        seen: Millis::MAX,
+        expires: chain.expires_at.as_millis(),
+        ended: chain.revoked.is_some(),
+        claims: claims.role.parse().unwrap(),
+    })
+}
+
+fn bytes_of(text: &str) -> Vec<u8> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).unwrap()
+}
+
+fn generation_of(refresh_token: &str) -> u32 {
+    u32::from_be_bytes(bytes_of(refresh_token)[18..22].try_into().unwrap())
+}
+
+/// The generation and the claims.
+fn read(access_token: &str) -> (u32, u32) {
+    let payload = bytes_of(access_token.split('.').nth(1).unwrap());
+    let payload: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+    let generation = u32::try_from(payload["gen"].as_u64().unwrap()).unwrap();
+    (generation, payload["role"].as_str().unwrap().parse().unwrap())
+}
+
+fn past(dice: &mut Dice) -> Past {
+    let rotations = u32::try_from(dice.below(3)).unwrap();
+    Past {
+        rotations,
+        recoveries: if rotations > 0 { u32::try_from(dice.below(2)).unwrap() } else { 0 },
+        acknowledged: dice.one_in(3),
+        late: !dice.one_in(4),
+        at_the_end: false,
+    }
+}
+
+fn call(dice: &mut Dice, newest: u32) -> Call {
+    match dice.below(20) {
+        0..=5 => Call::Refresh(newest),
+        6..=8 => Call::Refresh(newest.saturating_sub(1)),
+        9 => Call::Refresh(u32::try_from(dice.below(usize::try_from(newest).unwrap() + 1)).unwrap()),
+        10 | 11 => Call::Logout,
+        12 => Call::End,
+        13 => Call::EndAll,
+        14 | 15 => Call::Renew(u32::try_from(1 + dice.below(9)).unwrap()),
+        16 => Call::IsListed,
+        _ => Call::Look,
+    }
+}
+
+pub(crate) fn rounds(default: usize) -> usize {
+    std::env::var("RACE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(default)
+}
+
+fn on_threads(work: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap().block_on(work);
+}
+
+async fn race(open: Open, number: usize, past: Past, work: Vec<Vec<(usize, Call)>>, leap: Option<Duration>) {
+    let race = Race::prepare(open, number, past).await;
+    let start = race.start;
+    let history = race.run(work, leap, past.at_the_end).await;
+    assert!(is_linearizable(&history, start), "round {number}, {past:?}: {}", show(&history, start));
+}
+
+/// A few workers with a few calls each.
+pub(crate) fn handfuls(open: Open, rounds: usize) {
+    on_threads(async {
+        for number in 0..rounds {
+            let dice = &mut Dice(u64::try_from(number).unwrap() << 20);
+            let mut past = past(dice);
+            past.at_the_end = past.late && dice.one_in(4);
+            let newest = past.rotations + past.recoveries;
+            let workers = 2 + dice.below(4);
+            let work: Vec<Vec<_>> = (0..workers)
+                .map(|_| (0..=dice.below(3)).map(|_| (dice.below(2), call(dice, newest))).collect())
+                .collect();
+            let leap = if past.at_the_end {
+                // The session expires in the middle of it, and is purged.
+                Some(Duration::from_millis(2 * GRACE.unsigned_abs()))
+            } else {
+                dice.one_in(3).then(|| Duration::from_millis(GRACE.unsigned_abs() + 1))
+            };
+            race(open, number, past, work, leap).await;
+        }
+    });
+}
+
+/// Sixty-four workers with one call each.
+pub(crate) fn crowds(open: Open, rounds: usize) {
+    on_threads(async {
+        for number in 0..rounds {
+            let dice = &mut Dice((u64::try_from(number).unwrap() << 20) + 1);
+            let past = past(dice);
+            let newest = past.rotations + past.recoveries;
+            let mut work: Vec<_> = (0..64)
+                .map(|_| {
+                    let p = if dice.one_in(4) { newest.saturating_sub(1) } else { newest };
+                    vec![(dice.below(2), Call::Refresh(p))]
+                })
+                .collect();
+            if dice.one_in(2) {
+                work[dice.below(64)] = vec![(dice.below(2), Call::Logout), (dice.below(2), Call::Look)];
+            }
+            race(open, number, past, work, None).await;
+        }
+    });
+}
+
+/// The search accepts a history that has an order and rejects one that has none.
+#[cfg(test)]
+pub(crate) fn prove_that_histories_are_judged() {
+    let start = Some(Row { seen: Millis::MAX, ..Row::new(0, 0) });
+    let event = |call, reply, span| Event { worker: 0, node: 0, call, reply, span, clock: (1, 1) };
+    let rotate = Reply::Refresh(Answer::Granted("Rotate", 1, Some(1)), Some(0));
+    let echo = Reply::Refresh(Answer::Granted("Echo", 0, None), Some(0));
+    let revoked = Reply::Refresh(Answer::Refused("session_revoked"), None);
+    let is = |events: &[Event]| is_linearizable(events, start);
+    let refresh = Call::Refresh(0);
+    // Together in either order, one after the other in one alone.
+    assert!(is(&[event(refresh, echo, (0, 3)), event(refresh, rotate, (1, 2))]));
+    assert!(!is(&[event(refresh, echo, (0, 1)), event(refresh, rotate, (2, 3))]));
+    // Handed out twice.
+    assert!(!is(&[event(refresh, rotate, (0, 3)), event(refresh, rotate, (1, 2))]));
+    // A revocation that was acknowledged holds; one under way may come later.
+    let logout = |span| event(Call::Logout, Reply::Done(true), span);
+    assert!(is(&[logout((0, 3)), event(refresh, rotate, (1, 2))]));
+    assert!(!is(&[logout((0, 1)), event(refresh, rotate, (2, 3))]));
+    assert!(is(&[logout((0, 1)), event(refresh, revoked, (2, 3))]));
+    // A renewal that was overwritten.
+    let renewed = |number, span| event(Call::Renew(number), Reply::Done(true), span);
+    assert!(!is(&[renewed(1, (0, 1)), event(Call::Look, Reply::Row(start), (2, 3))]));
+}

@@ -1,0 +1,115 @@
+//! Invariant 2: who has stolen a token is found.
+
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+
+use super::Open;
+use super::oracle::{GRACE, Millis};
+use super::schedule::{SKEW, fail};
+use super::world::{Check, Pass, Token, World};
+
+/// Somebody refreshes with the newest token they have, and later uses the access token if they are in the mood.
+#[derive(Clone, Debug)]
+pub(crate) struct Turn {
+    thief: bool,
+    gap: Millis,
+    node: usize,
+    /// Before the theft: the answer gets lost.
+    lost: bool,
+    use_after: Option<Millis>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Theft {
+    pub(crate) skew: Millis,
+    before: Vec<Turn>,
+    /// How many tokens before the newest the stolen one is.
+    nth: usize,
+    after: Vec<Turn>,
+}
+
+#[derive(Default)]
+struct Party {
+    held: Vec<Token>,
+    /// How often it has presented outside everybody's window.
+    presented: u32,
+}
+
+fn turn(world: &mut World, party: &mut Party, turn: &Turn, lost: bool) -> Check<Option<Pass>> {
+    let token = party.held.last().cloned().ok_or("nothing to present")?;
+    let (_, pass, next) = world.refresh(turn.node, &token)?;
+    if lost {
+        return Ok(None);
+    }
+    party.held.extend(next);
+    Ok(pass)
+}
+
+impl Theft {
+    fn play(&self, world: &mut World) -> Check {
+        let (first, _) = world.login(0, 0, None)?.ok_or("no login")?;
+        let session = first.session;
+        let mut owner = Party { held: vec![first], ..Party::default() };
+        let act = |world: &mut World, party: &mut Party, step: &Turn, lost| -> Check {
+            world.say(|| format!("{}'s turn", if step.thief { "the thief" } else { "the owner" }));
+            let pass = turn(world, party, step, lost)?;
+            if let (Some(pass), Some(after)) = (pass, step.use_after) {
+                world.advance(after);
+                world.authenticate(step.node, &pass)?;
+            }
+            Ok(())
+        };
+        let mut last = None;
+        for step in &self.before {
+            world.advance(step.gap);
+            last = Some(world.now());
+            act(world, &mut owner, step, step.lost)?;
+        }
+        let nth = owner.held.len() - 1 - self.nth % owner.held.len();
+        let mut thief = Party { held: vec![owner.held[nth].clone()], ..Party::default() };
+        world.say(|| format!("the thief copies token {}", thief.held[0].generation));
+        for step in &self.after {
+            world.advance(step.gap);
+            // Outside everybody's window, one's own too: within it a refresh changes nothing and shows nothing. A clock
+            // that is behind makes the window longer.
+            let outside = last.is_none_or(|last| world.now() - last > GRACE + SKEW);
+            let one = if step.thief { &mut thief } else { &mut owner };
+            one.presented += u32::from(outside);
+            last = Some(world.now());
+            act(world, one, step, false)?;
+            if owner.presented >= 2 && thief.presented >= 2 {
+                if world.oracle.row(session).is_some_and(|row| !row.ended) {
+                    return Err("owner and thief have presented twice each, and both are still in".to_owned());
+                }
+                for node in 0..2 {
+                    world.list(node, 0)?;
+                    world.refresh(node, owner.held.last().unwrap())?;
+                    world.refresh(node, thief.held.last().unwrap())?;
+                }
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn run(&self, open: Open) -> Result<(), TestCaseError> {
+        let mut world = World::new(open, self.skew);
+        self.play(&mut world).map_err(|error| fail(&world, &error))
+    }
+}
+
+fn steps(
+    thief: impl Strategy<Value = bool> + Clone,
+    length: std::ops::Range<usize>,
+) -> impl Strategy<Value = Vec<Turn>> {
+    let gap = prop_oneof![1 => 0..GRACE, 1 => GRACE..=GRACE + 1, 1 => GRACE - SKEW..=GRACE + SKEW + 1, 3 => GRACE + SKEW + 1..5 * GRACE];
+    let use_after = proptest::option::of(prop_oneof![0..2_000_i64, GRACE - SKEW..2 * GRACE]);
+    let step = (thief, gap, 0..2_usize, proptest::bool::weighted(0.3), use_after);
+    let step = step.prop_map(|(thief, gap, node, lost, use_after)| Turn { thief, gap, node, lost, use_after });
+    proptest::collection::vec(step, length)
+}
+
+pub(crate) fn thefts() -> impl Strategy<Value = Theft> {
+    (0..=SKEW, steps(Just(false), 0..5), 0..4_usize, steps(any::<bool>(), 4..12))
+        .prop_map(|(skew, before, nth, after)| Theft { skew, before, nth, after })
+}

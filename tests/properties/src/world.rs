@@ -1,0 +1,491 @@
+//! The real thing and the oracle side by side: two nodes on one store, both told the same, their answers compared at once.
+//!
+//! Each node has a runtime of its own, whose time stands still. A call of the memory store never waits, so a node's
+//! background task runs only in [`World::rest`], and a schedule runs the same way every time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum_refresh::{
+    Admission, Auth, Cursor, Error, Feed, Inserted, MemoryStore, Policy, Reason, Revocation, Secret, Seen, Session,
+    SessionId, SessionStore, StoreError, Target, Tokens,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::runtime::{Builder, Runtime};
+
+use super::oracle::{ACCESS_TTL, Access, Answer, GRACE, IDLE, LIFETIME, Millis, Oracle, Trouble};
+use super::{Claims, Clock, Open, SECRET, claims, client};
+
+/// A store that is in trouble on demand, and counts.
+#[derive(Clone)]
+struct Shaky {
+    inner: Arc<dyn SessionStore>,
+    trouble: Arc<Mutex<Trouble>>,
+    inserted: Arc<Mutex<Vec<SessionId>>>,
+    loads: Arc<AtomicUsize>,
+    writes: Arc<AtomicUsize>,
+}
+
+impl Shaky {
+    fn over(inner: Arc<dyn SessionStore>) -> Self {
+        Self { inner, trouble: Arc::default(), inserted: Arc::default(), loads: Arc::default(), writes: Arc::default() }
+    }
+
+    fn trouble(&self) -> Trouble {
+        *self.trouble.lock().unwrap()
+    }
+
+    async fn read<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        if self.trouble() == Trouble::Fails { Err(StoreError::new("connection refused")) } else { work.await }
+    }
+
+    async fn write<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let done = self.read(work).await?;
+        if self.trouble() == Trouble::LosesReplies { Err(StoreError::new("connection reset")) } else { Ok(done) }
+    }
+}
+
+#[async_trait]
+impl SessionStore for Shaky {
+    async fn insert(&self, new: &Session, admission: Admission) -> Result<Inserted, StoreError> {
+        if self.trouble() != Trouble::Fails {
+            self.inserted.lock().unwrap().push(new.id);
+        }
+        self.write(self.inner.insert(new, admission)).await
+    }
+
+    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        self.read(self.inner.load(id)).await
+    }
+
+    async fn swap(&self, expected: u64, next: &Session) -> Result<bool, StoreError> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        self.write(self.inner.swap(expected, next)).await
+    }
+
+    async fn list(&self, user: &str) -> Result<Vec<Session>, StoreError> {
+        self.read(self.inner.list(user)).await
+    }
+
+    async fn revoke(&self, target: Target<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+        self.write(self.inner.revoke(target, revocation)).await
+    }
+
+    async fn seen(&self, batch: &[Seen]) -> Result<(), StoreError> {
+        self.write(self.inner.seen(batch)).await
+    }
+
+    async fn revocations(&self, since: Cursor) -> Result<Feed, StoreError> {
+        self.read(self.inner.revocations(since)).await
+    }
+
+    async fn purge(&self, before: axum_refresh::Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.write(self.inner.purge(before, limit)).await
+    }
+
+    async fn changed(&self) {
+        self.inner.changed().await;
+    }
+}
+
+/// A refresh token in somebody's hands.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    text: Arc<str>,
+    pub(crate) session: usize,
+    pub(crate) generation: u32,
+}
+
+/// An access token in somebody's hands.
+#[derive(Clone, Debug)]
+pub(crate) struct Pass {
+    text: Arc<str>,
+    pub(crate) what: Access,
+}
+
+struct RealNode {
+    auth: Auth<Claims>,
+    /// Dropped first, without being driven on: what the node had not written is lost.
+    runtime: Option<Runtime>,
+    clock: Clock,
+}
+
+impl Drop for RealNode {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl RealNode {
+    fn new(store: &Shaky, clock: Clock) -> Self {
+        let seconds = |millis: Millis| Duration::from_millis(millis.unsigned_abs());
+        let policy = Policy {
+            access_ttl: seconds(ACCESS_TTL),
+            idle_timeout: seconds(IDLE),
+            lifetime: seconds(LIFETIME),
+            grace: seconds(GRACE),
+            ..Policy::default()
+        };
+        let builder = Auth::<Claims>::builder().secret(Secret::new(SECRET)).store(store.clone()).policy(policy);
+        let auth = builder.clock(clock.reader()).build().unwrap();
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        Self { auth, runtime: Some(runtime), clock }
+    }
+
+    fn run<T>(&self, work: impl AsyncFnOnce(&Auth<Claims>) -> T) -> T {
+        self.runtime.as_ref().unwrap().block_on(work(&self.auth))
+    }
+
+    fn now(&self) -> Millis {
+        self.clock.now().as_millis()
+    }
+}
+
+pub(crate) type Check<T = ()> = Result<T, String>;
+
+pub(crate) struct World {
+    pub(crate) oracle: Oracle,
+    store: Shaky,
+    nodes: [RealNode; 2],
+    /// A refresh token of a session that no store has: it wakes a node up, and does nothing else.
+    nobody: String,
+    ids: Vec<SessionId>,
+    /// How often each generation's refresh token was handed out.
+    handed_out: BTreeSet<(usize, u32)>,
+    /// When each session ends, as its first answer had it.
+    ends: BTreeMap<usize, Millis>,
+    /// Somebody asked for these to end, whatever came of it.
+    pub(crate) asked_to_end: BTreeSet<usize>,
+    /// The end of these was acknowledged: everywhere the refresh token is dead, and on these nodes the access tokens.
+    ended: BTreeMap<usize, [bool; 2]>,
+    renewals: u32,
+    /// What has happened so far, for a reader.
+    trace: Vec<String>,
+    start: Millis,
+}
+
+const fn name(user: usize) -> &'static str {
+    if user == 0 { "alice" } else { "bob" }
+}
+
+fn code<T>(result: Result<T, Error>) -> Result<T, &'static str> {
+    result.map_err(|error| error.code())
+}
+
+impl World {
+    /// The second node's clock is ahead by `skew`.
+    pub(crate) fn new(open: Open, skew: Millis) -> Self {
+        let store = Shaky::over(open());
+        let clocks = [Clock::new(), Clock::new()];
+        clocks[1].advance(Duration::from_millis(skew.unsigned_abs()));
+        let start = clocks[0].now().as_millis();
+        let nodes = clocks.map(|clock| RealNode::new(&store, clock));
+        let elsewhere = RealNode::new(&Shaky::over(Arc::new(MemoryStore::new())), Clock::new());
+        let nobody = elsewhere.run(async |auth| auth.login("nobody", claims("0")).await).unwrap();
+        Self {
+            oracle: Oracle::default(),
+            nodes,
+            nobody: nobody.tokens.refresh_token.unwrap(),
+            store,
+            ids: Vec::new(),
+            handed_out: BTreeSet::new(),
+            ends: BTreeMap::new(),
+            asked_to_end: BTreeSet::new(),
+            ended: BTreeMap::new(),
+            renewals: 0,
+            trace: Vec::new(),
+            start,
+        }
+    }
+
+    /// True time: the first node's clock is right.
+    pub(crate) fn now(&self) -> Millis {
+        self.nodes[0].now()
+    }
+
+    pub(crate) fn advance(&mut self, by: Millis) {
+        self.nodes.iter().for_each(|node| node.clock.advance(Duration::from_millis(by.unsigned_abs())));
+    }
+
+    pub(crate) fn say(&mut self, what: impl FnOnce() -> String) {
+        let at = self.now() - self.start;
+        self.trace.push(format!("{:>6}.{:03} s  {}", at / 1000, at % 1000, what()));
+    }
+
+    pub(crate) fn trace(&self) -> String {
+        self.trace.join("\n")
+    }
+
+    fn same<T: PartialEq + std::fmt::Debug>(&mut self, what: impl Fn() -> String, real: T, expected: &T) -> Check<T> {
+        self.say(|| format!("{}: {real:?}", what()));
+        if real == *expected {
+            Ok(real)
+        } else {
+            Err(format!("{}: {real:?}, and the protocol says {expected:?}", what()))
+        }
+    }
+
+    pub(crate) fn set_trouble(&mut self, trouble: Trouble) {
+        self.say(|| format!("store: {trouble:?}"));
+        *self.store.trouble.lock().unwrap() = trouble;
+        self.oracle.trouble = trouble;
+    }
+
+    pub(crate) fn login(&mut self, node: usize, user: usize, replacing: Option<usize>) -> Check<Option<(Token, Pass)>> {
+        let now = self.nodes[node].now();
+        let session = self.ids.len();
+        let old = replacing.map(|old| self.ids[old]);
+        let real = self.nodes[node].run(async |auth| {
+            let login = auth.login(name(user), claims("0")).client(client());
+            let login = match old {
+                Some(old) => login.replacing(old),
+                None => login,
+            };
+            code(login.await)
+        });
+        if let Some(id) = self.store.inserted.lock().unwrap().get(session) {
+            self.ids.push(*id);
+        }
+        self.asked_to_end.extend(replacing);
+        let expected = self.oracle.login(node, session, user, replacing, now);
+        let what = || format!("node {node}: {} opens session {session}, replacing {replacing:?}", name(user));
+        let _ = self.same(what, real.as_ref().map(drop).map_err(|code| *code), &expected)?;
+        let Ok(login) = real else { return Ok(None) };
+        replacing.into_iter().for_each(|old| self.acknowledged_end(node, old));
+        let (pass, token) = self.take(session, &login.tokens, now)?;
+        Ok(Some((token.ok_or("a login without a refresh token")?, pass)))
+    }
+
+    pub(crate) fn refresh(&mut self, node: usize, token: &Token) -> Check<(Answer, Option<Pass>, Option<Token>)> {
+        let now = self.nodes[node].now();
+        let &Token { session, generation, .. } = token;
+        self.store.loads.store(0, Ordering::SeqCst);
+        self.store.writes.store(0, Ordering::SeqCst);
+        let before = self.oracle.row(session).copied();
+        let real = self.nodes[node].run(async |auth| auth.refresh(&token.text, client()).await);
+        let mut got = (None, None);
+        let answer = match real {
+            Ok(refreshed) => {
+                let (pass, next) = self.take(session, &refreshed.tokens, now)?;
+                let rule = format!("{:?}", refreshed.verdict);
+                let rule = ["Touch", "Rotate", "Ahead", "Echo", "Recover"].into_iter().find(|known| **known == rule);
+                let answer = Answer::Granted(
+                    rule.ok_or("granted by a rule that refuses")?,
+                    pass.what.generation,
+                    next.as_ref().map(|next| next.generation),
+                );
+                got = (Some(pass), next);
+                answer
+            }
+            Err(error) => Answer::Refused(error.code()),
+        };
+        let expected = self.oracle.refresh(node, session, generation, now);
+        let what = || format!("node {node}: refresh with token {generation} of session {session}");
+        let answer = self.same(what, answer, &expected)?;
+        if self.ended.contains_key(&session) && matches!(answer, Answer::Granted(..)) {
+            return Err(format!("{}: its end was acknowledged", what()));
+        }
+        if answer == Answer::Refused("refresh_token_reused") {
+            self.acknowledged_end(node, session);
+        }
+        // One load, and a write only where the oracle's row has changed.
+        let calls = (self.store.loads.load(Ordering::SeqCst), self.store.writes.load(Ordering::SeqCst));
+        let wrote = self.oracle.row(session).copied() != before;
+        if calls != (1, usize::from(wrote)) {
+            return Err(format!("{}: {answer:?} cost {calls:?} loads and writes", what()));
+        }
+        Ok((answer, got.0, got.1))
+    }
+
+    /// Looks at the tokens that were handed out: what they say, how long they live, and that no generation comes twice.
+    fn take(&mut self, session: usize, tokens: &Tokens, now: Millis) -> Check<(Pass, Option<Token>)> {
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap();
+        let ends = now + millis(tokens.session_expires_in);
+        if *self.ends.entry(session).or_insert(ends) != ends {
+            return Err(format!("the end of session {session} has moved"));
+        }
+        let life = millis(tokens.expires_in);
+        let full = ACCESS_TTL - ACCESS_TTL / 20 - 1_000;
+        if life > ACCESS_TTL || life > ends - now || life < full.min(ends - now) {
+            return Err(format!("an access token of session {session} that is good for {life} ms"));
+        }
+        let payload = tokens.access_token.split('.').nth(1).ok_or("an access token that is no JWT")?;
+        let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|error| error.to_string())?;
+        let payload: serde_json::Value = serde_json::from_slice(&payload).map_err(|error| error.to_string())?;
+        if payload["sid"] != self.ids[session].to_string() || tokens.session != self.ids[session] {
+            return Err(format!("session {session} got another session's token"));
+        }
+        if payload["exp"].as_i64().is_none_or(|exp| exp * 1000 > ends) {
+            return Err(format!("an access token outlives session {session}"));
+        }
+        let role = payload["role"].as_str().and_then(|role| role.parse::<u32>().ok());
+        if let (Some(row), Some(role)) = (self.oracle.row(session), role)
+            && row.claims != role
+        {
+            return Err(format!("session {session} has claims {}, the access token has {role}", row.claims));
+        }
+        let generation = payload["gen"].as_u64().and_then(|generation| u32::try_from(generation).ok());
+        let generation = generation.ok_or("an access token without a generation")?;
+        let what = Access { session, generation, issued: now, expires: now + life };
+        let pass = Pass { text: tokens.access_token.as_str().into(), what };
+        let Some(text) = &tokens.refresh_token else { return Ok((pass, None)) };
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| error.to_string())?;
+        let generation = bytes[18..22].try_into().map(u32::from_be_bytes).unwrap();
+        if !self.handed_out.insert((session, generation)) {
+            return Err(format!("refresh token {generation} of session {session} was handed out twice"));
+        }
+        Ok((pass, Some(Token { text: text.as_str().into(), session, generation })))
+    }
+
+    pub(crate) fn authenticate(&mut self, node: usize, pass: &Pass) -> Check<bool> {
+        let now = self.nodes[node].now();
+        let real = self.nodes[node].run(async |auth| code(auth.authenticate(&pass.text).await).map(drop));
+        let expected = self.oracle.authenticate(node, pass.what, now);
+        let Access { session, generation, .. } = pass.what;
+        let what = || format!("node {node}: access token of generation {generation} of session {session}");
+        let passed = self.same(what, real, &expected)?.is_ok();
+        if passed && self.ended.get(&session).is_some_and(|known| known[node]) {
+            return Err(format!("{}: accepted on a node that knows it has ended", what()));
+        }
+        if passed && self.ends.get(&session).is_some_and(|ends| now >= *ends) {
+            return Err(format!("{}: outlives its session", what()));
+        }
+        Ok(passed)
+    }
+
+    pub(crate) fn renew(&mut self, node: usize, pass: &Pass) -> Check<Option<Pass>> {
+        if !self.authenticate(node, pass)? {
+            return Ok(None);
+        }
+        let now = self.nodes[node].now();
+        self.renewals += 1;
+        let number = self.renewals;
+        let real = self.nodes[node].run(async |auth| {
+            let caller = auth.authenticate(&pass.text).await?;
+            auth.renew(&caller, claims(&number.to_string())).await
+        });
+        let real = code(real);
+        let Access { session, generation, .. } = pass.what;
+        let expected = self.oracle.renew(node, session, number, now);
+        let what = || format!("node {node}: session {session} gets claims {number}");
+        let _ = self.same(what, real.as_ref().map(drop).map_err(|code| *code), &expected)?;
+        let Ok(login) = real else { return Ok(None) };
+        let (pass, token) = self.take(session, &login.tokens, now)?;
+        if token.is_some() || pass.what.generation != generation {
+            return Err(format!("{}: the generation has moved", what()));
+        }
+        Ok(Some(pass))
+    }
+
+    /// From now on its refresh token is dead everywhere, and on this node its access tokens, unless it had ended on
+    /// another before: then the node hears of it from the feed.
+    fn acknowledged_end(&mut self, node: usize, session: usize) {
+        self.ended.entry(session).or_default()[node] |= self.oracle.knows_the_end(node, session);
+    }
+
+    pub(crate) fn logout(&mut self, node: usize, token: &Token) -> Check<bool> {
+        let now = self.nodes[node].now();
+        let session = token.session;
+        self.asked_to_end.insert(session);
+        let real = self.nodes[node].run(async |auth| code(auth.logout(&token.text).await));
+        let mut expected = self.oracle.logout(node, session, now);
+        if self.oracle.is_gone(session) && self.oracle.trouble == Trouble::LosesReplies && expected.is_ok() {
+            // It is revoked once more, unless the node remembers that it was; that reply may get lost.
+            expected = real;
+        }
+        let done = self.same(|| format!("node {node}: logout of session {session}"), real, &expected)?.is_ok();
+        if done {
+            self.acknowledged_end(node, session);
+        }
+        Ok(done)
+    }
+
+    pub(crate) fn end(&mut self, node: usize, user: usize, session: usize) -> Check {
+        let now = self.nodes[node].now();
+        let id = self.ids[session];
+        self.asked_to_end.insert(session);
+        let real = self.nodes[node].run(async |auth| code(auth.end_session(name(user), id).await));
+        let expected = self.oracle.end(node, session, now);
+        if self.same(|| format!("node {node}: end of session {session}"), real, &expected)?.is_ok() {
+            self.acknowledged_end(node, session);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn end_all(&mut self, node: usize, user: usize, except: Option<usize>) -> Check {
+        let now = self.nodes[node].now();
+        let id = except.map(|session| self.ids[session]);
+        let all = (0..self.ids.len()).filter(|session| Some(*session) != except);
+        let all: Vec<_> = all.filter(|session| self.oracle.row(*session).is_some_and(|row| row.user == user)).collect();
+        self.asked_to_end.extend(&all);
+        let real = self.nodes[node].run(async |auth| code(auth.revoke_user(name(user), id, Reason::Logout).await));
+        let ended = self.oracle.end_all(node, user, except, now);
+        let what = || format!("node {node}: end of all sessions of {} but {except:?}", name(user));
+        let _ = self.same(what, real, &ended.as_ref().map(Vec::len).map_err(|code| *code))?;
+        if ended.is_ok() {
+            all.into_iter().for_each(|session| self.acknowledged_end(node, session));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn list(&mut self, node: usize, user: usize) -> Check {
+        let now = self.nodes[node].now();
+        let sessions = code(self.nodes[node].run(async |auth| auth.sessions(name(user)).await));
+        let number = |session: &Session| self.ids.iter().position(|id| *id == session.id).unwrap();
+        let listed = sessions.as_ref().map(|sessions| sessions.iter().map(number).collect::<BTreeSet<_>>());
+        let expected = self.oracle.list(node, user, now);
+        let listed =
+            self.same(|| format!("node {node}: sessions of {}", name(user)), listed.map_err(|code| *code), &expected)?;
+        if let Some(undead) = listed.into_iter().flatten().find(|session| self.ended.contains_key(session)) {
+            return Err(format!("session {undead} is listed after its end was acknowledged"));
+        }
+        for session in sessions.into_iter().flatten() {
+            let number = self.ids.iter().position(|id| *id == session.id).unwrap();
+            let ends = session.chain.expires_at.as_millis();
+            if *self.ends.entry(number).or_insert(ends) != ends {
+                return Err(format!("the end of session {number} has moved"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn flush(&mut self, node: usize) -> Check {
+        let real = self.nodes[node].run(async |auth| code(auth.flush().await));
+        let expected = self.oracle.flush(node);
+        self.same(|| format!("node {node}: flush"), real, &expected).map(drop)
+    }
+
+    /// A second passes for the node's background task (and for nobody else), and it purges.
+    pub(crate) fn rest(&mut self, node: usize) {
+        self.say(|| format!("node {node}: rest"));
+        let now = self.nodes[node].now();
+        let nobody = &self.nobody;
+        self.nodes[node].run(async |auth| {
+            let _ = auth.refresh(nobody, client()).await;
+            tokio::time::sleep(Duration::from_millis(1_100)).await;
+            let _ = auth.flush().await;
+            let _ = auth.purge().await;
+        });
+        if self.oracle.catch_up(node, now).is_ok() {
+            self.ended.values_mut().for_each(|known| known[node] = true);
+        }
+        let _ = self.oracle.flush(node);
+        self.oracle.purge(now);
+    }
+
+    /// The node dies and another takes its place: what it had seen and not written is lost.
+    pub(crate) fn restart(&mut self, node: usize) {
+        self.say(|| format!("node {node}: restart"));
+        let clock = self.nodes[node].clock.clone();
+        self.nodes[node] = RealNode::new(&self.store, clock);
+        self.oracle.restart(node);
+        self.ended.values_mut().for_each(|known| known[node] = false);
+    }
+}
