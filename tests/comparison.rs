@@ -1,7 +1,7 @@
-//! The ratchet beside what others do, on the same schedules. The others are written down from their published behaviour,
-//! as small as that allows; the ratchet is the function that ships.
+//! The ratchet compared with other schemes, on the same schedules. The other schemes are minimal implementations of their
+//! published behavior; the ratchet is the function that ships.
 //!
-//! The table that this prints is the one in the guide (`src/docs/ratchet.md`).
+//! The guide (`src/docs/ratchet.md`) contains the table that this prints.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::HashMap;

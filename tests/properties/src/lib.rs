@@ -1,7 +1,7 @@
 //! Random schedules on real nodes, compared with an oracle that was written from the text of the protocol; and races on
 //! real threads, whose histories must be linearizable.
 //!
-//! This is a library because the properties run twice: on the memory store with a plain `cargo test` (`tests/memory.rs`),
+//! This is a library because the properties run twice: on the memory store with a plain `cargo test` (`tests/properties.rs`),
 //! and on every server store from `tests/e2e`. [`suite!`] defines the tests; it takes a function that opens an empty store.
 //!
 //! `PROPTEST_CASES` sets how many schedules each property tries, `RACE_ROUNDS` how many races run.

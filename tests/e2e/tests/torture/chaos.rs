@@ -49,7 +49,7 @@ enum Blow {
 }
 
 /// When, in milliseconds of a round, what happens. The blows that keep every node from the store for a while are as far
-/// apart as [`GRACE`] wants them; nobody is killed around a failover, because there the nodes are who knows what was
+/// apart as [`GRACE`] requires. No node is killed around a failover, because then only the nodes know what was
 /// revoked.
 const SCHEDULE: [(u64, Blow); 13] = [
     (1_500, Blow::KillNode(300)),

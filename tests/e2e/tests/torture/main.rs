@@ -103,7 +103,7 @@ mod postgres {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "needs servers; tests/run runs them"]
-    async fn a_node_that_is_cut_off() {
+    async fn a_partitioned_node() {
         partition::a_node(Kind::Postgres).await;
     }
 }
@@ -119,7 +119,7 @@ mod mysql {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "needs servers; tests/run runs them"]
-    async fn a_node_that_is_cut_off() {
+    async fn a_partitioned_node() {
         partition::a_node(Kind::MySql).await;
     }
 }
@@ -135,7 +135,7 @@ mod redis {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "needs servers; tests/run runs them"]
-    async fn a_node_that_is_cut_off() {
+    async fn a_partitioned_node() {
         partition::a_node(Kind::Redis).await;
     }
 }

@@ -198,7 +198,7 @@ fn a_theft_that_was_found_ends_access_tokens_too() {
 }
 
 #[test]
-fn a_node_that_is_cut_off_believes_itself_until_it_is_too_stale() {
+fn a_partitioned_node_trusts_what_it_knows_until_that_is_too_stale() {
     let outage = Outage { node: Some(3), from: 900, until: 60_000 };
     let circumstances = Circumstances { outages: vec![outage], ..circumstances() };
     let used = |at, node| {
