@@ -1,69 +1,64 @@
-//! The README's snippet, and nothing else.
+//! The smallest complete app: login, a protected route, refresh, logout and the list of sessions. README.md shows the
+//! same code.
+//!
+//! ```sh
+//! AUTH_SECRET=$(openssl rand -base64 32) cargo run --example minimal
+//! ```
+
+use std::net::SocketAddr;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use axum_refresh::{Auth, AuthUser, ClientInfo, Error, Login, MemoryStore, Secret};
+use axum_refresh::{Auth, AuthUser, ClientInfo, Login, MemoryStore, Secret};
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
 
+/// The app's own claims, carried by every access token.
 #[derive(Clone, Serialize, Deserialize)]
 struct Claims {
     role: String,
 }
 
 #[derive(Deserialize)]
-struct Form {
+struct Credentials {
     username: String,
     password: String,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let auth = Auth::<Claims>::builder()
-        .secret(Secret::from_env("AUTH_SECRET")?) // one secret; keys are derived from it
-        .store(MemoryStore::new())
-        .build()?; // every contradiction in the settings is an error here
+    // All keys are derived from the one secret. `build` rejects contradictory settings.
+    let auth = Auth::<Claims>::builder(Secret::from_env("AUTH_SECRET")?, MemoryStore::new()).build()?;
 
-    let app = Router::new()
-        .route("/me", get(|user: AuthUser<Claims>| async move { Json(user.claims) }))
+    let protected = Router::new()
+        .route("/me", get(|user: AuthUser<Claims>| async { Json(user.claims) }))
+        // Covers the routes above it, and only those.
         .route_layer((
-            auth.layer(), // access token -> AuthUser; revoked ones are refused
-            auth.guard(), // idle timeout, IP / User-Agent binding
-        ))
-        .route("/login", post(login).layer(auth.csrf_layer()))
-        .nest("/auth", auth.router())
-        .with_state(auth.clone());
+            auth.layer(), // verifies the access token and rejects revoked ones
+            auth.guard(), // enforces idle timeout and binding
+        ));
+    let app = Router::new()
+        .merge(protected)
+        .route("/login", post(log_in).layer(auth.csrf()))
+        .nest("/auth", auth.router()) // refresh, logout, sessions
+        .with_state(auth);
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    // With `connect_info`, sessions know the client's address.
     axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
     Ok(())
 }
 
-async fn login(
+async fn log_in(
     State(auth): State<Auth<Claims>>,
     client: ClientInfo,
-    Json(form): Json<Form>,
-) -> Result<Login, LoginError> {
-    // The app's own: here stands your user table and your password hash.
+    Json(form): Json<Credentials>,
+) -> axum::response::Result<Login> {
+    // Replace this with your user table and a password hash.
     if (form.username.as_str(), form.password.as_str()) != ("alice", "password") {
-        return Err(LoginError::Credentials);
+        return Err(StatusCode::UNAUTHORIZED.into());
     }
     let claims = Claims { role: "admin".to_owned() };
-    auth.login(form.username, claims).client(client).await.map_err(LoginError::Session)
-}
-
-enum LoginError {
-    Credentials,
-    Session(Error),
-}
-
-impl axum::response::IntoResponse for LoginError {
-    fn into_response(self) -> axum::response::Response {
-        match self {
-            Self::Credentials => StatusCode::UNAUTHORIZED.into_response(),
-            Self::Session(error) => error.into_response(),
-        }
-    }
+    Ok(auth.login(form.username, claims).client(client).await?) // sets the refresh cookie and returns the access token
 }

@@ -1,81 +1,93 @@
-//! Why something was refused.
+//! The errors of logins, refreshes and requests.
 
 use std::fmt;
 
 use crate::store::StoreError;
 
-/// Why a login, a refresh or a request was refused, or could not be carried out.
+/// Why a login, a refresh or a request was refused or failed.
 ///
-/// As an axum response it is the refusal that the [HTTP contract](crate::docs::http) has for it.
+/// As an axum response it is `application/problem+json` with the status and the [`code`](Self::code) of the
+/// [HTTP contract](crate::guide::http).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A protected route was called without an access token.
-    #[error("no access token")]
+    /// A protected route was called without an access token: 401 `access_token_missing`.
+    #[error("the access token is missing")]
     AccessTokenMissing,
-    /// Malformed, of another type or algorithm, with a signature, issuer or audience that is not ours, or from the
-    /// future.
-    #[error("the access token is not valid")]
+    /// The access token is malformed, of another type or algorithm, has an invalid signature, another issuer or
+    /// audience, or was issued in the future: 401 `access_token_invalid`.
+    #[error("the access token is invalid")]
     AccessTokenInvalid,
-    /// The access token is past its `exp`.
+    /// The access token has expired: 401 `access_token_expired`.
     #[error("the access token has expired")]
     AccessTokenExpired,
-    /// The access token, its session or its user was revoked.
+    /// The access token or its session was revoked: 401 `access_token_revoked`.
     #[error("the access token was revoked")]
     AccessTokenRevoked,
-    /// No refresh token was sent.
-    #[error("no refresh token")]
+    /// The request has no refresh token: 401 `refresh_token_missing`.
+    #[error("the refresh token is missing")]
     RefreshTokenMissing,
-    /// Malformed, not signed by us, or of a session that does not exist.
-    #[error("the refresh token is not valid")]
+    /// The refresh token is malformed, not signed by this app, or of a session that does not exist:
+    /// 401 `refresh_token_invalid`.
+    #[error("the refresh token is invalid")]
     RefreshTokenInvalid,
-    /// An old refresh token: somebody has stolen one. The session has ended.
-    #[error("the refresh token was used before")]
+    /// A superseded refresh token was presented again: either it was stolen, or the owner's was. The session was
+    /// revoked: 401 `refresh_token_reused`.
+    #[error("the refresh token was used before; the session was revoked")]
     RefreshTokenReused,
-    /// The session was ended.
-    #[error("the session was ended")]
+    /// The session was revoked: 401 `session_revoked`.
+    #[error("the session was revoked")]
     SessionRevoked,
-    /// The session has reached its absolute lifetime.
+    /// The session has reached its absolute [`lifetime`](crate::Policy::lifetime): 401 `session_expired`.
     #[error("the session has expired")]
     SessionExpired,
-    /// Nothing was heard of the client for too long.
+    /// The client has used no token of the session for the [`idle_timeout`](crate::Policy::idle_timeout) or longer:
+    /// 401 `session_idle`.
     #[error("the session was idle for too long")]
     SessionIdle,
-    /// The client does not look like the one that logged in.
-    #[error("another client than the one that logged in")]
+    /// The client does not match the one that logged in, by the policy's [`binding`](crate::Policy::binding):
+    /// 401 `client_mismatch`.
+    #[error("the client does not match the one that logged in")]
     ClientMismatch,
-    /// The app's claims hook does not want this user any more.
-    #[error("the user was refused")]
+    /// The app's [claims hook](crate::AuthBuilder::claims_hook) returned `None` for the user: 401 `user_refused`.
+    #[error("the claims hook refused the user")]
     UserRefused,
-    /// There is no such live session, or it is somebody else's.
-    #[error("no such session")]
+    /// There is no such live session, or it is another user's: 404 `session_not_found`.
+    #[error("the session was not found")]
     SessionNotFound,
-    /// A race that is not decided yet: to be tried again in a second.
-    #[error("too many refreshes at once")]
+    /// A race between several refreshes is not decided yet. The client should try again in a second: 409
+    /// `refresh_busy`, with `Retry-After: 1`.
+    #[error("several refreshes at once; try again in a second")]
     RefreshBusy,
-    /// The user has as many sessions as the policy allows.
-    #[error("the user has too many sessions")]
-    SessionLimit,
-    /// A user id that is empty or longer than 255 bytes.
-    #[error("a user id has 1 to 255 bytes")]
+    /// The user has reached the session limit, and the policy refuses further logins: 409 `session_limit`.
+    #[error("the user has reached the session limit")]
+    SessionLimitReached,
+    /// The user id is empty or longer than 255 bytes: 500 `internal`.
+    #[error("invalid user id; it must have 1 to 255 bytes")]
     InvalidUserId,
-    /// The app's claims do not fit into an access token.
-    #[error("claims: {0}")]
+    /// The app's claims do not fit into an access token: 500 `internal`.
+    #[error("invalid claims: {0}")]
     Claims(#[from] ClaimsError),
-    /// The store failed or took too long. Nobody is logged out for that.
+    /// The store failed or took too long. This logs nobody out: 503 `store_unavailable`, with `Retry-After: 2`.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The app's claims hook failed.
-    #[error("claims hook: {0}")]
+    /// The app's [claims hook](crate::AuthBuilder::claims_hook) failed. This logs nobody out: 503 `store_unavailable`,
+    /// with `Retry-After: 2`.
+    #[error("the claims hook failed: {0}")]
     Hook(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The operating system had no randomness to give.
-    #[error("no randomness: {0}")]
-    Random(#[from] getrandom::Error),
+    /// The operating system returned no random bytes: 500 `internal`.
+    #[error("the operating system returned no random bytes")]
+    Random,
 }
 
 impl Error {
-    /// Whether a refresh token that was refused for this is worth nothing any more.
-    pub(crate) const fn is_the_end(&self) -> bool {
+    /// Converts an error of the random number source, for `map_err`.
+    pub(crate) const fn random(_: getrandom::Error) -> Self {
+        Self::Random
+    }
+
+    /// Returns whether a refresh token that was refused with this error will never be accepted again.
+    pub(crate) const fn is_final(&self) -> bool {
         matches!(
             self,
             Self::RefreshTokenInvalid
@@ -86,7 +98,7 @@ impl Error {
         )
     }
 
-    /// The code that a client sees.
+    /// Returns the code that the client receives, as listed in the [HTTP contract](crate::guide::http).
     pub const fn code(&self) -> &'static str {
         match self {
             Self::AccessTokenMissing => "access_token_missing",
@@ -103,30 +115,32 @@ impl Error {
             Self::UserRefused => "user_refused",
             Self::SessionNotFound => "session_not_found",
             Self::RefreshBusy => "refresh_busy",
-            Self::SessionLimit => "session_limit",
+            Self::SessionLimitReached => "session_limit",
             Self::Store(_) | Self::Hook(_) => "store_unavailable",
-            Self::InvalidUserId | Self::Claims(_) | Self::Random(_) => "internal",
+            Self::InvalidUserId | Self::Claims(_) | Self::Random => "internal",
         }
     }
 }
 
-/// Claims that do not fit into an access token.
+/// Why claims do not fit into an access token.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ClaimsError {
-    /// They are not a JSON object: a number, a list, `()`.
+    /// The claims are not a JSON object, but a number, a list or `()`, for example.
     NotAnObject,
-    /// They use a name that is the token's own: `iss`, `aud`, `sub`, `sid`, `gen`, `jti`, `iat`, `exp` or `nbf`.
+    /// A claim has a name that is reserved for the token's own claims: `iss`, `aud`, `sub`, `sid`, `gen`, `jti`, `iat`,
+    /// `exp` or `nbf`.
     Reserved(String),
-    /// They cannot be written as JSON, or what was written at login cannot be read any more.
-    Json(serde_json::Error),
+    /// The claims cannot be written as JSON, or the claims written at login cannot be read as the app's claims type any
+    /// more.
+    Json(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl fmt::Display for ClaimsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotAnObject => f.write_str("they are not a JSON object"),
-            Self::Reserved(name) => write!(f, "the name {name:?} is the token's own"),
+            Self::NotAnObject => f.write_str("not a JSON object; use a struct or a map"),
+            Self::Reserved(name) => write!(f, "the name {name:?} is reserved for the token; rename the claim"),
             Self::Json(error) => error.fmt(f),
         }
     }

@@ -1,131 +1,138 @@
-//! What happened, for logs, metrics and alarms. No secret and no token is ever in an event.
+//! Events for logs, metrics and alerts. No event contains a secret or a token.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::ratchet::{BindingVerdict, Verdict};
-use crate::session::{Client, Reason, SessionId};
+use crate::session::{Client, RevocationReason, SessionId};
 
-/// Something that happened to a session. Every event goes to `tracing` (target `axum_refresh`) and to the hook given
-/// to [`on_event`](crate::AuthBuilder::on_event).
+/// Something that happened to a session, or a failure of the store.
+///
+/// Every event is logged with `tracing` (target `axum_refresh`; level `error` for [`StoreFailed`](Self::StoreFailed),
+/// `warn` if [`is_security`](Self::is_security), otherwise `debug`) and passed to the hook set with
+/// [`on_event`](crate::AuthBuilder::on_event).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
     /// A user logged in.
     LoggedIn {
-        /// Whose.
-        user: Arc<str>,
+        /// The user who logged in.
+        user_id: Arc<str>,
         /// The new session.
-        session: SessionId,
+        session_id: SessionId,
     },
-    /// A login was refused: the user has too many sessions.
-    SessionLimit {
-        /// Whose.
-        user: Arc<str>,
+    /// A login was refused because the user has reached the session limit
+    /// ([`Policy::max_sessions`](crate::Policy::max_sessions)).
+    SessionLimitReached {
+        /// The user who tried to log in.
+        user_id: Arc<str>,
     },
-    /// A refresh token was presented, and judged.
+    /// A refresh token was presented, whatever the verdict. Forged tokens are [`Forged`](Self::Forged) instead.
     Refreshed {
-        /// Whose.
-        user: Arc<str>,
-        /// Which session.
-        session: SessionId,
-        /// The generation that was presented.
+        /// The user of the session.
+        user_id: Arc<str>,
+        /// The session of the refresh token.
+        session_id: SessionId,
+        /// The generation of the presented refresh token.
         generation: u32,
-        /// What came of it.
+        /// The verdict of the [ratchet](crate::ratchet).
         verdict: Verdict,
     },
-    /// An old refresh token came back, and the session (by policy, all of the user's) ended. Somebody has stolen it.
+    /// A superseded refresh token was presented again: either it was stolen, or the owner's was. The session was
+    /// revoked, and with [`OnReuse::User`](crate::config::OnReuse::User) all sessions of the user.
     Reuse {
-        /// Whose.
-        user: Arc<str>,
-        /// Which session.
-        session: SessionId,
-        /// The generation that was presented.
+        /// The user of the session.
+        user_id: Arc<str>,
+        /// The session of the refresh token.
+        session_id: SessionId,
+        /// The generation of the presented refresh token.
         generation: u32,
-        /// Who presented it.
+        /// The client that presented it.
         client: Client,
     },
-    /// A refresh token with our signature that is not the session's: the server's key may have leaked.
+    /// A refresh token had a valid tag but not the secret of its session: the server's key may have leaked.
     Forged {
-        /// Which session.
-        session: SessionId,
-        /// Who presented it.
+        /// The session that the refresh token names.
+        session_id: SessionId,
+        /// The client that presented it.
         client: Client,
     },
-    /// The refresh token was newer than the store's row: the store has lost a write.
+    /// A refresh token was newer than the store's row: the store has lost a write. The refresh succeeded.
     Ahead {
-        /// Whose.
-        user: Arc<str>,
-        /// Which session.
-        session: SessionId,
-        /// The generation that was presented.
+        /// The user of the session.
+        user_id: Arc<str>,
+        /// The session of the refresh token.
+        session_id: SessionId,
+        /// The generation of the presented refresh token.
         presented: u32,
-        /// The newest that the store knew.
+        /// The newest generation in the store.
         stored: u32,
     },
-    /// The answer to a refresh got lost for the fourth time in a row, or more: a bad network, or somebody in it.
+    /// The response to a refresh was lost for the fourth time in a row, or more: a bad network, or an attacker in it.
     ManyRecoveries {
-        /// Whose.
-        user: Arc<str>,
-        /// Which session.
-        session: SessionId,
-        /// How many times in a row.
+        /// The user of the session.
+        user_id: Arc<str>,
+        /// The session of the refresh token.
+        session_id: SessionId,
+        /// The number of lost responses in a row.
         recoveries: u32,
     },
-    /// A client looked different from the one that logged in.
+    /// A client did not match the one that logged in, by the policy's [`Binding`](crate::config::Binding).
     ClientMismatch {
-        /// Whose.
-        user: Arc<str>,
-        /// Which session.
-        session: SessionId,
-        /// What was done about it.
+        /// The user of the session.
+        user_id: Arc<str>,
+        /// The session of the token that the client presented.
+        session_id: SessionId,
+        /// Whether the request was served, was refused, or has revoked the session.
         verdict: BindingVerdict,
-        /// The client that was there.
+        /// The client that sent the request.
         client: Client,
     },
-    /// The app's claims hook refused the user.
+    /// The app's claims hook returned `None` for the user, and the refresh was refused.
     UserRefused {
-        /// Whose.
-        user: Arc<str>,
-        /// Which session.
-        session: SessionId,
+        /// The user of the session.
+        user_id: Arc<str>,
+        /// The session of the refresh token.
+        session_id: SessionId,
     },
-    /// A session's claims do not read as the app's type any more, and there is no hook to ask for new ones.
+    /// The claims kept with a session cannot be read as the app's claims type any more, and there is no claims hook
+    /// that supplies new ones. The refresh failed.
     ClaimsUnreadable {
-        /// Whose.
-        user: Arc<str>,
-        /// Which session.
-        session: SessionId,
+        /// The user of the session.
+        user_id: Arc<str>,
+        /// The session with the claims.
+        session_id: SessionId,
     },
-    /// A session was ended.
-    Ended {
-        /// Which.
-        session: SessionId,
-        /// Why.
-        reason: Reason,
+    /// A session was revoked.
+    SessionRevoked {
+        /// The revoked session.
+        session_id: SessionId,
+        /// The reason.
+        reason: RevocationReason,
     },
-    /// One access token was ended.
+    /// An access token was revoked.
     TokenRevoked {
-        /// Its `jti`.
+        /// The id of the token (`jti`).
         jti: Box<str>,
     },
-    /// The store had lost revocations that this node knew of, and was told of them again.
+    /// The store has lost revocations that this node knows, and this node writes them again.
     RevocationsLost {
-        /// How many.
+        /// The number of lost revocations.
         count: usize,
     },
     /// The store failed or took too long.
     StoreFailed {
-        /// What it was asked to do.
+        /// The name of the [`SessionStore`](crate::SessionStore) method.
         call: &'static str,
-        /// What it said.
+        /// The text of the store's error.
         error: String,
     },
 }
 
 impl Event {
-    /// Whether somebody should look at it: theft, forgery, a foreign client, a store that lost a write.
+    /// Returns whether the event calls for attention: theft, forgery, many lost responses, a client mismatch, or a
+    /// store that has lost a write.
     pub const fn is_security(&self) -> bool {
         matches!(
             self,
@@ -141,7 +148,7 @@ impl Event {
 
 type Hook = Arc<dyn Fn(&Event) + Send + Sync>;
 
-/// Where events go.
+/// The receivers of events: `tracing`, and the app's hook if there is one.
 #[derive(Clone, Default)]
 pub(crate) struct Events(Option<Hook>);
 
@@ -150,7 +157,7 @@ impl Events {
         Self(Some(Arc::new(hook)))
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "every caller makes one for this")]
+    #[expect(clippy::needless_pass_by_value, reason = "every caller creates the event for this call")]
     pub(crate) fn emit(&self, event: Event) {
         match &event {
             Event::StoreFailed { call, error } => tracing::error!(target: "axum_refresh", call, error, "store failed"),
@@ -158,7 +165,7 @@ impl Events {
             event => tracing::debug!(target: "axum_refresh", ?event, "session event"),
         }
         if let Some(hook) = &self.0 {
-            // The app's code; if it fails, neither a request nor the task that reads revocations may fail with it.
+            // A panic in the app's hook must not take down the request or the task that reads the feed of revocations.
             if catch_unwind(AssertUnwindSafe(|| hook(&event))).is_err() {
                 tracing::error!(target: "axum_refresh", "the on_event hook panicked");
             }

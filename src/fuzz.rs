@@ -15,11 +15,14 @@ use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 
 use crate::client::ClientInfo;
-use crate::http::admin::Which;
-use crate::http::{cookie, gate, transport};
-use crate::session::{SecretHash, SessionId, Timestamp};
-use crate::settings::{CookieSettings, Settings, Transport};
-use crate::token::access::{self, AccessKeys, Grant, TokenId};
+use crate::config::resolved::{ResolvedCookie, ResolvedSettings};
+use crate::config::{CookieSettings, Settings, Transport};
+use crate::http::admin::RevokeTokenRequest;
+use crate::http::{cookie, identify, negotiate, tokens};
+use crate::session::{SecretHash, SessionId};
+use crate::time::Timestamp;
+use crate::token::access::{self, AccessKeys, AccessTokenParams};
+use crate::token::id::TokenId;
 use crate::token::keys::{Purpose, Secret};
 use crate::token::refresh::{self, RefreshKeys};
 
@@ -68,7 +71,7 @@ impl RefreshTokens {
 impl RefreshToken {
     /// Whose it is.
     pub fn session(&self) -> SessionId {
-        self.0.session
+        self.0.session_id
     }
 
     /// Which one it is.
@@ -104,8 +107,16 @@ impl AccessTokens {
         ttl: Duration,
         claims: &str,
     ) -> Option<(String, Timestamp)> {
-        let grant = Grant { user, session, generation: 3, now, ttl, session_ends: Timestamp::MAX, claims };
-        self.0.issue(grant).map(|issued| (issued.token, issued.expires_at))
+        let params = AccessTokenParams {
+            user_id: user,
+            session_id: session,
+            generation: 3,
+            now,
+            ttl,
+            session_expires_at: Timestamp::MAX,
+            claims,
+        };
+        self.0.issue(params).map(|issued| (issued.token, issued.expires_at))
     }
 
     /// The token behind a text, if we signed it for this audience.
@@ -122,12 +133,12 @@ impl AccessTokens {
 impl<C> AccessToken<C> {
     /// `sub`
     pub fn user(&self) -> &Arc<str> {
-        &self.0.user
+        &self.0.user_id
     }
 
     /// `sid`
     pub fn session(&self) -> SessionId {
-        self.0.session
+        self.0.session_id
     }
 
     /// `gen`
@@ -172,7 +183,7 @@ pub fn set_cookie(
     cookie: &CookieSettings,
     value: Option<(&str, Duration)>,
 ) -> Option<HeaderValue> {
-    cookie::set(settings, cookie, value)
+    ResolvedCookie::new(cookie, settings, true).header(value)
 }
 
 /// The name under which a cookie is sent.
@@ -182,17 +193,17 @@ pub fn cookie_name(cookie: &CookieSettings, insecure: bool) -> String {
 
 /// The credentials of `Authorization: Bearer`.
 pub fn bearer(header: &HeaderValue) -> Option<&[u8]> {
-    gate::bearer(header)
+    identify::bearer(header)
 }
 
 /// Whether a browser asks for a page.
 pub fn wants_html(parts: &Parts) -> bool {
-    gate::wants_html(&parts.headers)
+    negotiate::wants_html(&parts.headers)
 }
 
 /// A path as the value of `?next=`.
 pub fn local_path(path: &str) -> String {
-    gate::local_path(path)
+    negotiate::local_path(path)
 }
 
 /// The refresh tokens in a request, and how they came.
@@ -204,8 +215,9 @@ pub async fn read_tokens(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Transport, Vec<Vec<u8>>), Response> {
-    let brought = transport::read(settings, headers, body).await;
-    brought.map(|brought| (brought.transport, brought.tokens)).map_err(|problem| problem.into_response())
+    let settings = ResolvedSettings::new(settings.clone()).map_err(|_| Response::default())?;
+    let presented = tokens::read(&settings, headers, body).await;
+    presented.map(|presented| (presented.transport, presented.tokens)).map_err(|problem| problem.into_response())
 }
 
 /// What an administrator wants revoked.
@@ -221,10 +233,11 @@ pub enum Revoke {
 /// # Errors
 /// The refusal, as a response.
 pub async fn read_revoke(headers: &HeaderMap, body: Body) -> Result<Option<Revoke>, Response> {
-    let which = transport::read_json::<Which>(headers, body).await.map_err(|problem| problem.into_response())?;
+    let which =
+        tokens::read_json::<RevokeTokenRequest>(headers, body).await.map_err(|problem| problem.into_response())?;
     Ok(which.map(|which| match which {
-        Which::Token { token } => Revoke::Token(token),
-        Which::Id { jti, expires_at } => Revoke::Id(jti, expires_at.time()),
+        RevokeTokenRequest::Token { token } => Revoke::Token(token),
+        RevokeTokenRequest::Id { jti, expires_at } => Revoke::Id(jti, expires_at.time()),
     }))
 }
 
@@ -241,5 +254,5 @@ pub fn cut(user_agent: &str, label: &str) -> (Option<Arc<str>>, Option<Box<str>>
 
 /// The browser and its platform.
 pub fn family(user_agent: &str) -> String {
-    crate::client::family(user_agent)
+    crate::client::user_agent::family(user_agent)
 }

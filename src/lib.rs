@@ -1,4 +1,4 @@
-#![doc = include_str!("docs/crate.md")]
+#![doc = include_str!("guide/crate.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     test,
@@ -11,60 +11,80 @@
     )
 )]
 
-mod activity;
+// The floors, bottom first. A module imports only from those before it; `tests/floors.rs` checks that.
+//
+//     time, session, config, ratchet, client, event, token, store, error, node, auth, http
+
 mod auth;
-mod binding;
 mod client;
-pub mod docs;
+pub mod config;
 mod error;
 mod event;
+mod http;
+mod node;
+pub mod ratchet;
+mod session;
+pub mod store;
+mod time;
+mod token;
+
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
-mod http;
-mod node;
-mod policy;
-pub mod ratchet;
-mod revocation;
-mod session;
-mod settings;
-#[doc(hidden)]
-pub mod store;
-mod token;
+pub mod guide;
 
-pub use ipnet::IpNet;
-
+#[doc(inline)]
+pub use self::config::{Policy, Settings};
+#[cfg(feature = "mysql")]
+#[cfg_attr(docsrs, doc(cfg(feature = "mysql")))]
+#[doc(inline)]
+pub use self::store::MySqlStore;
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+#[doc(inline)]
+pub use self::store::PostgresStore;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+#[doc(inline)]
+pub use self::store::RedisStore;
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+#[doc(inline)]
+pub use self::store::SqliteStore;
+#[doc(inline)]
+pub use self::store::{MemoryStore, SessionStore};
 pub use crate::auth::{Auth, AuthBuilder, AuthUser, Claims, Login, LoginBuilder, NoClaims, Refreshed, Tokens};
 pub use crate::client::ClientInfo;
 pub use crate::error::{ClaimsError, Error};
 pub use crate::event::Event;
-pub use crate::http::{AuthLayer, GuardLayer, PagesLayer, Route, Routes};
-pub use crate::policy::{Binding, BindingMode, CapResponse, ConfigError, Policy, ReuseResponse};
-pub use crate::session::{
-    Chain, Client, ParseSessionIdError, Reason, Revocation, SecretHash, Session, SessionId, Timestamp,
-};
-pub use crate::settings::{CookieSettings, SameSite, Settings, Transport};
-#[cfg(feature = "mysql")]
-#[cfg_attr(docsrs, doc(cfg(feature = "mysql")))]
-pub use crate::store::MySqlStore;
-#[cfg(feature = "postgres")]
-#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
-pub use crate::store::PostgresStore;
-#[cfg(feature = "sqlite")]
-#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
-pub use crate::store::SqliteStore;
-pub use crate::store::{
-    Admission, Cap, Cursor, Ended, Feed, Inserted, MemoryStore, Revoked, Seen, SessionStore, StoreError, Target,
-};
-#[cfg(feature = "redis")]
-#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use crate::store::{RedisOptions, RedisStore};
-#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))))]
-pub use crate::token::asymmetric::{SigningKey, VerifyingKey};
+pub use crate::http::{AuthLayer, CsrfLayer, GuardLayer, PagesLayer};
+pub use crate::session::{RevocationReason, Session, SessionId};
 pub use crate::token::keys::Secret;
 
-// The README's snippet compiles.
+pub mod keys {
+    //! Private and public keys for access tokens that other services verify.
+    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))))]
+    pub use crate::token::asymmetric::{SigningKey, VerifyingKey};
+    pub use crate::token::keys::Secret;
+}
+
+pub mod layers {
+    //! The services and the future behind the layers, for code that has to name them.
+    pub use crate::http::{AuthService, CheckService, CsrfService, GuardService, PagesService, ResponseFuture};
+}
+
+pub mod rejection {
+    //! Why requests are refused.
+    pub use crate::http::{AuthRejection, Problem};
+}
+
+pub mod router {
+    //! Choosing the routes of [`Auth::router_with`](crate::Auth::router_with).
+    pub use crate::http::{Route, Routes};
+}
+
+/// Compiles the README's snippets.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

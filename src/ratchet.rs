@@ -1,11 +1,11 @@
 //! The refresh ratchet: what happens when a refresh token is presented.
 //!
-//! One pure function, [`present`]: no I/O, no clock, no randomness. What it decides, a store carries out with one
-//! compare-and-swap. The first rule that matches wins:
+//! The ratchet is one pure function, [`present`]: no I/O, no clock, no randomness. A store carries out the verdict
+//! with one compare-and-swap. The first rule that matches applies:
 //!
-//! | # | when | verdict | chain afterwards | answer |
+//! | # | when | verdict | rotation state afterwards | response |
 //! |---|---|---|---|---|
-//! | 1 | the secret differs, or `p` is the last number there is | [Forged](Verdict::Forged) | unchanged | refused |
+//! | 1 | the secret differs, or `p` is `u32::MAX` | [Forged](Verdict::Forged) | unchanged | refused |
 //! | 2 | revoked | [Revoked](Verdict::Revoked) | unchanged | refused |
 //! | 3 | `now >= expires_at` | [Expired](Verdict::Expired) | unchanged | refused |
 //! | 4 | `now - last_seen_at >= idle_timeout` | [Idle](Verdict::Idle) | unchanged | refused |
@@ -14,92 +14,153 @@
 //! | 7 | `p = generation` | [Rotate](Verdict::Rotate) | `generation + 1`, parent `p` | access and refresh token |
 //! | 8 | `p > generation` | [Ahead](Verdict::Ahead) | generation `p + 1`, parent `p` | access and refresh token |
 //! | 9 | `p = parent`, fresh | [Echo](Verdict::Echo) | unchanged | access token of `p` |
-//! | 10 | fresh | [Busy](Verdict::Busy) | unchanged | come back in a second |
+//! | 10 | fresh | [Busy](Verdict::Busy) | unchanged | retry in a second |
 //! | 11 | `p = parent`, `generation` not acknowledged | [Recover](Verdict::Recover) | `generation + 1`, same parent | access and refresh token |
 //! | 12 | anything else | [Reuse](Verdict::Reuse) | revoked | refused; theft |
 //!
-//! `p` is the generation of the presented token. *Fresh* means that the last rotation is at most `grace` ago, signed:
-//! a clock that is behind reads as fresh. With rotation switched off, every `p` that passes rule 5 is Touch.
+//! `p` is the generation of the presented token. *Fresh* means that the last rotation is at most one grace period
+//! (`grace`) ago. The difference is signed: if this node's clock is behind, the rotation counts as fresh. If rotation
+//! is switched off, every `p` that passes rule 5 is Touch. Touch extends nothing, neither the grace period nor the
+//! session's lifetime; like every use of a token it counts as activity.
 //!
-//! With one-way delays up to D and clock skew between nodes up to S, `grace` has to be at least `2D + S`. A crash of the
-//! client may lose a cookie that arrived less than `grace - 2D - S` ago.
+//! With one-way delays up to D and clock skew between nodes up to S, `grace` has to be at least `2D + S`. A crash of
+//! the client may lose a cookie that arrived less than `grace - 2D - S` ago.
 
-use crate::policy::Policy;
-use crate::session::{Chain, Timestamp};
+use std::time::Duration;
 
-/// What was presented, as far as it has been judged already.
+use serde::{Deserialize, Serialize};
+
+use crate::config::Policy;
+use crate::session::Revocation;
+use crate::time::Timestamp;
+
+/// The part of a session that a refresh reads and changes: the input of [`ratchet::present`](crate::ratchet::present).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RotationState {
+    /// The generation of the newest refresh token: 0 after login, incremented by every rotation.
+    pub generation: u32,
+    /// The generation that `generation` was issued in exchange for; `None` after login.
+    pub parent: Option<u32>,
+    /// When `generation` was issued; `None` after login.
+    pub rotated_at: Option<Timestamp>,
+    /// The highest generation whose refresh token is known to have reached the client; `None` if none is.
+    pub acknowledged: Option<u32>,
+    /// How many times in a row a refresh token was lost on its way to the client and was replaced.
+    pub recoveries: u32,
+    /// When the client last used a token of the session.
+    pub last_seen_at: Timestamp,
+    /// When the session expires. Never changes after login.
+    pub expires_at: Timestamp,
+    /// The revocation of the session, if it is revoked. Never unset.
+    pub revoked: Option<Revocation>,
+}
+
+impl RotationState {
+    /// Creates the state of a session that begins now.
+    pub const fn new(now: Timestamp, expires_at: Timestamp) -> Self {
+        Self {
+            generation: 0,
+            parent: None,
+            rotated_at: None,
+            acknowledged: None,
+            recoveries: 0,
+            last_seen_at: now,
+            expires_at,
+            revoked: None,
+        }
+    }
+
+    /// Adds activity that was recorded elsewhere. Each value is a maximum, so neither of them ever decreases.
+    pub fn merge_activity(&mut self, last_seen_at: Timestamp, acknowledged: Option<u32>) {
+        self.last_seen_at = self.last_seen_at.max(last_seen_at);
+        self.acknowledged = self.acknowledged.max(acknowledged);
+    }
+
+    /// Returns whether the session is neither revoked, nor expired, nor idle for `idle_timeout` or longer.
+    pub fn is_live(&self, now: Timestamp, idle_timeout: Duration) -> bool {
+        self.revoked.is_none() && now < self.expires_at && !now.is_past(self.last_seen_at, idle_timeout)
+    }
+}
+
+/// A presented refresh token, with the results of the checks made before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Presented {
-    /// The generation in the token.
+    /// The generation of the token.
     pub generation: u32,
-    /// Whether the hash of the token's secret is the session's.
+    /// Whether the hash of the token's secret equals the session's.
     pub secret_matches: bool,
-    /// Whether the client is the one that logged in.
+    /// Whether the client still matches the one that logged in.
     pub binding: BindingVerdict,
 }
 
-/// Whether the client still looks like the one that logged in.
+/// Whether the client still matches the one that logged in, and what follows if it does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BindingVerdict {
-    /// It does, or the policy does not ask.
+    /// The client matches, or the policy does not compare clients.
     Holds,
-    /// It does not; the policy only wants to know.
+    /// The client differs. The request is served, and the mismatch is reported as an [`Event`](crate::Event).
     Observed,
-    /// It does not; the request is refused.
+    /// The client differs. The request is refused, and the session stays valid.
     Rejected,
-    /// It does not; the session ends.
+    /// The client differs. The request is refused, and the session is revoked.
     Revoked,
 }
 
-/// What is to be done with a presented refresh token.
+/// The decision about a presented refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// We signed it, and yet it was never ours: the server's key may have leaked.
+    /// The tag is valid, but the secret is not the session's: the server's key may have leaked. Refused.
     Forged,
-    /// The session was ended.
+    /// The session is revoked. Refused.
     Revoked,
-    /// The session has reached its end.
+    /// The session has reached its absolute lifetime. Refused.
     Expired,
-    /// Nothing was heard of the client for too long.
+    /// The client has used no token of the session for the idle timeout or longer. Refused.
     Idle,
-    /// Another client than the one that logged in.
+    /// The client does not match the one that logged in. Refused.
     Mismatch,
-    /// The newest token, again within the grace: a client that refreshes often. Costs no write.
+    /// The newest token, presented within the grace period: a client that refreshes often. Grants an access token and
+    /// writes nothing. Extends neither the grace period nor the session's lifetime.
     Touch,
-    /// The newest token: the ordinary case.
+    /// The newest token, presented after the grace period: the ordinary case. Grants an access token and the next
+    /// refresh token.
     Rotate,
-    /// Newer than what the store knows: the store has lost a write. Nobody is logged out for that.
+    /// A token newer than the store's row: the store has lost a write. Grants an access token and the next refresh
+    /// token, so that the lost write logs nobody out.
     Ahead,
-    /// The loser of a race. The successor is on its way to the same client, and is not handed out twice.
+    /// The parent, presented within the grace period: the loser of a race. Grants an access token only, because the
+    /// newest refresh token is on its way to the same client and is not handed out twice.
     Echo,
-    /// Too far behind, but a race is still possible.
+    /// A token that is older than the newest and not its parent, presented within the grace period, while a race is
+    /// still possible. Refused for now: the client tries again in a second.
     Busy,
-    /// The successor never arrived: the parent gets another, and the lost one becomes a trap.
+    /// The parent, presented after the grace period, when its successor was never acknowledged: the response got lost.
+    /// Grants an access token and another successor. The lost one becomes a trap: presenting it is Reuse.
     Recover,
-    /// Someone else has been here.
+    /// A superseded token was presented again: either it was stolen, or the owner's was. The session is revoked.
     Reuse,
 }
 
-/// A verdict and what follows from it.
+/// A verdict and its consequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// What was decided.
+    /// The decision.
     pub verdict: Verdict,
-    /// The generation of the access token to issue, if one is to be issued.
+    /// The generation of the access token to issue, if any.
     pub access: Option<u32>,
-    /// The generation of the refresh token to hand out, if one is.
+    /// The generation of the refresh token to hand out, if any.
     pub refresh: Option<u32>,
-    /// The chain to swap in before anything is answered; none: nothing is written.
+    /// The write that has to succeed before the client gets a response; `None` if nothing is written.
     pub next: Option<Next>,
 }
 
-/// What is to be written before the verdict may be answered.
+/// The write that has to succeed before the client gets a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// This chain.
-    Chain(Chain),
-    /// The same chain, revoked.
+    /// This rotation state replaces the stored one.
+    State(RotationState),
+    /// The stored rotation state is revoked and otherwise unchanged.
     Revoke,
 }
 
@@ -116,25 +177,27 @@ impl Outcome {
         Self { verdict, access: Some(generation), refresh: None, next: None }
     }
 
-    const fn hand_out(verdict: Verdict, next: Chain) -> Self {
-        Self { verdict, access: Some(next.generation), refresh: Some(next.generation), next: Some(Next::Chain(next)) }
+    const fn hand_out(verdict: Verdict, next: RotationState) -> Self {
+        Self { verdict, access: Some(next.generation), refresh: Some(next.generation), next: Some(Next::State(next)) }
     }
 }
 
-/// Judges a presented refresh token. See the [module](self) for the rules.
-pub fn present(chain: &Chain, presented: Presented, now: Timestamp, policy: &Policy) -> Outcome {
-    present_without(None, chain, presented, now, policy)
+/// Decides about a presented refresh token, by the rules of this [module](self).
+pub fn present(state: &RotationState, presented: Presented, now: Timestamp, policy: &Policy) -> Outcome {
+    present_without(None, state, presented, now, policy)
 }
 
-/// Whether using an access token at `now` shows that the refresh token of its generation has reached the client.
+/// Returns whether using an access token at `now` proves that the refresh token of its generation has reached the
+/// client.
 ///
-/// Not sooner than `grace` after the access token was issued: an answer that arrived does not prove that its cookie
-/// reached the disk, and a page that is rendered on the server uses the access token before its answer is sent.
+/// It does only if the access token was issued more than `grace` ago: a response that arrived does not prove that its
+/// cookie is on the client's disk, and a page that is rendered on the server uses the access token before the response
+/// is sent.
 pub fn acknowledges(issued_at: Timestamp, now: Timestamp, policy: &Policy) -> bool {
     acknowledges_without(None, issued_at, now, policy)
 }
 
-/// A rule that can be switched off, so that the model can show what it is there for.
+/// A rule that can be switched off, so that the model can show what the rule prevents.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rule {
@@ -183,7 +246,7 @@ pub fn acknowledges_without(off: Option<Rule>, issued_at: Timestamp, now: Timest
 #[inline]
 pub fn present_without(
     off: Option<Rule>,
-    chain: &Chain,
+    state: &RotationState,
     presented: Presented,
     now: Timestamp,
     policy: &Policy,
@@ -193,13 +256,13 @@ pub fn present_without(
     let Some(successor) = p.checked_add(1).filter(|_| presented.secret_matches || !on(Rule::Forged)) else {
         return Outcome::refuse(Verdict::Forged);
     };
-    if chain.revoked.is_some() && on(Rule::Revoked) {
+    if state.revoked.is_some() && on(Rule::Revoked) {
         return Outcome::refuse(Verdict::Revoked);
     }
-    if now >= chain.expires_at && on(Rule::Expired) {
+    if now >= state.expires_at && on(Rule::Expired) {
         return Outcome::refuse(Verdict::Expired);
     }
-    if now.is_past(chain.last_seen_at, policy.idle_timeout) && on(Rule::Idle) {
+    if now.is_past(state.last_seen_at, policy.idle_timeout) && on(Rule::Idle) {
         return Outcome::refuse(Verdict::Idle);
     }
     match presented.binding {
@@ -210,9 +273,10 @@ pub fn present_without(
     if !policy.rotation {
         return Outcome::access_only(Verdict::Touch, p);
     }
-    let fresh = chain.rotated_at.is_some_and(|at| now <= at.after(policy.grace));
-    let rotated = Chain { generation: successor, parent: Some(p), rotated_at: Some(now), recoveries: 0, ..*chain };
-    if p == chain.generation {
+    let fresh = state.rotated_at.is_some_and(|at| now <= at.after(policy.grace));
+    let rotated =
+        RotationState { generation: successor, parent: Some(p), rotated_at: Some(now), recoveries: 0, ..*state };
+    if p == state.generation {
         let touch = (fresh && on(Rule::Touch)) || !on(Rule::Rotate);
         return if touch {
             Outcome::access_only(Verdict::Touch, p)
@@ -220,23 +284,27 @@ pub fn present_without(
             Outcome::hand_out(Verdict::Rotate, rotated)
         };
     }
-    if p > chain.generation && on(Rule::Ahead) {
+    if p > state.generation && on(Rule::Ahead) {
         return Outcome::hand_out(Verdict::Ahead, rotated);
     }
-    let is_parent = chain.parent == Some(p);
+    let is_parent = state.parent == Some(p);
     if is_parent && fresh && on(Rule::Echo) {
         return Outcome::access_only(Verdict::Echo, p);
     }
     if fresh && on(Rule::Busy) {
         return Outcome::refuse(Verdict::Busy);
     }
-    let acknowledged = chain.acknowledged.is_some_and(|acknowledged| acknowledged >= chain.generation);
-    let may_recover = policy.recovery_limit.is_none_or(|limit| chain.recoveries < limit);
+    let acknowledged = state.acknowledged.is_some_and(|acknowledged| acknowledged >= state.generation);
+    let may_recover = policy.recovery_limit.is_none_or(|limit| state.recoveries < limit);
     if is_parent && !acknowledged && may_recover && on(Rule::Recover) {
-        // The newest generation is orphaned, not reused: should it ever be presented, somebody else had it.
-        if let Some(generation) = chain.generation.checked_add(1) {
-            let recovered =
-                Chain { generation, rotated_at: Some(now), recoveries: chain.recoveries.saturating_add(1), ..*chain };
+        // The lost generation is skipped and not handed out again: if it is ever presented, somebody intercepted it.
+        if let Some(generation) = state.generation.checked_add(1) {
+            let recovered = RotationState {
+                generation,
+                rotated_at: Some(now),
+                recoveries: state.recoveries.saturating_add(1),
+                ..*state
+            };
             return Outcome::hand_out(Verdict::Recover, recovered);
         }
     }
@@ -245,10 +313,8 @@ pub fn present_without(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::session::{Reason, Revocation};
+    use crate::session::{Revocation, RevocationReason};
 
     const GRACE: i64 = 30_000;
     const ROTATED: Timestamp = Timestamp::from_millis(1_000_000);
@@ -257,14 +323,14 @@ mod tests {
         Timestamp::from_millis(ROTATED.as_millis() + after_rotation)
     }
 
-    /// Generation 5, issued for 4 at `ROTATED`, not acknowledged; seen all the time.
-    fn chain() -> Chain {
-        Chain {
+    /// Generation 5, issued in exchange for 4 at `ROTATED`, not acknowledged and never idle.
+    fn rotated_state() -> RotationState {
+        RotationState {
             generation: 5,
             parent: Some(4),
             rotated_at: Some(ROTATED),
             last_seen_at: at(GRACE * 100),
-            ..Chain::new(Timestamp::from_millis(0), Timestamp::MAX)
+            ..RotationState::new(Timestamp::from_millis(0), Timestamp::MAX)
         }
     }
 
@@ -276,14 +342,14 @@ mod tests {
         Presented { generation, secret_matches: true, binding: BindingVerdict::Holds }
     }
 
-    fn judge(chain: &Chain, p: u32, now: Timestamp) -> Outcome {
-        present(chain, token(p), now, &policy())
+    fn judge(state: &RotationState, p: u32, now: Timestamp) -> Outcome {
+        present(state, token(p), now, &policy())
     }
 
-    fn next(outcome: Outcome) -> Chain {
+    fn next(outcome: Outcome) -> RotationState {
         match outcome.next {
-            Some(Next::Chain(chain)) => chain,
-            other => panic!("no next chain but {other:?}"),
+            Some(Next::State(state)) => state,
+            other => panic!("expected a new rotation state, got {other:?}"),
         }
     }
 
@@ -292,134 +358,136 @@ mod tests {
     }
 
     #[test]
-    fn rule_1_a_secret_that_differs_is_forged_even_where_the_session_is_revoked() {
-        let mut chain = chain();
+    fn rule_1_a_different_secret_is_forged_even_if_the_session_is_revoked() {
+        let mut state = rotated_state();
         let forged = Presented { secret_matches: false, ..token(5) };
-        assert_refused(present(&chain, forged, at(0), &policy()), Verdict::Forged);
-        chain.revoked = Some(Revocation { at: at(0), until: at(0), reason: Reason::Logout });
-        assert_refused(present(&chain, forged, at(0), &policy()), Verdict::Forged);
+        assert_refused(present(&state, forged, at(0), &policy()), Verdict::Forged);
+        state.revoked = Some(Revocation { at: at(0), expires_at: at(0), reason: RevocationReason::Logout });
+        assert_refused(present(&state, forged, at(0), &policy()), Verdict::Forged);
     }
 
     #[test]
-    fn rule_1_a_generation_that_cannot_be_counted_on_from_is_forged() {
-        assert_refused(judge(&chain(), u32::MAX, at(0)), Verdict::Forged);
-        assert_eq!(judge(&chain(), u32::MAX - 1, at(0)).refresh, Some(u32::MAX));
+    fn rule_1_a_generation_without_a_next_one_is_forged() {
+        assert_refused(judge(&rotated_state(), u32::MAX, at(0)), Verdict::Forged);
+        assert_eq!(judge(&rotated_state(), u32::MAX - 1, at(0)).refresh, Some(u32::MAX));
     }
 
     #[test]
     fn rule_2_a_revoked_session_stays_revoked_for_every_generation() {
-        let mut chain = chain();
-        chain.expires_at = at(0);
-        chain.revoked = Some(Revocation { at: at(0), until: at(0), reason: Reason::Logout });
+        let mut state = rotated_state();
+        state.expires_at = at(0);
+        state.revoked = Some(Revocation { at: at(0), expires_at: at(0), reason: RevocationReason::Logout });
         for p in [0, 3, 4, 5, 6] {
-            assert_refused(judge(&chain, p, at(1)), Verdict::Revoked);
+            assert_refused(judge(&state, p, at(1)), Verdict::Revoked);
         }
     }
 
     #[test]
-    fn rule_3_a_session_is_over_at_the_instant_it_expires() {
-        let chain = Chain { expires_at: at(GRACE * 2), last_seen_at: at(0), ..chain() };
-        assert_eq!(judge(&chain, 5, at(GRACE * 2 - 1)).verdict, Verdict::Rotate);
+    fn rule_3_a_session_is_expired_from_its_expiry_on() {
+        let state = RotationState { expires_at: at(GRACE * 2), last_seen_at: at(0), ..rotated_state() };
+        assert_eq!(judge(&state, 5, at(GRACE * 2 - 1)).verdict, Verdict::Rotate);
         for p in [3, 4, 5, 6] {
-            assert_refused(judge(&chain, p, at(GRACE * 2)), Verdict::Expired);
+            assert_refused(judge(&state, p, at(GRACE * 2)), Verdict::Expired);
         }
     }
 
     #[test]
-    fn rule_4_a_session_is_idle_at_the_instant_the_timeout_is_full() {
+    fn rule_4_a_session_is_idle_from_the_idle_timeout_on() {
         let idle = i64::try_from(policy().idle_timeout.as_millis()).unwrap();
-        let chain = Chain { last_seen_at: at(0), ..chain() };
-        assert_eq!(judge(&chain, 5, at(idle - 1)).verdict, Verdict::Rotate);
-        assert_refused(judge(&chain, 5, at(idle)), Verdict::Idle);
+        let state = RotationState { last_seen_at: at(0), ..rotated_state() };
+        assert_eq!(judge(&state, 5, at(idle - 1)).verdict, Verdict::Rotate);
+        assert_refused(judge(&state, 5, at(idle)), Verdict::Idle);
     }
 
     #[test]
     fn rule_3_comes_before_rule_4() {
-        let chain = Chain { last_seen_at: Timestamp::from_millis(0), expires_at: ROTATED, ..chain() };
+        let state = RotationState { last_seen_at: Timestamp::from_millis(0), expires_at: ROTATED, ..rotated_state() };
         let policy = Policy { idle_timeout: Duration::from_millis(1), ..policy() };
-        assert_refused(present(&chain, token(5), at(0), &policy), Verdict::Expired);
+        assert_refused(present(&state, token(5), at(0), &policy), Verdict::Expired);
     }
 
     #[test]
-    fn rule_5_a_binding_that_does_not_hold_is_refused_or_ends_the_session() {
-        let judge = |binding| present(&chain(), Presented { binding, ..token(5) }, at(GRACE + 1), &policy());
+    fn rule_5_a_binding_that_does_not_hold_refuses_the_token_or_revokes_the_session() {
+        let judge = |binding| present(&rotated_state(), Presented { binding, ..token(5) }, at(GRACE + 1), &policy());
         assert_eq!(judge(BindingVerdict::Observed).verdict, Verdict::Rotate);
         assert_refused(judge(BindingVerdict::Rejected), Verdict::Mismatch);
-        let ended = judge(BindingVerdict::Revoked);
-        assert_eq!((ended.verdict, ended.next), (Verdict::Mismatch, Some(Next::Revoke)));
-        assert_eq!((ended.access, ended.refresh), (None, None));
+        let revoked = judge(BindingVerdict::Revoked);
+        assert_eq!((revoked.verdict, revoked.next), (Verdict::Mismatch, Some(Next::Revoke)));
+        assert_eq!((revoked.access, revoked.refresh), (None, None));
     }
 
     #[test]
-    fn rule_6_the_newest_token_again_within_the_grace_costs_no_write() {
+    fn rule_6_the_newest_token_within_the_grace_period_writes_nothing() {
         for now in [at(0), at(GRACE), at(-5_000)] {
-            let touch = judge(&chain(), 5, now);
+            let touch = judge(&rotated_state(), 5, now);
             assert_eq!(touch, Outcome::access_only(Verdict::Touch, 5));
         }
     }
 
     #[test]
-    fn rule_7_the_newest_token_after_the_grace_rotates() {
-        let old = Chain { recoveries: 2, acknowledged: Some(5), ..chain() };
+    fn rule_7_the_newest_token_after_the_grace_period_rotates() {
+        let old = RotationState { recoveries: 2, acknowledged: Some(5), ..rotated_state() };
         let rotate = judge(&old, 5, at(GRACE + 1));
         assert_eq!((rotate.verdict, rotate.access, rotate.refresh), (Verdict::Rotate, Some(6), Some(6)));
-        let expected = Chain { generation: 6, parent: Some(5), rotated_at: Some(at(GRACE + 1)), recoveries: 0, ..old };
+        let expected =
+            RotationState { generation: 6, parent: Some(5), rotated_at: Some(at(GRACE + 1)), recoveries: 0, ..old };
         assert_eq!(next(rotate), expected);
     }
 
     #[test]
     fn rule_7_the_first_refresh_after_login_rotates_at_once() {
-        let login = Chain::new(ROTATED, Timestamp::MAX);
+        let login = RotationState::new(ROTATED, Timestamp::MAX);
         let rotate = judge(&login, 0, ROTATED);
         assert_eq!((rotate.verdict, next(rotate).generation), (Verdict::Rotate, 1));
     }
 
     #[test]
-    fn rule_8_a_token_newer_than_the_row_is_believed() {
+    fn rule_8_a_token_newer_than_the_row_is_trusted() {
         for now in [at(1), at(GRACE + 1)] {
-            let old = Chain { recoveries: 2, ..chain() };
+            let old = RotationState { recoveries: 2, ..rotated_state() };
             let ahead = judge(&old, 8, now);
             assert_eq!((ahead.verdict, ahead.access, ahead.refresh), (Verdict::Ahead, Some(9), Some(9)));
-            let expected = Chain { generation: 9, parent: Some(8), rotated_at: Some(now), recoveries: 0, ..old };
+            let expected =
+                RotationState { generation: 9, parent: Some(8), rotated_at: Some(now), recoveries: 0, ..old };
             assert_eq!(next(ahead), expected);
         }
     }
 
     #[test]
-    fn rule_9_the_parent_within_the_grace_gets_an_access_token_of_its_own_generation() {
-        let acknowledged = Chain { acknowledged: Some(5), ..chain() };
-        for chain in [chain(), acknowledged] {
+    fn rule_9_the_parent_within_the_grace_period_gets_an_access_token_of_its_own_generation() {
+        let acknowledged = RotationState { acknowledged: Some(5), ..rotated_state() };
+        for state in [rotated_state(), acknowledged] {
             for now in [at(0), at(GRACE)] {
-                assert_eq!(judge(&chain, 4, now), Outcome::access_only(Verdict::Echo, 4));
+                assert_eq!(judge(&state, 4, now), Outcome::access_only(Verdict::Echo, 4));
             }
         }
     }
 
     #[test]
-    fn rule_10_anything_older_within_the_grace_is_told_to_come_back() {
+    fn rule_10_an_older_token_within_the_grace_period_is_busy() {
         for p in [0, 3] {
-            assert_refused(judge(&chain(), p, at(GRACE)), Verdict::Busy);
+            assert_refused(judge(&rotated_state(), p, at(GRACE)), Verdict::Busy);
         }
     }
 
     #[test]
-    fn rule_11_the_parent_of_a_successor_that_never_arrived_gets_another() {
+    fn rule_11_the_parent_of_a_lost_generation_gets_another_one() {
         let late = at(GRACE * 50);
-        let recover = judge(&chain(), 4, late);
+        let recover = judge(&rotated_state(), 4, late);
         assert_eq!((recover.verdict, recover.access, recover.refresh), (Verdict::Recover, Some(6), Some(6)));
-        let expected = Chain { generation: 6, rotated_at: Some(late), recoveries: 1, ..chain() };
+        let expected = RotationState { generation: 6, rotated_at: Some(late), recoveries: 1, ..rotated_state() };
         assert_eq!(next(recover), expected);
     }
 
     #[test]
     fn rule_11_an_acknowledgement_of_an_older_generation_does_not_count() {
-        let chain = Chain { acknowledged: Some(4), ..chain() };
-        assert_eq!(judge(&chain, 4, at(GRACE + 1)).verdict, Verdict::Recover);
+        let state = RotationState { acknowledged: Some(4), ..rotated_state() };
+        assert_eq!(judge(&state, 4, at(GRACE + 1)).verdict, Verdict::Recover);
     }
 
     #[test]
-    fn rule_11_the_orphan_of_a_recovery_is_reuse() {
-        let recovered = next(judge(&chain(), 4, at(GRACE + 1)));
+    fn rule_11_presenting_the_generation_that_a_recovery_skipped_is_reuse() {
+        let recovered = next(judge(&rotated_state(), 4, at(GRACE + 1)));
         let rotated = at(GRACE + 1);
         let late = Timestamp::from_millis(rotated.as_millis() + GRACE + 1);
         assert_eq!(judge(&recovered, 5, late).verdict, Verdict::Reuse);
@@ -430,44 +498,46 @@ mod tests {
     #[test]
     fn rule_11_a_policy_can_limit_recoveries() {
         let policy = Policy { recovery_limit: Some(2), ..policy() };
-        let judge = |recoveries| present(&Chain { recoveries, ..chain() }, token(4), at(GRACE + 1), &policy).verdict;
+        let judge = |recoveries| {
+            present(&RotationState { recoveries, ..rotated_state() }, token(4), at(GRACE + 1), &policy).verdict
+        };
         assert_eq!((judge(0), judge(1), judge(2)), (Verdict::Recover, Verdict::Recover, Verdict::Reuse));
     }
 
     #[test]
     fn rule_12_the_parent_of_an_acknowledged_generation_is_reuse() {
-        let chain = Chain { acknowledged: Some(5), ..chain() };
-        assert_eq!(judge(&chain, 4, at(GRACE + 1)), Outcome::revoke(Verdict::Reuse));
+        let state = RotationState { acknowledged: Some(5), ..rotated_state() };
+        assert_eq!(judge(&state, 4, at(GRACE + 1)), Outcome::revoke(Verdict::Reuse));
     }
 
     #[test]
-    fn rule_12_anything_older_than_the_parent_is_reuse_once_the_race_is_over() {
+    fn rule_12_anything_older_than_the_parent_is_reuse_after_the_grace_period() {
         for p in [0, 3] {
-            assert_eq!(judge(&chain(), p, at(GRACE + 1)), Outcome::revoke(Verdict::Reuse));
+            assert_eq!(judge(&rotated_state(), p, at(GRACE + 1)), Outcome::revoke(Verdict::Reuse));
         }
     }
 
     #[test]
-    fn rule_12_after_a_failover_the_generations_that_were_lost_are_no_parents() {
-        let ahead = next(judge(&chain(), 8, at(0)));
+    fn rule_12_after_a_failover_a_lost_generation_is_not_a_parent() {
+        let ahead = next(judge(&rotated_state(), 8, at(0)));
         assert_eq!(judge(&ahead, 7, at(GRACE + 1)).verdict, Verdict::Reuse);
         assert_eq!(judge(&ahead, 8, at(GRACE + 1)).verdict, Verdict::Recover);
     }
 
     #[test]
-    fn an_access_token_acknowledges_only_once_it_is_older_than_the_grace() {
-        for (after, shows) in [(-1, false), (0, false), (GRACE, false), (GRACE + 1, true), (GRACE * 9, true)] {
-            assert_eq!(acknowledges(ROTATED, at(after), &policy()), shows, "{after}");
+    fn an_access_token_acknowledges_only_after_the_grace_period() {
+        for (after, expected) in [(-1, false), (0, false), (GRACE, false), (GRACE + 1, true), (GRACE * 9, true)] {
+            assert_eq!(acknowledges(ROTATED, at(after), &policy()), expected, "{after}");
         }
         assert!(acknowledges_without(Some(Rule::LateAcknowledgement), ROTATED, at(0), &policy()));
         assert!(!acknowledges_without(Some(Rule::Reuse), ROTATED, at(0), &policy()));
     }
 
     #[test]
-    fn a_rule_that_is_switched_off_for_the_model_is_off() {
+    fn a_binding_mismatch_is_ignored_if_the_rule_is_switched_off() {
         for binding in [BindingVerdict::Rejected, BindingVerdict::Revoked] {
             let presented = Presented { binding, ..token(5) };
-            let outcome = present_without(Some(Rule::Mismatch), &chain(), presented, at(0), &policy());
+            let outcome = present_without(Some(Rule::Mismatch), &rotated_state(), presented, at(0), &policy());
             assert_eq!(outcome.verdict, Verdict::Touch);
         }
     }
@@ -476,10 +546,10 @@ mod tests {
     fn without_rotation_every_token_of_the_session_is_touch() {
         let policy = Policy { rotation: false, ..policy() };
         for p in [0, 4, 5, 9] {
-            let touch = present(&chain(), token(p), at(GRACE * 50), &policy);
+            let touch = present(&rotated_state(), token(p), at(GRACE * 50), &policy);
             assert_eq!(touch, Outcome::access_only(Verdict::Touch, p));
         }
         let forged = Presented { secret_matches: false, ..token(5) };
-        assert_refused(present(&chain(), forged, at(0), &policy), Verdict::Forged);
+        assert_refused(present(&rotated_state(), forged, at(0), &policy), Verdict::Forged);
     }
 }

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum_refresh::config::{Binding, BindingMode, OnMaxSessions, OnReuse, Transport};
 use axum_refresh::ratchet::Verdict;
+use axum_refresh::store::{FeedCursor, RevokeTarget, RevokedItem, Timestamp};
 use axum_refresh::{
-    Auth, Binding, BindingMode, CapResponse, ClaimsError, ClientInfo, Cursor, Ended, Error, Event, MemoryStore,
-    NoClaims, Policy, Reason, ReuseResponse, Secret, SessionId, SessionStore as _, Target, Timestamp, Transport,
+    Auth, ClaimsError, ClientInfo, Error, Event, MemoryStore, NoClaims, Policy, RevocationReason, Secret, SessionId,
+    SessionStore as _,
 };
 use support::{Calls, Claims, Clock, Fault, FaultyStore, GRACE, Node, SECRET, claims, client, code};
 
@@ -23,10 +25,10 @@ async fn a_login_opens_a_session_that_is_listed() {
     let node = Node::new();
     let login = node.login("alice").await;
     let user = node.auth.authenticate(&login.tokens.access_token).await.unwrap();
-    assert_eq!((&*user.id, user.session, user.claims.role.as_str()), ("alice", login.tokens.session, "user"));
+    assert_eq!((&*user.id, user.session_id, user.claims.role.as_str()), ("alice", login.tokens.session_id, "user"));
     let [session] = node.auth.sessions("alice").await.unwrap().try_into().unwrap();
-    assert_eq!((session.id, session.client.user_agent.as_deref()), (login.tokens.session, Some("curl/8.5.0")));
-    assert_eq!(session.client.ip, Some("203.0.113.7".parse().unwrap()));
+    assert_eq!((session.id, session.user_agent.as_deref()), (login.tokens.session_id, Some("curl/8.5.0")));
+    assert_eq!(session.ip, Some("203.0.113.7".parse().unwrap()));
 }
 
 #[tokio::test]
@@ -42,8 +44,7 @@ async fn a_user_id_may_be_anything_that_is_text() {
 
 #[tokio::test]
 async fn claims_that_use_a_reserved_name_are_a_typed_error_at_login() {
-    let auth =
-        Auth::<serde_json::Value>::builder().secret(Secret::new(SECRET)).store(MemoryStore::new()).build().unwrap();
+    let auth = Auth::<serde_json::Value>::builder(Secret::new(SECRET), MemoryStore::new()).build().unwrap();
     let refused = auth.login("alice", serde_json::json!({"sub": "bob"})).await;
     assert!(matches!(refused, Err(Error::Claims(ClaimsError::Reserved(name))) if name == "sub"));
     assert!(auth.sessions("alice").await.unwrap().is_empty());
@@ -53,7 +54,7 @@ async fn claims_that_use_a_reserved_name_are_a_typed_error_at_login() {
 
 #[tokio::test]
 async fn an_app_may_have_no_claims_at_all() {
-    let auth = Auth::<NoClaims>::builder().secret(Secret::new(SECRET)).store(MemoryStore::new()).build().unwrap();
+    let auth = Auth::<NoClaims>::builder(Secret::new(SECRET), MemoryStore::new()).build().unwrap();
     let login = auth.login("alice", NoClaims {}).await.unwrap();
     let refreshed = auth.refresh(&login.tokens.refresh_token.unwrap(), ClientInfo::new()).await.unwrap();
     assert_eq!(auth.authenticate(&refreshed.tokens.access_token).await.unwrap().claims, NoClaims {});
@@ -65,7 +66,7 @@ async fn a_login_without_refresh_has_a_session_that_ends_with_its_access_token()
     let login = node.auth.login("alice", claims("user")).without_refresh().await.unwrap();
     assert_eq!((&login.tokens.refresh_token, login.tokens.refresh_in), (&None, None));
     assert_eq!(node.auth.sessions("alice").await.unwrap().len(), 1);
-    node.auth.end_session("alice", login.tokens.session).await.unwrap();
+    node.auth.revoke_own_session("alice", login.tokens.session_id).await.unwrap();
     assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_revoked");
     let _ = node.auth.login("alice", claims("user")).without_refresh().await.unwrap();
     node.clock.advance(15 * MINUTE);
@@ -80,13 +81,13 @@ async fn a_cap_of_one_keeps_the_newest_session() {
     assert_eq!(code(node.auth.authenticate(&first.tokens.access_token).await), "access_token_revoked");
     assert_eq!(code(node.refresh(&first.tokens.refresh_token.unwrap()).await), "session_revoked");
     let ids: Vec<_> = node.auth.sessions("alice").await.unwrap().iter().map(|session| session.id).collect();
-    assert_eq!(ids, [second.tokens.session]);
-    assert!(node.has_event(|event| matches!(event, Event::Ended { reason: Reason::Evicted, .. })));
+    assert_eq!(ids, [second.tokens.session_id]);
+    assert!(node.has_event(|event| matches!(event, Event::SessionRevoked { reason: RevocationReason::Evicted, .. })));
 }
 
 #[tokio::test]
 async fn a_cap_can_refuse_instead() {
-    let policy = Policy { max_sessions: Some(1), on_max_sessions: CapResponse::Refuse, ..Policy::default() };
+    let policy = Policy { max_sessions: Some(1), on_max_sessions: OnMaxSessions::Refuse, ..Policy::default() };
     let node = Node::with_policy(policy);
     let token = node.refresh_token("alice").await;
     assert_eq!(code(node.auth.login("alice", claims("user")).await), "session_limit");
@@ -99,11 +100,11 @@ async fn a_cap_can_refuse_instead() {
 async fn logging_in_again_replaces_the_session_in_one_step() {
     let node = Node::new();
     let old = node.login("alice").await;
-    let again = node.auth.login("alice", claims("admin")).replacing(old.tokens.session).await.unwrap();
+    let again = node.auth.login("alice", claims("admin")).replacing(old.tokens.session_id).await.unwrap();
     assert_eq!(code(node.auth.authenticate(&old.tokens.access_token).await), "access_token_revoked");
     assert_eq!(node.auth.authenticate(&again.tokens.access_token).await.unwrap().claims.role, "admin");
     assert_eq!(node.auth.sessions("alice").await.unwrap().len(), 1);
-    let other = node.auth.login("bob", claims("user")).replacing(again.tokens.session).await.unwrap();
+    let other = node.auth.login("bob", claims("user")).replacing(again.tokens.session_id).await.unwrap();
     assert_eq!(code(node.auth.authenticate(&again.tokens.access_token).await), "access_token_revoked");
     node.auth.authenticate(&other.tokens.access_token).await.unwrap();
 }
@@ -203,7 +204,7 @@ async fn hole_5_replaying_an_old_token_ends_its_own_session_once_and_no_other() 
 
 #[tokio::test]
 async fn reuse_can_end_all_of_the_users_sessions() {
-    let node = Node::with_policy(Policy { on_reuse: ReuseResponse::User, ..Policy::default() });
+    let node = Node::with_policy(Policy { on_reuse: OnReuse::User, ..Policy::default() });
     let other = node.login("alice").await;
     let bob = node.refresh_token("bob").await;
     let old = node.refresh_token("alice").await;
@@ -220,7 +221,7 @@ async fn reuse_can_end_all_of_the_users_sessions() {
 
 #[tokio::test]
 async fn reuse_that_cannot_end_all_of_the_users_sessions_is_found_again() {
-    let node = Node::with_policy(Policy { on_reuse: ReuseResponse::User, ..Policy::default() });
+    let node = Node::with_policy(Policy { on_reuse: OnReuse::User, ..Policy::default() });
     let other = node.refresh_token("alice").await;
     let old = node.refresh_token("alice").await;
     let newest = node.rotate(&old).await;
@@ -250,14 +251,14 @@ async fn hole_8_the_end_of_one_session_ends_no_other() {
 async fn the_end_of_a_session_never_moves_and_no_token_outlives_it() {
     let node = Node::new();
     let login = node.login("alice").await;
-    let ends = node.auth.sessions("alice").await.unwrap()[0].chain.expires_at;
+    let ends = Timestamp::from(node.auth.sessions("alice").await.unwrap()[0].expires_at);
     let mut token = login.tokens.refresh_token.unwrap();
     for _ in 0..20 {
         node.clock.advance(Duration::from_secs(36 * 3600));
         match node.refresh(&token).await {
             Ok(refreshed) => {
                 let session = &node.auth.sessions("alice").await.unwrap()[0];
-                assert_eq!(session.chain.expires_at, ends);
+                assert_eq!(Timestamp::from(session.expires_at), ends);
                 let tokens = refreshed.tokens;
                 assert!(node.clock.now().after(tokens.expires_in) <= ends);
                 assert_eq!(node.clock.now().after(tokens.session_expires_in), ends);
@@ -292,7 +293,9 @@ async fn an_idle_session_ends_and_using_an_access_token_keeps_it_from_that() {
 async fn activity_that_was_flushed_counts_on_other_nodes() {
     let policy = Policy { idle_timeout: 20 * MINUTE, ..Policy::default() };
     let one = Node::with_policy(policy.clone());
-    let two = Node::on(one.store.clone(), one.clock.clone(), |builder| builder.policy(policy));
+    let two = Node::on(one.store.clone(), one.clock.clone(), |builder| {
+        builder.configure(|settings| settings.policy = policy)
+    });
     let login = one.login("alice").await;
     one.clock.advance(14 * MINUTE);
     one.auth.authenticate(&login.tokens.access_token).await.unwrap();
@@ -326,7 +329,7 @@ async fn an_acknowledgement_reaches_the_store_within_a_second_or_two() {
     one.after_grace();
     one.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
     let store = one.store.clone();
-    assert!(eventually(move || store.acknowledged(refreshed.tokens.session) == Some(1)).await);
+    assert!(eventually(move || store.acknowledged(refreshed.tokens.session_id) == Some(1)).await);
     assert_eq!(code(two.refresh(&first).await), "refresh_token_reused");
 }
 
@@ -336,14 +339,14 @@ async fn a_renewal_changes_the_claims_and_not_the_generation() {
     let login = node.login("alice").await;
     let token = login.tokens.refresh_token.unwrap();
     let user = node.auth.authenticate(&login.tokens.access_token).await.unwrap();
-    let renewed = node.auth.renew(&user, claims("admin")).await.unwrap();
+    let renewed = node.auth.update_claims(&user, claims("admin")).await.unwrap();
     assert_eq!(renewed.tokens.refresh_token, None);
     assert_eq!(node.auth.authenticate(&renewed.tokens.access_token).await.unwrap().claims.role, "admin");
     let refreshed = node.refresh(&token).await.unwrap();
     assert_eq!(refreshed.verdict, Verdict::Rotate);
     assert_eq!(node.auth.authenticate(&refreshed.tokens.access_token).await.unwrap().claims.role, "admin");
     node.auth.logout(&token).await.unwrap();
-    assert_eq!(code(node.auth.renew(&user, claims("user")).await), "session_not_found");
+    assert_eq!(code(node.auth.update_claims(&user, claims("user")).await), "session_not_found");
 }
 
 #[tokio::test]
@@ -354,7 +357,7 @@ async fn a_renewal_does_not_acknowledge_a_cookie_that_never_arrived() {
     node.rotate(&first).await;
     // The answer to that was lost. The client goes on with what it has, and gets more rights.
     let user = node.auth.authenticate(&login.tokens.access_token).await.unwrap();
-    let renewed = node.auth.renew(&user, claims("admin")).await.unwrap();
+    let renewed = node.auth.update_claims(&user, claims("admin")).await.unwrap();
     node.after_grace();
     node.auth.authenticate(&renewed.tokens.access_token).await.unwrap();
     assert_eq!(node.refresh(&first).await.unwrap().verdict, Verdict::Recover);
@@ -375,7 +378,7 @@ async fn a_renewal_of_a_session_without_a_refresh_token_does_not_ask_to_come_bac
     let node = Node::new();
     let login = node.auth.login("alice", claims("user")).without_refresh().await.unwrap();
     let user = node.auth.authenticate(&login.tokens.access_token).await.unwrap();
-    assert_eq!(node.auth.renew(&user, claims("admin")).await.unwrap().tokens.refresh_in, None);
+    assert_eq!(node.auth.update_claims(&user, claims("admin")).await.unwrap().tokens.refresh_in, None);
 }
 
 #[tokio::test]
@@ -406,8 +409,9 @@ async fn a_store_that_fell_back_logs_nobody_out() {
     }
     // The same secret, and a store that has the session as it was at login.
     use axum_refresh::SessionStore as _;
-    let admission = axum_refresh::Admission { cap: None, replacing: None, until: before.clock.now() };
-    before.store.inner.insert(&session, admission).await.unwrap();
+    let options =
+        axum_refresh::store::InsertOptions { limit: None, replacing: None, revocation_expires_at: before.clock.now() };
+    before.store.inner.insert(&session, options).await.unwrap();
     let ahead = before.refresh(&token).await.unwrap();
     assert_eq!(ahead.verdict, Verdict::Ahead);
     assert!(before.has_event(|event| matches!(event, Event::Ahead { presented: 3, stored: 0, .. })));
@@ -418,18 +422,20 @@ async fn a_store_that_fell_back_logs_nobody_out() {
 #[tokio::test]
 async fn a_token_with_our_tag_and_another_secret_is_forged() {
     let node = Node::new();
-    let session = node.login("alice").await.tokens.session;
+    let session = node.login("alice").await.tokens.session_id;
     let token = node.refresh_token("alice").await;
     // A session of the same id with another secret: as a store would have it that somebody has written to.
-    use axum_refresh::{SecretHash, SessionStore as _};
+    use axum_refresh::SessionStore as _;
+    use axum_refresh::store::SecretHash;
     let mut row = node.store.inner.load(session).await.unwrap().unwrap();
     row.secret_hash = SecretHash::from_bytes([1; 32]);
     let other = Node::new();
     let real = node.auth.sessions("alice").await.unwrap();
     let real = real.iter().find(|found| found.id != session).unwrap();
     row.id = real.id;
-    let admission = axum_refresh::Admission { cap: None, replacing: None, until: node.clock.now() };
-    other.store.inner.insert(&row, admission).await.unwrap();
+    let options =
+        axum_refresh::store::InsertOptions { limit: None, replacing: None, revocation_expires_at: node.clock.now() };
+    other.store.inner.insert(&row, options).await.unwrap();
     assert_eq!(code(other.refresh(&token).await), "refresh_token_invalid");
     assert!(other.has_event(|event| matches!(event, Event::Forged { .. })));
     other.auth.logout(&token).await.unwrap();
@@ -443,8 +449,7 @@ async fn the_secret_can_be_changed_in_two_steps_without_logging_anybody_out() {
     const NEXT: &str = "hY7Zq2LwE9rT4uI1oP6aS3dF8gJ5kX0c";
     let (store, clock) = (FaultyStore::default(), Clock::new());
     let node = |signing: &'static str, other: Option<&'static str>| {
-        Node::on(store.clone(), clock.clone(), |builder| {
-            let builder = builder.secret(Secret::new(signing));
+        Node::signing_with(signing, store.clone(), clock.clone(), |builder| {
             other.into_iter().fold(builder, |builder, other| builder.verify_secret(Secret::new(other)))
         })
     };
@@ -466,28 +471,27 @@ async fn the_secret_can_be_changed_in_two_steps_without_logging_anybody_out() {
 
 #[test]
 fn contradictions_do_not_build() {
-    let base = || Auth::<Claims>::builder().secret(Secret::new(SECRET)).store(MemoryStore::new());
+    let base = || Auth::<Claims>::builder(Secret::new(SECRET), MemoryStore::new());
     let refused = |builder: axum_refresh::AuthBuilder<Claims>| builder.build().unwrap_err().setting();
     base().build().unwrap();
-    let policy = |policy: Policy| refused(base().policy(policy));
+    let policy = |policy: Policy| refused(base().configure(|settings| settings.policy = policy));
     assert_eq!(policy(Policy { grace: 15 * MINUTE, ..Policy::default() }), "grace");
     assert_eq!(policy(Policy { access_ttl: GRACE, ..Policy::default() }), "access_ttl");
     assert_eq!(policy(Policy { idle_timeout: 15 * MINUTE, ..Policy::default() }), "idle_timeout");
     assert_eq!(policy(Policy { lifetime: MINUTE, ..Policy::default() }), "lifetime");
-    assert_eq!(refused(base().audience("")), "audience");
-    assert_eq!(refused(base().secret(Secret::new("changeme"))), "secret");
+    assert_eq!(refused(base().configure(|settings| settings.audience = "".into())), "audience");
+    assert_eq!(refused(Auth::builder(Secret::new("changeme"), MemoryStore::new())), "secret");
     assert_eq!(refused(base().verify_secret(Secret::new("short"))), "secret");
-    assert_eq!(refused(Auth::builder().store(MemoryStore::new())), "secret");
-    assert_eq!(refused(Auth::builder().secret(Secret::new(SECRET))), "store");
-    assert_eq!(refused(base().trusted_origin("app.example")), "trusted_origins");
-    assert_eq!(refused(base().login_page("//evil.example")), "login_page");
+    assert_eq!(
+        refused(base().configure(|settings| settings.trusted_origins.push("app.example".into()))),
+        "trusted_origins"
+    );
+    assert_eq!(refused(base().configure(|settings| settings.login_page = Some("//evil.example".into()))), "login_page");
 }
 
 #[tokio::test]
 async fn an_auth_that_was_built_before_the_runtime_works() {
-    let auth = std::thread::spawn(|| {
-        Auth::<Claims>::builder().secret(Secret::new(SECRET)).store(MemoryStore::new()).build().unwrap()
-    });
+    let auth = std::thread::spawn(|| Auth::<Claims>::builder(Secret::new(SECRET), MemoryStore::new()).build().unwrap());
     let auth = auth.join().unwrap();
     let login = auth.login("alice", claims("user")).await.unwrap();
     auth.authenticate(&login.tokens.access_token).await.unwrap();
@@ -500,7 +504,7 @@ async fn hole_13_a_change_of_role_is_felt_at_the_next_refresh_and_a_disabled_use
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
     let node = Node::with(move |builder| {
-        builder.claims(move |user| {
+        builder.claims_hook(move |user| {
             let n = counter.fetch_add(1, Ordering::SeqCst);
             async move {
                 match n {
@@ -531,7 +535,7 @@ async fn the_hook_is_not_asked_for_those_who_are_refused_anyway() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
     let node = Node::with(move |builder| {
-        builder.claims(move |_| {
+        builder.claims_hook(move |_| {
             counter.fetch_add(1, Ordering::SeqCst);
             async { Ok::<_, std::convert::Infallible>(Some(claims("user"))) }
         })
@@ -550,12 +554,7 @@ async fn claims_that_a_deploy_made_unreadable_revoke_nothing() {
     }
     let old = Node::new();
     let token = old.refresh_token("alice").await;
-    let new = Auth::<Newer>::builder()
-        .secret(Secret::new(SECRET))
-        .store(old.store.clone())
-        .clock(old.clock.reader())
-        .build()
-        .unwrap();
+    let new = Auth::<Newer>::builder(Secret::new(SECRET), old.store.clone()).clock(old.clock.reader()).build().unwrap();
     assert_eq!(code(new.refresh(&token, client()).await), "internal");
     old.refresh(&token).await.unwrap();
 }
@@ -630,7 +629,7 @@ async fn hole_11_an_access_token_dies_with_its_session_on_every_node() {
     let two = Node::on(one.store.clone(), one.clock.clone(), |builder| builder);
     let login = one.login("alice").await;
     two.auth.authenticate(&login.tokens.access_token).await.unwrap();
-    one.auth.end_session("alice", login.tokens.session).await.unwrap();
+    one.auth.revoke_own_session("alice", login.tokens.session_id).await.unwrap();
     assert_eq!(code(one.auth.authenticate(&login.tokens.access_token).await), "access_token_revoked");
     for _ in 0..100 {
         if two.auth.authenticate(&login.tokens.access_token).await.is_err() {
@@ -650,20 +649,20 @@ async fn hole_14_a_session_keeps_its_id_so_ending_the_listed_one_ends_it() {
         token = node.rotate(&token).await;
     }
     let [session] = node.auth.sessions("alice").await.unwrap().try_into().unwrap();
-    node.auth.end_session("alice", session.id).await.unwrap();
+    node.auth.revoke_own_session("alice", session.id).await.unwrap();
     assert_eq!(code(node.refresh(&token).await), "session_revoked");
 }
 
 #[tokio::test]
 async fn only_ones_own_live_session_can_be_ended() {
     let node = Node::new();
-    let session = node.login("alice").await.tokens.session;
-    assert_eq!(code(node.auth.end_session("bob", session).await), "session_not_found");
+    let session = node.login("alice").await.tokens.session_id;
+    assert_eq!(code(node.auth.revoke_own_session("bob", session).await), "session_not_found");
     let nobodys = SessionId::from_bytes([1; 16]);
-    assert_eq!(code(node.auth.end_session("alice", nobodys).await), "session_not_found");
-    node.auth.end_session("alice", session).await.unwrap();
-    assert_eq!(code(node.auth.end_session("alice", session).await), "session_not_found");
-    assert_eq!(code(node.auth.revoke_session(session, Reason::EndedByAdmin).await), "session_not_found");
+    assert_eq!(code(node.auth.revoke_own_session("alice", nobodys).await), "session_not_found");
+    node.auth.revoke_own_session("alice", session).await.unwrap();
+    assert_eq!(code(node.auth.revoke_own_session("alice", session).await), "session_not_found");
+    assert_eq!(code(node.auth.revoke_session(session, RevocationReason::RevokedByAdmin).await), "session_not_found");
 }
 
 #[tokio::test]
@@ -685,7 +684,7 @@ async fn one_access_token_can_be_ended_alone() {
 async fn a_revocation_outlives_the_access_tokens_it_concerns() {
     let node = Node::with_policy(Policy { idle_timeout: 20 * MINUTE, ..Policy::default() });
     let login = node.login("alice").await;
-    node.auth.revoke_user("alice", None, Reason::EndedByAdmin).await.unwrap();
+    node.auth.revoke_user("alice", None, RevocationReason::RevokedByAdmin).await.unwrap();
     for _ in 0..15 {
         node.auth.purge().await.unwrap();
         assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_revoked");
@@ -700,8 +699,10 @@ async fn a_revocation_holds_for_tokens_from_before_the_ttl_was_shortened() {
     let before = Node::with_policy(long);
     let token = before.login("alice").await.tokens.access_token;
     let short = Policy { access_ttl: 5 * MINUTE, ..Policy::default() };
-    let after = Node::on(before.store.clone(), before.clock.clone(), |builder| builder.policy(short));
-    after.auth.revoke_user("alice", None, Reason::Logout).await.unwrap();
+    let after = Node::on(before.store.clone(), before.clock.clone(), |builder| {
+        builder.configure(|settings| settings.policy = short)
+    });
+    after.auth.revoke_user("alice", None, RevocationReason::Logout).await.unwrap();
     for _ in 0..60 {
         after.auth.purge().await.unwrap();
         after.auth.authenticate(&token).await.unwrap_err();
@@ -718,7 +719,7 @@ async fn a_cached_token_expires_and_is_revoked_like_any_other() {
     }
     let other = node.login("alice").await;
     node.auth.authenticate(&other.tokens.access_token).await.unwrap();
-    node.auth.end_session("alice", other.tokens.session).await.unwrap();
+    node.auth.revoke_own_session("alice", other.tokens.session_id).await.unwrap();
     assert_eq!(code(node.auth.authenticate(&other.tokens.access_token).await), "access_token_revoked");
     node.clock.advance(15 * MINUTE);
     assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_expired");
@@ -749,7 +750,7 @@ async fn hole_12_a_store_that_fails_is_unavailable_and_nobody_is_logged_out() {
         if fault != Fault::LoadsWrongSession {
             assert_eq!(code(node.auth.login("alice", claims("user")).await), "store_unavailable");
             assert_eq!(code(node.auth.sessions("alice").await), "store_unavailable");
-            assert_eq!(code(node.auth.revoke_user("alice", None, Reason::Logout).await), "store_unavailable");
+            assert_eq!(code(node.auth.revoke_user("alice", None, RevocationReason::Logout).await), "store_unavailable");
         }
         assert_eq!(code(node.auth.logout(&token).await), "store_unavailable");
         node.auth.authenticate(&login.tokens.access_token).await.unwrap();
@@ -826,7 +827,7 @@ async fn a_node_that_was_cut_off_asks_the_store_and_trusts_nothing_else() {
     assert_eq!(code(node.auth.authenticate(token).await), "store_unavailable");
     // Meanwhile another node ends the session.
     let other = Node::on(FaultyStore::over(node.store.inner.clone()), node.clock.clone(), |b| b);
-    other.auth.end_session("alice", login.tokens.session).await.unwrap();
+    other.auth.revoke_own_session("alice", login.tokens.session_id).await.unwrap();
     node.store.set(Fault::None);
     assert_eq!(code(node.auth.authenticate(token).await), "access_token_revoked");
 }
@@ -883,7 +884,7 @@ async fn hole_7_a_revocation_is_never_undone_by_a_refresh_or_a_write_behind() {
         if round % 2 == 0 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(node.auth.revoke_user(&user, None, Reason::Logout).await.unwrap(), 1);
+        assert_eq!(node.auth.revoke_user(&user, None, RevocationReason::Logout).await.unwrap(), 1);
         let refreshed = refreshing.await.unwrap();
         using.await.unwrap();
         node.auth.flush().await.unwrap();
@@ -911,7 +912,7 @@ async fn the_background_task_writes_what_is_pending_and_ends_with_the_last_clone
     let clone = node.auth.clone();
     clock.advance(MINUTE);
     clone.authenticate(&login.tokens.access_token).await.unwrap();
-    let seen = || async { store.inner.load(login.tokens.session).await.unwrap().unwrap().chain.last_seen_at };
+    let seen = || async { store.inner.load(login.tokens.session_id).await.unwrap().unwrap().rotation.last_seen_at };
     assert_ne!(seen().await, clock.now());
     drop(node);
     drop(clone);
@@ -947,7 +948,7 @@ fn an_auth_that_outlives_its_runtime_goes_on_in_the_next() {
         node.after_grace();
         node.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
         let store = node.store.clone();
-        assert!(eventually(move || store.acknowledged(refreshed.tokens.session) == Some(1)).await);
+        assert!(eventually(move || store.acknowledged(refreshed.tokens.session_id) == Some(1)).await);
     });
 }
 
@@ -962,19 +963,19 @@ async fn a_hook_that_panics_fails_neither_a_request_nor_the_background_task() {
     node.after_grace();
     node.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
     let store = node.store.clone();
-    assert!(eventually(move || store.acknowledged(refreshed.tokens.session) == Some(1)).await);
+    assert!(eventually(move || store.acknowledged(refreshed.tokens.session_id) == Some(1)).await);
 }
 
 #[tokio::test]
 async fn a_native_client_can_be_given_its_token_in_the_body() {
-    let node = Node::with(|builder| builder.transport(Transport::Body));
+    let node = Node::with(|builder| builder.configure(|settings| settings.transport = Transport::Body));
     assert!(node.refresh_token("alice").await.len() == 94);
 }
 
 /// What the store's feed names, of all time.
-async fn in_the_feed(store: &FaultyStore) -> Vec<Ended> {
-    let feed = store.inner.revocations(Cursor::START).await.unwrap();
-    feed.revoked.into_iter().map(|revoked| revoked.what).collect()
+async fn in_the_feed(store: &FaultyStore) -> Vec<RevokedItem> {
+    let feed = store.inner.read_revocations(FeedCursor::START).await.unwrap();
+    feed.entries.into_iter().map(|revoked| revoked.item).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -983,7 +984,7 @@ async fn a_store_that_lost_a_revocation_is_told_again_once_and_other_nodes_learn
     let login = node.login("alice").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     node.store.set(Fault::PretendsToRevoke);
-    node.auth.revoke_session(login.tokens.session, Reason::EndedByAdmin).await.unwrap();
+    node.auth.revoke_session(login.tokens.session_id, RevocationReason::RevokedByAdmin).await.unwrap();
     node.auth.revoke_access_token(&login.tokens.access_token).await.unwrap();
     node.store.set(Fault::None);
     assert_eq!(in_the_feed(&node.store).await, []);
@@ -994,10 +995,10 @@ async fn a_store_that_lost_a_revocation_is_told_again_once_and_other_nodes_learn
     tokio::time::sleep(Duration::from_secs(3)).await;
     let told = in_the_feed(&node.store).await;
     assert_eq!(told.len(), 2);
-    assert!(told.contains(&Ended::Session(login.tokens.session)));
-    assert!(told.iter().any(|ended| matches!(ended, Ended::Token(_))));
+    assert!(told.contains(&RevokedItem::Session(login.tokens.session_id)));
+    assert!(told.iter().any(|ended| matches!(ended, RevokedItem::Token(_))));
     assert!(node.has_event(|event| *event == Event::RevocationsLost { count: 2 }));
-    assert!(node.store.inner.load(login.tokens.session).await.unwrap().unwrap().chain.revoked.is_some());
+    assert!(node.store.inner.load(login.tokens.session_id).await.unwrap().unwrap().rotation.revoked.is_some());
     node.clock.advance(Duration::from_secs(60));
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(in_the_feed(&node.store).await.len(), 2);
@@ -1009,12 +1010,12 @@ async fn a_store_that_fell_back_while_it_was_away_is_told_again_as_soon_as_it_is
     let login = node.login("alice").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     node.store.set(Fault::PretendsToRevoke);
-    node.auth.revoke_session(login.tokens.session, Reason::Logout).await.unwrap();
+    node.auth.revoke_session(login.tokens.session_id, RevocationReason::Logout).await.unwrap();
     node.store.set(Fault::Fails);
     tokio::time::sleep(Duration::from_secs(3)).await;
     node.store.set(Fault::None);
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(in_the_feed(&node.store).await, [Ended::Session(login.tokens.session)]);
+    assert_eq!(in_the_feed(&node.store).await, [RevokedItem::Session(login.tokens.session_id)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -1024,11 +1025,12 @@ async fn what_is_revoked_while_the_feed_is_read_is_read_at_once_and_not_a_second
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     node.store.set(Fault::SlowFeed);
     // Somebody else revokes: first something, so that the feed is read, and while it is read, the session.
-    let until = Timestamp::MAX;
-    let revocation = axum_refresh::Revocation { at: node.clock.now(), until, reason: Reason::EndedByAdmin };
-    node.store.inner.revoke(Target::Token("jti"), revocation).await.unwrap();
+    let expires_at = Timestamp::MAX;
+    let revocation =
+        axum_refresh::store::Revocation { at: node.clock.now(), expires_at, reason: RevocationReason::RevokedByAdmin };
+    node.store.inner.revoke(RevokeTarget::Token("jti"), revocation).await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
-    node.store.inner.revoke(Target::Session(login.tokens.session), revocation).await.unwrap();
+    node.store.inner.revoke(RevokeTarget::Session(login.tokens.session_id), revocation).await.unwrap();
     assert!(node.auth.authenticate(&login.tokens.access_token).await.is_ok());
     // Two readings take 200 ms each; the next tick would have begun its own at two seconds.
     tokio::time::sleep(Duration::from_millis(500)).await;

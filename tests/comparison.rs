@@ -1,7 +1,7 @@
 //! The ratchet compared with other schemes, on the same schedules. The other schemes are minimal implementations of their
 //! published behavior; the ratchet is the function that ships.
 //!
-//! The guide (`src/docs/ratchet.md`) contains the table that this prints.
+//! The guide (`src/guide/ratchet.md`) contains the table that this prints.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::HashMap;
@@ -9,7 +9,8 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use axum_refresh::ratchet::{BindingVerdict, Next, Presented, acknowledges, present};
-use axum_refresh::{Chain, Policy, Reason, Revocation, Timestamp};
+use axum_refresh::store::{Revocation, RotationState, Timestamp};
+use axum_refresh::{Policy, RevocationReason};
 
 const GRACE: u64 = 30;
 const HOUR: u64 = 3_600;
@@ -155,11 +156,11 @@ impl Scheme for UntilUsed {
 }
 
 /// The function that ships. A token is its generation.
-struct Ratchet(Chain);
+struct Ratchet(RotationState);
 
 impl Default for Ratchet {
     fn default() -> Self {
-        Self(Chain::new(time(0), Timestamp::MAX))
+        Self(RotationState::new(time(0), Timestamp::MAX))
     }
 }
 
@@ -176,9 +177,10 @@ impl Scheme for Ratchet {
         let presented = Presented { generation: token, secret_matches: true, binding: BindingVerdict::Holds };
         let outcome = present(&self.0, presented, time(now), &policy());
         match outcome.next {
-            Some(Next::Chain(chain)) => self.0 = chain,
+            Some(Next::State(rotation)) => self.0 = rotation,
             Some(Next::Revoke) => {
-                let revocation = Revocation { at: time(now), until: Timestamp::MAX, reason: Reason::Reuse };
+                let revocation =
+                    Revocation { at: time(now), expires_at: Timestamp::MAX, reason: RevocationReason::Reuse };
                 self.0.revoked = Some(revocation);
             }
             None => {}
@@ -291,7 +293,7 @@ fn the_ratchet_alone_serves_every_honest_schedule_and_finds_every_theft() {
     }
     let _ = writeln!(std::io::stdout(), "{table}");
     assert_eq!(perfect, ["the ratchet"]);
-    let guide = include_str!("../src/docs/ratchet.md");
+    let guide = include_str!("../src/guide/ratchet.md");
     assert!(guide.contains(table.trim()), "the guide has another table");
 }
 

@@ -12,10 +12,10 @@ use axum::extract::{FromRef, State};
 use axum::http::{HeaderMap, Request, Response, StatusCode};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
-use axum_refresh::{
-    Auth, AuthUser, Binding, BindingMode, CapResponse, ClientInfo, CookieSettings, Error, Login, Policy, Route, Routes,
-    SessionStore as _, Settings, Timestamp, Transport,
-};
+use axum_refresh::config::{Binding, BindingMode, CookieSettings, OnMaxSessions, Transport};
+use axum_refresh::router::{Route, Routes};
+use axum_refresh::store::Timestamp;
+use axum_refresh::{Auth, AuthUser, ClientInfo, Error, Login, Policy, SessionStore as _, Settings};
 use http_body_util::BodyExt as _;
 use support::{Claims, Fault, Node, claims, client};
 use tower::ServiceExt as _;
@@ -74,7 +74,7 @@ async fn a_user_who_is_refused_for_now_is_nobody_else_meanwhile() {
     let disabled = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&disabled);
     let node = Node::with(|builder| {
-        builder.claims(move |user| {
+        builder.claims_hook(move |user| {
             let is_refused = &*user == "alice" && flag.load(Ordering::SeqCst);
             async move { Ok::<_, std::convert::Infallible>((!is_refused).then(|| claims("user"))) }
         })
@@ -180,7 +180,8 @@ async fn the_layers_stand_before_any_tower_service_with_any_body() {
 
 #[tokio::test]
 async fn two_auths_in_one_app_do_not_take_each_others_word() {
-    let (one, two) = (Node::new(), Node::with(|builder| builder.issuer("other app")));
+    let (one, two) =
+        (Node::new(), Node::with(|builder| builder.configure(|settings| settings.issuer = "other app".into())));
     let app = Router::new().route("/both", get(me)).route_layer(two.auth.layer()).route_layer(one.auth.layer());
     let login = one.login("alice").await;
     let answer = call(&app, "GET", "/both", &[("authorization", &bearer(&login))]).await;
@@ -212,7 +213,7 @@ async fn the_order_of_the_layers_does_not_matter_and_the_guard_works_alone() {
             assert_eq!(answer.header("www-authenticate"), r#"Bearer error="invalid_token""#);
         }
         assert_eq!(call(app, "GET", "/", &[]).await.code(), (401, "access_token_missing".to_owned()));
-        node.auth.end_session("alice", login.tokens.session).await.unwrap();
+        node.auth.revoke_own_session("alice", login.tokens.session_id).await.unwrap();
         assert_eq!(call(app, "GET", "/", &own).await.code(), (401, "access_token_revoked".to_owned()));
     }
 }
@@ -283,7 +284,8 @@ async fn a_store_that_fails_is_503_in_front_of_the_guard_and_clears_nothing() {
 
 #[tokio::test]
 async fn an_optional_layer_lets_anonymous_requests_pass_and_no_bad_token_in_the_header() {
-    let node = Node::with(|builder| builder.access_cookie(CookieSettings::access()));
+    let node =
+        Node::with(|builder| builder.configure(|settings| settings.access_cookie = Some(CookieSettings::access())));
     let app = Router::new()
         .route("/", get(who))
         .route("/me", get(me))
@@ -298,7 +300,7 @@ async fn an_optional_layer_lets_anonymous_requests_pass_and_no_bad_token_in_the_
     assert_eq!(call(&app, "GET", "/", &[("cookie", "__Host-access=old")]).await.body, "nobody");
     let cookie = format!("__Host-access={}", login.tokens.access_token);
     assert_eq!(call(&app, "GET", "/", &[("cookie", &cookie)]).await.body, "alice");
-    node.auth.end_session("alice", login.tokens.session).await.unwrap();
+    node.auth.revoke_own_session("alice", login.tokens.session_id).await.unwrap();
     assert_eq!(call(&app, "GET", "/", &[("cookie", &cookie)]).await.body, "nobody");
     let revoked = call(&app, "GET", "/", &[("authorization", &bearer(&login))]).await;
     assert_eq!(revoked.code(), (401, "access_token_revoked".to_owned()));
@@ -306,7 +308,8 @@ async fn an_optional_layer_lets_anonymous_requests_pass_and_no_bad_token_in_the_
 
 #[tokio::test]
 async fn an_optional_layer_around_everything_opens_no_door_that_another_layer_keeps() {
-    let node = Node::with(|builder| builder.access_cookie(CookieSettings::access()));
+    let node =
+        Node::with(|builder| builder.configure(|settings| settings.access_cookie = Some(CookieSettings::access())));
     let secret = || get(|| async { "secret" });
     let app: Router = Router::new()
         .route("/layer", secret().route_layer(node.auth.layer()))
@@ -377,7 +380,7 @@ async fn a_handler_that_nothing_stands_before_lets_nobody_in() {
 
 #[tokio::test]
 async fn a_hint_is_set_with_every_refresh_cookie_and_cleared_with_it() {
-    let node = Node::with(|builder| builder.hint_cookie());
+    let node = Node::with(|builder| builder.configure(|settings| settings.hint_cookie = true));
     let app: Router =
         Router::new().route("/login", post(login).with_state(node.auth.clone())).nest("/auth", node.auth.router());
     let answer = call(&app, "POST", "/login", &[]).await;
@@ -412,7 +415,8 @@ async fn there_is_no_hint_unless_it_was_asked_for() {
 // ---- the access cookie ----------------------------------------------------------------------------------------------
 
 fn with_access_cookie() -> (Node, Router) {
-    let node = Node::with(|builder| builder.access_cookie(CookieSettings::access()));
+    let node =
+        Node::with(|builder| builder.configure(|settings| settings.access_cookie = Some(CookieSettings::access())));
     let app = Router::new()
         .route("/", any(me))
         .route_layer(node.auth.layer())
@@ -490,7 +494,7 @@ async fn no_access_cookie_is_read_where_the_app_chose_none() {
 
 #[tokio::test]
 async fn a_refused_page_leads_to_the_login_page_and_an_api_call_does_not() {
-    let node = Node::with(|builder| builder.login_page("/login"));
+    let node = Node::with(|builder| builder.configure(|settings| settings.login_page = Some("/login".into())));
     let app = Router::new()
         .nest("/shop", Router::new().route("/orders/{id}", any(me)).route_layer(node.auth.layer()))
         .nest("/auth", node.auth.router());
@@ -509,7 +513,7 @@ async fn a_refused_page_leads_to_the_login_page_and_an_api_call_does_not() {
 
 #[tokio::test]
 async fn the_login_page_never_sends_anybody_to_another_host() {
-    let node = Node::with(|builder| builder.login_page("/login"));
+    let node = Node::with(|builder| builder.configure(|settings| settings.login_page = Some("/login".into())));
     let app = Router::new().fallback(me).layer(node.auth.layer());
     for path in ["//evil.example/x", "/%2f%2fevil.example", "/\\evil.example", "///evil.example"] {
         let answer = call(&app, "GET", path, &[("accept", "text/html")]).await;
@@ -529,9 +533,9 @@ async fn every_route_can_be_left_out() {
         (Route::LogoutAll, "POST", "/auth/logout/all"),
         (Route::LogoutOthers, "POST", "/auth/logout/others"),
         (Route::Sessions, "GET", "/auth/sessions"),
-        (Route::EndSession, "DELETE", "/auth/sessions/x"),
-        #[cfg(feature = "client")]
-        (Route::Client, "GET", "/auth/client.js"),
+        (Route::RevokeSession, "DELETE", "/auth/sessions/x"),
+        #[cfg(feature = "browser")]
+        (Route::Browser, "GET", "/auth/client.js"),
     ];
     let none = routes.iter().fold(Routes::all(), |left, (route, ..)| left.without(*route));
     let empty: Router = Router::new().nest("/auth", node.auth.router_with(&none));
@@ -544,7 +548,7 @@ async fn every_route_can_be_left_out() {
     }
 }
 
-#[cfg(feature = "client")]
+#[cfg(feature = "browser")]
 #[tokio::test]
 async fn the_module_for_browsers_is_cached_and_asked_for_by_its_tag() {
     let node = Node::new();
@@ -552,7 +556,7 @@ async fn the_module_for_browsers_is_cached_and_asked_for_by_its_tag() {
     let foreign = ("sec-fetch-site", "cross-site");
     let whole = call(&app, "GET", "/auth/client.js", &[foreign]).await;
     assert_eq!(whole.status, 200);
-    assert!(whole.body == include_str!("../src/http/client.js"));
+    assert!(whole.body == include_str!("../src/http/browser/client.js"));
     assert_eq!(whole.header("content-type"), "text/javascript; charset=utf-8");
     assert_eq!(whole.header("x-content-type-options"), "nosniff");
     assert!(whole.header("cache-control").starts_with("public, max-age="), "{}", whole.header("cache-control"));
@@ -572,7 +576,7 @@ async fn the_module_for_browsers_is_cached_and_asked_for_by_its_tag() {
 #[tokio::test]
 async fn the_router_works_wherever_it_is_mounted() {
     let cookie = CookieSettings { path: "/api/v1/session".to_owned(), ..CookieSettings::default() };
-    let node = Node::with(|builder| builder.refresh_cookie(cookie));
+    let node = Node::with(|builder| builder.configure(|settings| settings.refresh_cookie = cookie));
     let app: Router = Router::new().nest("/api/v1/session", node.auth.router());
     let token = node.refresh_token("alice").await;
     let cookie = format!("__Secure-refresh={token}");
@@ -627,8 +631,11 @@ async fn a_token_that_is_sent_five_hundred_times_is_looked_up_once() {
 
 #[tokio::test]
 async fn a_login_that_the_cap_refuses_is_409() {
-    let node =
-        Node::with_policy(Policy { max_sessions: Some(1), on_max_sessions: CapResponse::Refuse, ..Policy::default() });
+    let node = Node::with_policy(Policy {
+        max_sessions: Some(1),
+        on_max_sessions: OnMaxSessions::Refuse,
+        ..Policy::default()
+    });
     let app = Router::new().route("/login", post(login)).with_state(node.auth.clone());
     assert_eq!(call(&app, "POST", "/login", &[]).await.status, 200);
     let answer = call(&app, "POST", "/login", &[]).await;
@@ -638,7 +645,7 @@ async fn a_login_that_the_cap_refuses_is_409() {
 
 #[tokio::test]
 async fn a_user_whom_the_hook_refuses_is_401_and_keeps_the_cookie() {
-    let node = Node::with(|builder| builder.claims(|_| async { Ok::<_, std::io::Error>(None) }));
+    let node = Node::with(|builder| builder.claims_hook(|_| async { Ok::<_, std::io::Error>(None) }));
     let app: Router = Router::new().nest("/auth", node.auth.router());
     let cookie = format!("__Secure-refresh={}", node.refresh_token("alice").await);
     let answer = call(&app, "POST", "/auth/refresh", &[("cookie", &cookie)]).await;
@@ -677,7 +684,7 @@ async fn settings_from_a_file_reach_the_wire() {
 async fn a_renewal_answers_tokens_and_sets_no_refresh_cookie() {
     let node = Node::new();
     async fn promote(State(auth): State<Auth<Claims>>, user: AuthUser<Claims>) -> Result<Login, Error> {
-        auth.renew(&user, claims("admin")).await
+        auth.update_claims(&user, claims("admin")).await
     }
     async fn role(user: AuthUser<Claims>) -> Json<Claims> {
         Json(user.claims)

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use axum_refresh::ratchet::{
     BindingVerdict, Next, Outcome, Presented, Rule, Verdict, acknowledges_without, present_without,
 };
-use axum_refresh::{Chain, Policy, Reason, Revocation, Timestamp};
+use axum_refresh::store::{Revocation, RotationState, Timestamp};
+use axum_refresh::{Policy, RevocationReason};
 use stateright::{Checker as _, HasDiscoveries, Model, Property};
 
 /// What is in play, and up to when.
@@ -93,10 +94,10 @@ type Generation = u32;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct State {
     now: i64,
-    row: Chain,
+    row: RotationState,
     version: u16,
     /// What the store would fall back to: the rows before the writes that are younger than the grace.
-    before: Vec<(i64, Chain)>,
+    before: Vec<(i64, RotationState)>,
     jar: Generation,
     /// What the jar falls back to in a crash, oldest first: when a newer one arrived, and what was there until then.
     undo: Vec<(i64, Generation)>,
@@ -115,18 +116,18 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Request {
     generation: Generation,
-    until: i64,
+    expires_at: i64,
     /// Whoever sent it has crashed.
     orphan: bool,
     /// The row as it was read: when, at which version.
-    loaded: Option<(i64, u16, Chain)>,
+    loaded: Option<(i64, u16, RotationState)>,
 }
 
 /// The order of what is under way does not matter; only one is kept.
 fn sort(requests: &mut [Request]) {
     requests.sort_unstable_by_key(|request| {
         let loaded = request.loaded.map(|(at, version, row)| (at, version, row.acknowledged, row.last_seen_at));
-        (request.generation, request.until, request.orphan, loaded)
+        (request.generation, request.expires_at, request.orphan, loaded)
     });
 }
 
@@ -135,7 +136,7 @@ struct Answer {
     refresh: Option<Generation>,
     access: Generation,
     issued: i64,
-    until: i64,
+    expires_at: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -198,7 +199,7 @@ impl Scene {
         Policy { grace: ticks(self.grace), idle_timeout: ticks(if self.ends { 6 } else { 1_000 }), ..Policy::default() }
     }
 
-    fn judge(&self, row: &Chain, presented: Presented, now: i64) -> Outcome {
+    fn judge(&self, row: &RotationState, presented: Presented, now: i64) -> Outcome {
         present_without(self.off, row, presented, time(now), &self.policy())
     }
 
@@ -215,12 +216,12 @@ const fn honest(generation: Generation) -> Presented {
     Presented { generation, secret_matches: true, binding: BindingVerdict::Holds }
 }
 
-fn revoked(row: &Chain, now: i64) -> Chain {
-    let revocation = Revocation { at: time(now), until: Timestamp::MAX, reason: Reason::Other };
-    Chain { revoked: Some(revocation), ..*row }
+fn revoked(row: &RotationState, now: i64) -> RotationState {
+    let revocation = Revocation { at: time(now), expires_at: Timestamp::MAX, reason: RevocationReason::Other };
+    RotationState { revoked: Some(revocation), ..*row }
 }
 
-fn is_over(row: &Chain, scene: &Scene, now: i64) -> bool {
+fn is_over(row: &RotationState, scene: &Scene, now: i64) -> bool {
     row.revoked.is_some()
         || time(now) >= row.expires_at
         || time(now).is_past(row.last_seen_at, scene.policy().idle_timeout)
@@ -230,7 +231,7 @@ impl State {
     fn start(scene: &Scene) -> Self {
         Self {
             now: 0,
-            row: Chain::new(time(0), if scene.ends { time(8) } else { Timestamp::MAX }),
+            row: RotationState::new(time(0), if scene.ends { time(8) } else { Timestamp::MAX }),
             version: 0,
             before: Vec::new(),
             jar: 0,
@@ -254,7 +255,7 @@ impl State {
     fn write(&mut self, outcome: &Outcome, scene: &Scene, now: i64) {
         let next = match outcome.next {
             None => return,
-            Some(Next::Chain(next)) => next,
+            Some(Next::State(next)) => next,
             Some(Next::Revoke) => revoked(&self.row, now),
         };
         if scene.fallbacks > 0 {
@@ -263,7 +264,7 @@ impl State {
         // `seen` and `acknowledged` are maxima, whatever was loaded.
         let (last_seen_at, acknowledged) = (self.row.last_seen_at, self.row.acknowledged);
         self.row = next;
-        self.row.merge_seen(last_seen_at, acknowledged);
+        self.row.merge_activity(last_seen_at, acknowledged);
         self.version += 1;
     }
 
@@ -301,8 +302,8 @@ impl State {
             self.row.acknowledged = self.row.acknowledged.max(Some(access));
         }
         if !lost && !request.orphan {
-            let until = judged + scene.delay;
-            self.answers.push(Answer { refresh: outcome.refresh, access, issued: now, until });
+            let expires_at = judged + scene.delay;
+            self.answers.push(Answer { refresh: outcome.refresh, access, issued: now, expires_at });
             self.answers.sort_unstable();
         }
     }
@@ -321,7 +322,7 @@ impl State {
                     let outcome = scene.judge(&row, honest(*token), now);
                     match outcome.next {
                         Some(Next::Revoke) => return true,
-                        Some(Next::Chain(next)) => row = next,
+                        Some(Next::State(next)) => row = next,
                         None => {}
                     }
                     *token = outcome.refresh.unwrap_or(*token);
@@ -351,8 +352,8 @@ impl Model for Scene {
             return;
         }
         let nodes: &[bool] = if self.skew > 0 { &[false, true] } else { &[false] };
-        let in_time = state.requests.iter().all(|request| request.until > state.now)
-            && state.answers.iter().all(|answer| answer.until > state.now);
+        let in_time = state.requests.iter().all(|request| request.expires_at > state.now)
+            && state.answers.iter().all(|answer| answer.expires_at > state.now);
         if state.now < self.horizon && in_time {
             acts.push(Act::Tick);
         }
@@ -409,8 +410,8 @@ impl Model for Scene {
                 state.undo.retain(|(arrived, _)| now - arrived < self.disk);
             }
             Act::Send(generation) => {
-                let until = state.now + self.delay;
-                state.requests.push(Request { generation, until, orphan: false, loaded: None });
+                let expires_at = state.now + self.delay;
+                state.requests.push(Request { generation, expires_at, orphan: false, loaded: None });
                 sort(&mut state.requests);
             }
             Act::Load { request } => {

@@ -14,11 +14,10 @@ use axum::http::{HeaderMap, Request, Response, StatusCode};
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::{any, get, post};
 use axum::{Extension, Router};
+use axum_refresh::config::{Binding, BindingMode, CookieSettings, SameSite, Transport};
 use axum_refresh::ratchet::Verdict;
-use axum_refresh::{
-    Auth, AuthUser, Binding, BindingMode, ClientInfo, CookieSettings, Error, Event, Login, Policy, SameSite, Settings,
-    Timestamp, Transport,
-};
+use axum_refresh::store::Timestamp;
+use axum_refresh::{Auth, AuthUser, ClientInfo, Error, Event, Login, Policy, Settings};
 use http_body_util::BodyExt as _;
 use support::{Calls, Claims, Clock, Fault, GRACE, Node, claims};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -33,7 +32,11 @@ const ACCESS_TTL: Duration = Duration::from_secs(900);
 // ---- an app and a browser -------------------------------------------------------------------------------------------
 
 fn node() -> Node {
-    Node::with(|builder| builder.for_pages().login_page("/login"))
+    Node::with(|builder| builder.settings(with_login_page()))
+}
+
+fn with_login_page() -> Settings {
+    Settings { login_page: Some("/login".to_owned()), ..Settings::for_pages() }
 }
 
 fn app(node: &Node) -> Router {
@@ -41,7 +44,7 @@ fn app(node: &Node) -> Router {
     let closed = Router::new()
         .route("/me", any(me))
         .route("/notes", post(note))
-        .route("/renew", post(renew))
+        .route("/renew", post(update_claims))
         .route("/slow", get(slow))
         .route("/slow/renew", post(slow_renew))
         .route("/ws", any(greet))
@@ -77,8 +80,8 @@ async fn login(State(auth): State<Auth<Claims>>, client: ClientInfo, user: Strin
     Ok((auth.login(user, claims("user")).client(client).await?, Redirect::to("/")))
 }
 
-async fn renew(State(auth): State<Auth<Claims>>, user: AuthUser<Claims>) -> Result<(Login, String), Error> {
-    Ok((auth.renew(&user, claims("admin")).await?, "renewed".to_owned()))
+async fn update_claims(State(auth): State<Auth<Claims>>, user: AuthUser<Claims>) -> Result<(Login, String), Error> {
+    Ok((auth.update_claims(&user, claims("admin")).await?, "renewed".to_owned()))
 }
 
 async fn slow(Extension(clock): Extension<Clock>, user: AuthUser<Claims>) -> String {
@@ -92,7 +95,7 @@ async fn slow_renew(
     user: AuthUser<Claims>,
 ) -> Result<(Login, String), Error> {
     clock.advance(GRACE / 2 + Duration::from_millis(1));
-    renew(auth, user).await
+    update_claims(auth, user).await
 }
 
 async fn own_headers() -> impl IntoResponse {
@@ -560,7 +563,11 @@ async fn a_foreign_form_is_refused_and_nothing_is_refreshed() {
 
 #[tokio::test]
 async fn a_form_of_a_trusted_origin_is_let_in() {
-    let node = Node::with(|builder| builder.for_pages().trusted_origin("https://friend.example"));
+    let node = Node::with(|builder| {
+        builder
+            .settings(Settings::for_pages())
+            .configure(|settings| settings.trusted_origins.push("https://friend.example".into()))
+    });
     let browser = Browser::after_a_pause(&node).await;
     let headers = [("origin", "https://friend.example"), ("sec-fetch-site", "cross-site")];
     assert_eq!(browser.send("POST", "/notes", &headers, "x").await.body, "alice: x");
@@ -585,7 +592,7 @@ async fn a_session_that_was_ended_leads_to_the_login_page_once() {
             browser.clock.advance(ACCESS_TTL);
         }
         let session = node.auth.sessions("alice").await.unwrap()[0].id;
-        node.auth.end_session("alice", session).await.unwrap();
+        node.auth.revoke_own_session("alice", session).await.unwrap();
         let jar = browser.cookies();
         let answer = browser.get("/me").await;
         assert_eq!(answer.redirect(), (303, "/login?next=/me"));
@@ -605,7 +612,7 @@ async fn a_session_that_was_ended_leads_to_the_login_page_once() {
 #[tokio::test]
 async fn a_session_that_expired_or_was_idle_or_stolen_leads_to_the_login_page() {
     let policy = || Policy { lifetime: Duration::from_secs(10 * 86_400), ..Policy::default() };
-    let node = || Node::with(|builder| builder.policy(policy()).for_pages().login_page("/login"));
+    let node = || Node::with(|builder| builder.settings(Settings { policy: policy(), ..with_login_page() }));
     let idle = node();
     let mut browser = Browser::after_a_pause(&idle).await;
     browser.clock.advance(policy().idle_timeout);
@@ -647,7 +654,7 @@ async fn a_revoked_access_token_is_replaced_while_its_session_lives_and_not_afte
     assert_eq!((answer.body.as_str(), answer.names().len()), ("alice", 2));
 
     let session = node.auth.sessions("alice").await.unwrap()[0].id;
-    node.auth.end_session("alice", session).await.unwrap();
+    node.auth.revoke_own_session("alice", session).await.unwrap();
     assert_eq!(browser.get("/me").await.redirect(), (303, "/login?next=/me"));
     assert_eq!(browser.get("/").await.body, "nobody");
 }
@@ -656,7 +663,7 @@ async fn a_revoked_access_token_is_replaced_while_its_session_lives_and_not_afte
 async fn a_client_that_the_binding_refuses_is_anonymous() {
     let binding = Binding { user_agent: BindingMode::Reject, ..Binding::default() };
     let policy = Policy { binding, ..Policy::default() };
-    let node = Node::with(|builder| builder.policy(policy).for_pages());
+    let node = Node::with(|builder| builder.settings(Settings { policy, ..Settings::for_pages() }));
     let mut browser = Browser::new(&node);
     let answer = browser.send("POST", "/login", &[("user-agent", "curl/8.5.0")], "alice").await;
     browser.keep(&answer);
@@ -717,7 +724,7 @@ async fn a_claims_hook_that_fails_is_503_and_one_that_refuses_leads_to_the_login
     let answer: Arc<std::sync::Mutex<Result<Option<&str>, &str>>> = Arc::new(std::sync::Mutex::new(Err("away")));
     let hook = Arc::clone(&answer);
     let node = Node::with(|builder| {
-        builder.for_pages().login_page("/login").claims(move |_| {
+        builder.settings(with_login_page()).claims_hook(move |_| {
             let answer = *hook.lock().unwrap();
             async move { answer.map(|role| role.map(claims)).map_err(std::io::Error::other) }
         })
@@ -775,7 +782,7 @@ async fn a_logout_by_a_script_or_without_a_login_page_is_204() {
     let node = node();
     let browser = Browser::logged_in(&node, "alice").await;
     assert_eq!(browser.send("POST", "/auth/logout", &[("accept", "*/*")], "").await.status, 204);
-    let without = Node::with(|builder| builder.for_pages());
+    let without = Node::with(|builder| builder.settings(Settings::for_pages()));
     let mut browser = Browser::logged_in(&without, "alice").await;
     assert_eq!(browser.post("/auth/logout", "").await.status, 204);
     assert_eq!(browser.names(), [""; 0]);
@@ -821,7 +828,7 @@ async fn a_renewal_that_is_late_does_not_overwrite_what_another_page_was_given_m
 
 #[tokio::test]
 async fn a_login_whose_tokens_travel_in_the_body_is_no_part_of_another_answer() {
-    let node = Node::with(|builder| builder.transport(Transport::Body));
+    let node = Node::with(|builder| builder.configure(|settings| settings.transport = Transport::Body));
     let login = node.login("alice").await;
     let response = (login, Redirect::to("/")).into_response();
     assert_eq!((response.status().as_u16(), response.headers().get("set-cookie")), (500, None));
@@ -861,7 +868,11 @@ async fn two_auths_in_one_app_refresh_their_own() {
     let other = |builder: axum_refresh::AuthBuilder<Claims>| {
         let access = CookieSettings { name: "admin-access".to_owned(), ..CookieSettings::access() };
         let refresh = CookieSettings { name: "admin-refresh".to_owned(), ..CookieSettings::access() };
-        builder.issuer("admin").access_cookie(access).refresh_cookie(refresh).login_page("/admin/login")
+        builder
+            .configure(|settings| settings.issuer = "admin".into())
+            .configure(|settings| settings.access_cookie = Some(access))
+            .configure(|settings| settings.refresh_cookie = refresh)
+            .configure(|settings| settings.login_page = Some("/admin/login".into()))
     };
     let two = Node::on(support::FaultyStore::default(), one.clock.clone(), other);
     let mut browser = Browser::after_a_pause(&one).await;

@@ -1,9 +1,20 @@
-//! A store of your own: what one takes, and how to test it.
+//! A session store of your own: the eight methods it needs, and how to test them.
 //!
-//! `cargo run --example custom_store -- FILE` logs in once more and lists the sessions that the file holds. The tests in
-//! here (`cargo test --example custom_store --features conformance`) run the whole contract of a store against it.
+//! The store is in `journal.rs`. This program logs in once more at every run and lists the sessions in the file:
+//!
+//! ```sh
+//! cargo run --example custom_store -- sessions.jsonl
+//! ```
+//!
+//! The tests below run the crate's conformance tests against the store:
+//!
+//! ```sh
+//! cargo test --example custom_store --features conformance
+//! ```
 
 mod journal;
+
+use std::time::SystemTime;
 
 use axum_refresh::{Auth, NoClaims, Secret};
 use journal::JournalStore;
@@ -11,11 +22,12 @@ use journal::JournalStore;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = std::env::args().nth(1).ok_or("usage: custom_store FILE")?;
-    let auth = Auth::<NoClaims>::builder().secret(Secret::random()?).store(JournalStore::open(file)?).build()?;
+    let auth: Auth = Auth::builder(Secret::random()?, JournalStore::open(file)?).build()?;
     let login = auth.login("alice", NoClaims {}).await?;
     for session in auth.sessions("alice").await? {
-        let is_new = if session.id == login.tokens.session { " (this one)" } else { "" };
-        println!("{}, logged in at {} ms{is_new}", session.id, session.created_at.as_millis());
+        let age = SystemTime::now().duration_since(session.created_at).unwrap_or_default().as_secs();
+        let is_new = if session.id == login.tokens.session_id { " (this login)" } else { "" };
+        println!("{}, logged in {age} s ago{is_new}", session.id);
     }
     Ok(())
 }
@@ -23,39 +35,63 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 #[cfg(all(test, feature = "conformance"))]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::JournalStore;
 
-    fn file() -> std::path::PathBuf {
-        tempfile::tempdir().unwrap().keep().join("sessions")
+    /// A file that does not exist yet.
+    fn new_file() -> PathBuf {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("axum-refresh-{}-{}.jsonl", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        // A process with the same id may have left one.
+        std::fs::remove_file(&path).ok();
+        path
+    }
+
+    /// An empty store, whose file is deleted with it: on Unix an open file needs no name.
+    fn new_store() -> JournalStore {
+        let file = new_file();
+        let store = JournalStore::open(&file).unwrap();
+        std::fs::remove_file(&file).ok();
+        store
     }
 
     mod contract {
-        axum_refresh::store_conformance!(async { super::JournalStore::open(super::file()).unwrap() });
+        axum_refresh::store_conformance!(async { super::new_store() });
     }
 
     #[tokio::test]
-    async fn what_was_written_is_there_when_the_file_is_opened_again() {
+    async fn everything_written_is_there_after_the_file_is_opened_again() {
         use axum_refresh::store::conformance::session;
-        use axum_refresh::{Admission, Cursor, Reason, Revocation, SessionStore as _, Target, Timestamp};
-        let (file, now) = (file(), Timestamp::from_millis(1_700_000_000_000));
+        use axum_refresh::store::{FeedCursor, InsertOptions, Revocation, RevokeTarget, Timestamp};
+        use axum_refresh::{RevocationReason, SessionStore as _};
+
+        let (file, now) = (new_file(), Timestamp::from_millis(1_700_000_000_000));
         let store = JournalStore::open(&file).unwrap();
-        let (kept, ended, purged) = (session("a", now, 9_000), session("a", now, 9_000), session("b", now, 10));
-        for session in [&kept, &ended, &purged] {
-            store.insert(session, Admission { cap: None, replacing: None, until: now }).await.unwrap();
+        let (kept, revoked, purged) = (session("a", now, 9_000), session("a", now, 9_000), session("b", now, 10));
+        for session in [&kept, &revoked, &purged] {
+            store
+                .insert(session, InsertOptions { limit: None, replacing: None, revocation_expires_at: now })
+                .await
+                .unwrap();
         }
-        let revocation = Revocation { at: now, until: Timestamp::MAX, reason: Reason::Logout };
-        store.revoke(Target::Session(ended.id), revocation).await.unwrap();
+        let revocation = Revocation { at: now, expires_at: Timestamp::MAX, reason: RevocationReason::Logout };
+        store.revoke(RevokeTarget::Session(revoked.id), revocation).await.unwrap();
         store.purge(Timestamp::from_millis(now.as_millis() + 100), 10).await.unwrap();
-        let feed = store.revocations(Cursor::START).await.unwrap();
+        let feed = store.read_revocations(FeedCursor::START).await.unwrap();
         drop(store);
-        // The last line is cut off, as after a crash.
+        // Cut off the last line, as a crash does.
         let mut text = std::fs::read_to_string(&file).unwrap();
         text.push_str(r#"{"Session":[9,{"id":"#);
         std::fs::write(&file, text).unwrap();
+
         let store = JournalStore::open(&file).unwrap();
         assert_eq!(store.load(kept.id).await.unwrap(), Some(kept));
-        assert_eq!(store.load(ended.id).await.unwrap().unwrap().chain.revoked, Some(revocation));
+        assert_eq!(store.load(revoked.id).await.unwrap().unwrap().rotation.revoked, Some(revocation));
         assert_eq!(store.load(purged.id).await.unwrap(), None);
-        assert_eq!(store.revocations(Cursor::START).await.unwrap(), feed);
+        assert_eq!(store.read_revocations(FeedCursor::START).await.unwrap(), feed);
+        std::fs::remove_file(&file).unwrap();
     }
 }

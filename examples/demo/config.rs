@@ -1,10 +1,11 @@
-//! The demo's settings, from the environment. What makes no sense is one clear line.
+//! Reads the demo's settings from environment variables. An invalid value is an error of one line.
 
 use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
-use axum_refresh::{Auth, BindingMode, Secret, Settings, Transport};
+use axum_refresh::config::{BindingMode, Transport};
+use axum_refresh::{Auth, Secret, Settings};
 
 use super::{Claims, store};
 
@@ -16,44 +17,49 @@ pub(crate) struct Config {
 impl Config {
     pub(crate) async fn from_env() -> Result<Self, String> {
         let port = parse("PORT")?.unwrap_or(3000);
-        let mut settings = Settings::default();
-        let policy = &mut settings.policy;
-        set(&mut policy.access_ttl, duration("ACCESS_TTL")?);
-        set(&mut policy.grace, duration("GRACE")?);
-        set(&mut policy.idle_timeout, duration("IDLE_TIMEOUT")?);
-        set(&mut policy.lifetime, duration("MAX_LIFETIME")?);
-        policy.max_sessions = parse("MAX_SESSIONS")?;
-        set(&mut policy.binding.ip, parse::<BindingMode>("BIND_IP")?);
-        set(&mut policy.binding.user_agent, parse::<BindingMode>("BIND_USER_AGENT")?);
-        settings.trusted_proxies = list("TRUSTED_PROXIES")?;
-        settings.trusted_origins = list("TRUSTED_ORIGINS")?;
-        settings.transport = match variable("TRANSPORT")?.as_deref() {
-            None | Some("cookie") => Transport::Cookie,
-            Some("body") => Transport::Body,
-            Some("both") => Transport::Both,
-            Some(other) => return Err(format!("TRANSPORT: {other:?} is none of cookie, body, both")),
-        };
-        set(&mut settings.hint_cookie, parse("HINT_COOKIE")?);
+        let settings = settings()?;
         let url = variable("STORE_URL")?.unwrap_or_else(|| "memory:".to_owned());
         let store = store::open(&url).await?;
-        let secret = match variable("AUTH_SECRET")? {
-            Some(secret) => Secret::new(secret),
-            None => {
-                eprintln!("warning: AUTH_SECRET is not set; a random one is used, and a restart logs everybody out");
-                Secret::random().map_err(|error| error.to_string())?
-            }
+        let secret = variable("AUTH_SECRET")?.map(Secret::new);
+        let is_random = secret.is_none();
+        let secret = match secret {
+            Some(secret) => secret,
+            None => Secret::random().map_err(|error| error.to_string())?,
         };
-        let auth = Auth::builder()
+        let auth = Auth::builder(secret, store)
             .settings(settings)
-            .secret(secret)
-            .shared_store(store)
             .build()
             .map_err(|error| format!("{}: {error}", variable_of(error.setting())))?;
+        if is_random {
+            eprintln!("warning: AUTH_SECRET is not set; using a random secret, so a restart logs everybody out");
+        }
         Ok(Self { port, auth })
     }
 }
 
-/// The variable that a setting came from.
+fn settings() -> Result<Settings, String> {
+    let mut settings = Settings::default();
+    let policy = &mut settings.policy;
+    set(&mut policy.access_ttl, duration("ACCESS_TTL")?);
+    set(&mut policy.grace, duration("GRACE")?);
+    set(&mut policy.idle_timeout, duration("IDLE_TIMEOUT")?);
+    set(&mut policy.lifetime, duration("MAX_LIFETIME")?);
+    policy.max_sessions = parse("MAX_SESSIONS")?;
+    set(&mut policy.binding.ip, parse::<BindingMode>("BIND_IP")?);
+    set(&mut policy.binding.user_agent, parse::<BindingMode>("BIND_USER_AGENT")?);
+    settings.trusted_proxies = list("TRUSTED_PROXIES")?;
+    settings.trusted_origins = list("TRUSTED_ORIGINS")?;
+    settings.transport = match variable("TRANSPORT")?.as_deref() {
+        None | Some("cookie") => Transport::Cookie,
+        Some("body") => Transport::Body,
+        Some("both") => Transport::Both,
+        Some(other) => return Err(format!("TRANSPORT: {other:?} is invalid; use cookie, body or both")),
+    };
+    set(&mut settings.hint_cookie, parse("HINT_COOKIE")?);
+    Ok(settings)
+}
+
+/// The environment variable that a setting is read from.
 fn variable_of(setting: &str) -> &str {
     match setting {
         "access_ttl" => "ACCESS_TTL",
@@ -74,28 +80,30 @@ fn set<T>(setting: &mut T, value: Option<T>) {
     }
 }
 
-/// An empty variable is one that is not set.
-fn variable(name: &str) -> Result<Option<String>, String> {
+/// The value of an environment variable. An empty one counts as not set.
+pub(crate) fn variable(name: &str) -> Result<Option<String>, String> {
     match std::env::var(name) {
         Ok(value) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
         Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(std::env::VarError::NotUnicode(_)) => Err(format!("{name}: not UTF-8")),
+        Err(std::env::VarError::NotUnicode(_)) => Err(format!("{name}: the value is not UTF-8")),
     }
 }
 
-fn read<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, String> {
+fn parse<T: FromStr<Err: Display>>(name: &str) -> Result<Option<T>, String> {
+    variable(name)?.map(|text| parse_text(name, &text)).transpose()
+}
+
+fn parse_text<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, String> {
     text.parse().map_err(|error| format!("{name}: {text:?}: {error}"))
 }
 
-fn parse<T: FromStr<Err: Display>>(name: &str) -> Result<Option<T>, String> {
-    variable(name)?.map(|text| read(name, &text)).transpose()
-}
-
+/// A duration such as `15m` or `1500ms`.
 fn duration(name: &str) -> Result<Option<Duration>, String> {
     Ok(parse::<humantime::Duration>(name)?.map(Into::into))
 }
 
+/// Values separated by commas.
 fn list<T: FromStr<Err: Display>>(name: &str) -> Result<Vec<T>, String> {
     let text = variable(name)?.unwrap_or_default();
-    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| read(name, part)).collect()
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| parse_text(name, part)).collect()
 }

@@ -1,13 +1,18 @@
-//! The main job in one command: log in, stay logged in, see and end sessions.
+//! The demo: a single-page app that logs in, stays logged in, and lists and revokes sessions.
 //!
-//! Settings come from the environment; the README lists them. `alice` (an administrator) and `bob` have the password
-//! `password`.
+//! ```sh
+//! cargo run --example demo
+//! ```
+//!
+//! Then open <http://127.0.0.1:3000>. The users are `alice` (an administrator) and `bob`; the password of both is
+//! `password`. The settings are environment variables, listed in `examples/README.md`.
 
 mod config;
 mod store;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
@@ -15,13 +20,18 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use axum_refresh::{Auth, AuthUser, ClientInfo, Error, Transport};
+use axum_refresh::config::Transport;
+use axum_refresh::{Auth, AuthUser, ClientInfo, Error};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use config::Config;
 
+/// The app's own claims, carried by every access token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Claims {
     role: String,
@@ -29,22 +39,29 @@ struct Claims {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    log_to_stderr();
     let config = match Config::from_env().await {
         Ok(config) => config,
-        Err(problem) => {
-            eprintln!("{problem}");
+        Err(message) => {
+            eprintln!("{message}");
             return ExitCode::from(2);
         }
     };
     match serve(config).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("{problem}");
+        Err(message) => {
+            eprintln!("{message}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Logs warnings, or what `RUST_LOG` selects: `debug`, or `axum_refresh=debug,sqlx=warn`.
+fn log_to_stderr() {
+    let selected = config::variable("RUST_LOG").ok().flatten().and_then(|text| text.parse::<Targets>().ok());
+    let filter = selected.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+    let output = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(output).with(filter).init();
 }
 
 async fn serve(config: Config) -> Result<(), String> {
@@ -57,9 +74,9 @@ async fn serve(config: Config) -> Result<(), String> {
     let app = app(&auth).into_make_service_with_connect_info::<SocketAddr>();
     let stop = stop_signal();
     let served = tokio::select! {
-        // Answers under way are finished; connections that only wait are not waited for longer than this.
         served = async { axum::serve(listener, app).with_graceful_shutdown(stop_signal()).await } => served,
-        () = async { stop.await; tokio::time::sleep(std::time::Duration::from_secs(2)).await } => Ok(()),
+        // Requests in flight are finished; idle connections are closed after this time.
+        () = async { stop.await; tokio::time::sleep(Duration::from_secs(2)).await } => Ok(()),
     };
     let flushed = auth.flush().await;
     served.map_err(|error| error.to_string())?;
@@ -67,11 +84,11 @@ async fn serve(config: Config) -> Result<(), String> {
 }
 
 fn app(auth: &Auth<Claims>) -> Router {
-    let admin = auth.admin_router().layer(from_fn(admins_only)).layer((auth.layer(), auth.guard()));
+    let admin = auth.admin_router().layer((auth.layer(), auth.guard(), from_fn(admins_only)));
     Router::new()
         .route("/me", get(me).route_layer((auth.layer(), auth.guard())))
         .route("/stateless", get(me).route_layer(auth.layer()))
-        .route("/login", post(login).layer(auth.csrf_layer()))
+        .route("/login", post(log_in).layer(auth.csrf()))
         .route("/health", get(|| async { "ok" }))
         .route("/", get(page))
         .route("/page.js", get(script))
@@ -81,7 +98,7 @@ fn app(auth: &Auth<Claims>) -> Router {
         .with_state(auth.clone())
 }
 
-/// Completes when the process is asked to stop.
+/// Returns when the process receives Ctrl+C or SIGTERM.
 async fn stop_signal() {
     let interrupt = tokio::signal::ctrl_c();
     #[cfg(unix)]
@@ -98,11 +115,14 @@ async fn stop_signal() {
     let _ = interrupt.await;
 }
 
+// ---- The page -------------------------------------------------------------------------------------------------------
+
 async fn page(State(auth): State<Auth<Claims>>) -> impl IntoResponse {
     let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                   form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-    let hint = if auth.settings().hint_cookie { "<html data-hint" } else { "<html" };
-    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("page.html").replacen("<html", hint, 1)))
+    // The script reads from this attribute whether there is a hint cookie.
+    let html = if auth.settings().hint_cookie { "<html data-hint" } else { "<html" };
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("page.html").replacen("<html", html, 1)))
 }
 
 async fn script() -> impl IntoResponse {
@@ -113,8 +133,10 @@ async fn style() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("page.css"))
 }
 
+// ---- The API --------------------------------------------------------------------------------------------------------
+
 #[derive(Deserialize)]
-struct Form {
+struct LoginForm {
     username: String,
     password: String,
     #[serde(default)]
@@ -122,15 +144,15 @@ struct Form {
     label: Option<String>,
 }
 
-async fn login(State(auth): State<Auth<Claims>>, client: ClientInfo, Json(form): Json<Form>) -> Response {
+async fn log_in(State(auth): State<Auth<Claims>>, client: ClientInfo, Json(form): Json<LoginForm>) -> Response {
     let role = match form.username.as_str() {
         "alice" => "admin",
         "bob" => "user",
-        _ => return refuse(StatusCode::UNAUTHORIZED, "bad_credentials"),
+        _ => return problem(StatusCode::UNAUTHORIZED, "bad_credentials"),
     };
-    // A real app compares a hash (argon2) and takes as long for a user whom it does not know.
+    // A real app verifies a password hash (argon2), and takes the same time for unknown users.
     if form.password != "password" {
-        return refuse(StatusCode::UNAUTHORIZED, "bad_credentials");
+        return problem(StatusCode::UNAUTHORIZED, "bad_credentials");
     }
     let claims = Claims { role: role.to_owned() };
     let mut login = auth.login(form.username, claims).client(client).transport(form.transport);
@@ -141,14 +163,15 @@ async fn login(State(auth): State<Auth<Claims>>, client: ClientInfo, Json(form):
 }
 
 async fn me(user: AuthUser<Claims>) -> Json<serde_json::Value> {
-    Json(json!({ "user": &*user.id, "session": user.session, "claims": user.claims }))
+    Json(json!({ "user": &*user.id, "session": user.session_id, "claims": user.claims }))
 }
 
 async fn admins_only(user: AuthUser<Claims>, request: Request, next: Next) -> Response {
-    if user.claims.role == "admin" { next.run(request).await } else { refuse(StatusCode::FORBIDDEN, "forbidden") }
+    if user.claims.role == "admin" { next.run(request).await } else { problem(StatusCode::FORBIDDEN, "forbidden") }
 }
 
-fn refuse(status: StatusCode, code: &str) -> Response {
+/// An error response in the format of the crate's own (RFC 9457).
+fn problem(status: StatusCode, code: &str) -> Response {
     let title = status.canonical_reason();
     let body = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "code": code });
     let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")];

@@ -1,58 +1,71 @@
 import { createAuth } from "/auth/client.js";
 
 const $ = id => document.getElementById(id);
-const words = {
-  bad_credentials: "That user name and password do not match.",
-  cross_origin: "The server takes this only from its own pages (403).",
-  forbidden: "Only administrators may do that (403).",
-  session_limit: "You already have as many sessions as are allowed. End one of them on another device first (409).",
-  store_unavailable: "The server cannot reach its session store right now (503). Try again in a moment.",
-  refresh_busy: "Another renewal is under way (409).",
+const messages = {
+  bad_credentials: "Wrong user name or password.",
+  cross_origin: "The server accepts this request only from its own pages (403).",
+  forbidden: "Only administrators are allowed to do that (403).",
+  session_limit: "You have reached the maximum number of sessions. Log out on another device first (409).",
+  store_unavailable: "The server cannot reach its session store (503). Try again in a moment.",
+  refresh_busy: "Another refresh is in progress (409). Try again in a moment.",
   offline: "The server cannot be reached.",
-  user_changed: "You were logged out, or somebody else has logged in, before this was sent.",
+  user_changed: "You were logged out, or another user logged in, before the request was sent.",
   access_token_missing: "You are logged out.",
   session_not_found: "That session has already ended.",
   session_revoked: "This session was ended. Log in again.",
-  session_expired: "This session reached its longest lifetime. Log in again.",
+  session_expired: "This session has reached its maximum lifetime. Log in again.",
   session_idle: "This session was not used for too long. Log in again.",
-  refresh_token_reused: "An old refresh token was used, so this session was ended to be safe. Log in again.",
+  refresh_token_reused: "An old refresh token was used again, so this session was ended for your safety. Log in again.",
   refresh_token_missing: "You are logged out in this browser. Log in again.",
   refresh_token_invalid: "The server does not know this session any more. Log in again.",
   client_mismatch: "This session belongs to another device or network. Log in again.",
-  user_refused: "Your account may not log in at the moment.",
+  user_refused: "Your account is not allowed to log in at the moment.",
 };
-const explain = error => words[error.code] ?? `The server answered ${error.status} (${error.code}).`;
 
-// ?idle=20&warn=10 (seconds) shows in half a minute what otherwise takes a quarter of an hour.
-const query = new URLSearchParams(location.search), seconds = (name, usual) => 1000 * (Number(query.get(name)) || usual);
+/** A message for whatever was thrown: the module's AuthError, an error of `problem`, or anything else. */
+function explain(error) {
+  // `fetch` rejects with a TypeError if the network fails, and with one of the others after a timeout.
+  const failed = error instanceof TypeError || ["AbortError", "TimeoutError"].includes(error?.name);
+  const code = failed ? "offline" : error?.code;
+  if (typeof code !== "string") return `Something went wrong: ${error?.message || error || "unknown error"}`;
+  return messages[code] ?? `The server responded with status ${error.status} (${code}).`;
+}
+
+// Errors that no other code handles are shown too.
+addEventListener("error", event => notice(explain(event.error ?? event), true));
+addEventListener("unhandledrejection", event => notice(explain(event.reason), true));
+
+// ?idle=20&warn=10 (in seconds) shows the logout of an inactive user without waiting a quarter of an hour.
+const query = new URLSearchParams(location.search);
+const milliseconds = (name, standard) => 1000 * (Number(query.get(name)) || standard);
 const auth = createAuth({
   onChange: changed,
   hint: "hint" in document.documentElement.dataset,
-  idle: { after: seconds("idle", 900), warn: seconds("warn", 60), onWarn: warn },
+  idle: { after: milliseconds("idle", 900), warn: milliseconds("warn", 60), onWarn: warn },
 });
 
-let shown = null, adminUser = null, idleAt = 0;
+let shown = null, adminUser = null, logoutAt = 0;
 
-// ---- What the module says ----
+// ---- Changes of the login state ----
 
 function changed({ user, reason, elsewhere }) {
   showState();
   if (!user) {
     if (auth.state === "out") loggedOut(reason, elsewhere);
-    else notice("The server is not ready yet. The page tries again by itself.", true);
+    else notice("The server is not ready yet. This page will try again automatically.", true);
     return;
   }
   if (auth.state === "offline") {
-    if (shown) log(`Renewal failed (${reason}); next try ${until(auth.nextAt)}`);
+    if (shown) log(`Refresh failed (${reason}); next attempt ${until(auth.nextAt)}`);
     return;
   }
   const same = shown?.sid === user.sid;
   const generation = same && shown.gen !== user.gen ? `${shown.gen} to ${user.gen}, rotated` : `${user.gen}${same ? ", not rotated" : ""}`;
-  const what = reason === "login" ? "Logged in" : same ? "Renewed" : "Continued with the refresh cookie";
+  const action = reason === "login" ? "Logged in" : same ? "Refreshed" : "Resumed from the refresh cookie";
   const before = shown;
   shown = user;
   if (before && before.sub !== user.sub) clear();
-  log(`${what}${elsewhere ? " in another tab" : ""}: gen ${generation}; ends ${until(auth.expiresAt)}`);
+  log(`${action}${elsewhere ? " in another tab" : ""}: generation ${generation}; expires ${until(auth.expiresAt)}`);
   $("gen").textContent = user.gen;
   $("claims").textContent = JSON.stringify(user, null, 2);
   tick();
@@ -68,7 +81,7 @@ async function loggedIn(user) {
   await run(loadSessions);
 }
 
-/** Takes away what the last user was shown. */
+/** Removes the previous user's data from the page. */
 function clear() {
   for (const id of ["sessions", "admin-sessions", "log"]) $(id).replaceChildren();
 }
@@ -81,60 +94,68 @@ function loggedOut(reason, elsewhere) {
   $("login").hidden = false; $("account").hidden = true;
   if (!first) return;
   $("login-form").reset(); $("login-error").textContent = "";
-  if (before) notice(reason === "idle" ? "You were logged out because nobody was here." : reason !== "logout" ? explain({ code: reason })
+  if (before) notice(reason === "idle" ? "You were logged out because you were inactive." : reason !== "logout" ? explain({ code: reason })
     : elsewhere ? "You logged out in another tab." : "You are logged out.");
   else notice("");
   $("username").focus();
 }
 
 function warn(left) {
-  idleAt = left === null ? 0 : Date.now() + left;
+  logoutAt = left === null ? 0 : Date.now() + left;
   $("idle").hidden = left === null;
   tick();
 }
 
-/** A request of the app's own, and its JSON. */
+/** Sends a request to one of the app's own routes and returns the JSON. */
 async function api(method, path) {
   const response = await auth.fetch(path, { method, cache: "no-store" });
+  if (!response.ok) throw await problem(response);
+  return response.json().catch(() => null); // 204 has no body
+}
+
+/** The error in a response (RFC 9457), or its status if the response comes from another server. */
+async function problem(response) {
   const body = await response.json().catch(() => null);
-  if (!response.ok) throw { code: body?.code ?? `status_${response.status}`, status: response.status };
-  return body;
+  return { code: body?.code ?? `status_${response.status}`, status: response.status };
 }
 
 // ---- Logging in ----
 
 $("login-form").addEventListener("submit", event => {
   event.preventDefault();
-  const { username, password, label } = Object.fromEntries(new FormData(event.target));
+  const form = event.target;
   $("login-error").textContent = ""; $("password").removeAttribute("aria-invalid"); notice("");
-  once(event.submitter, async () => {
-    let error = { code: "offline", status: 0 };
-    try {
-      const response = await auth.login("/login", { username, password, label: label.trim() || undefined });
-      if (response.ok) { event.target.reset(); $("who").focus(); return; }
-      error = { code: (await response.json()).code, status: response.status };
-    } catch { /* no answer, or one that is not our server's */ }
+  once(submitButton(event), async () => {
+    const { username, password, label } = Object.fromEntries(new FormData(form));
+    const response = await auth.login("/login", { username, password, label: label.trim() || undefined });
+    if (!response.ok) throw await problem(response);
+    form.reset();
+    $("who").focus();
+  }, error => {
     $("login-error").textContent = explain(error);
-    if (error.code === "bad_credentials") { $("password").setAttribute("aria-invalid", "true"); $("password").select(); }
+    if (error?.code === "bad_credentials") { $("password").setAttribute("aria-invalid", "true"); $("password").select(); }
   });
 });
+
+/** The form's button. Scripts and password managers submit a form without naming one. */
+const submitButton = ({ submitter, target }) => submitter ?? target.querySelector("button");
 
 // ---- Sessions ----
 
 async function loadSessions() {
   const sid = shown?.sid, sessions = await auth.sessions();
-  // The list of a session that is no longer shown is nobody's.
+  // Meanwhile another user may have logged in.
   if (shown?.sid !== sid) return;
   showSessions($("sessions"), "Your sessions", sessions, session => session.current
     ? ["Log out", () => auth.logout()]
-    : ["End", () => end(() => auth.endSession(session.id), loadSessions, "sessions-title")]);
+    : ["End", () => end(() => auth.revokeSession(session.id), loadSessions, "sessions-title")]);
   $("end-others").hidden = sessions.every(session => session.current);
 }
 
 async function loadAdmin() {
-  const sid = shown?.sid, asked = adminUser;
-  const { sessions } = await api("GET", `/admin/users/${encodeURIComponent(asked)}/sessions`);
-  if (shown?.sid !== sid || adminUser !== asked) return;
+  const sid = shown?.sid, requested = adminUser;
+  const { sessions } = await api("GET", `/admin/users/${encodeURIComponent(requested)}/sessions`);
+  if (shown?.sid !== sid || adminUser !== requested) return;
   showSessions($("admin-sessions"), `Sessions of ${adminUser}`, sessions,
     session => ["End", () => end(() => api("DELETE", `/admin/sessions/${session.id}`), loadAdmin, "admin-title")]);
   $("admin-count").textContent = `${adminUser} has ${count(sessions.length)}`;
@@ -153,7 +174,7 @@ async function end(job, reload, heading) {
 
 const count = n => n === 0 ? "no sessions" : n === 1 ? "1 session" : `${n} sessions`;
 
-/** An element with its attributes and children; text goes in as text, never as markup. */
+/** Creates an element. Text children are added as text, never as markup. */
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -163,10 +184,10 @@ function make(tag, attributes = {}, ...children) {
 
 function showSessions(target, caption, sessions, action) {
   const focused = document.activeElement?.id;
-  const titles = ["Device", "IP", "Signed in", "Last seen", "Expires", ""];
+  const titles = ["Device", "IP", "Logged in", "Last active", "Expires", ""];
   const rows = sessions.map(session => {
     const [text, act] = action(session), name = session.label ?? device(session.user_agent);
-    const button = make("button", { id: `${target.id}-${session.id}`, "aria-label": `${text}: ${name}, signed in ${ago(session.created_at)}` }, text);
+    const button = make("button", { id: `${target.id}-${session.id}`, "aria-label": `${text}: ${name}, logged in ${ago(session.created_at)}` }, text);
     button.addEventListener("click", () => once(button, act));
     const mark = session.current ? [make("span", { class: "pill" }, "this device")] : [];
     const when = time => make("time", { datetime: time, title: new Date(time).toLocaleString() }, ago(time));
@@ -180,7 +201,7 @@ function showSessions(target, caption, sessions, action) {
   if (focused?.startsWith(target.id)) $(focused)?.focus();
 }
 
-/** "Chromium on Linux" for what is otherwise a line of text. */
+/** A device's name that users recognize, such as "Firefox on Linux", from a User-Agent header. */
 function device(agent) {
   if (!agent) return "Unknown device";
   const first = list => list.find(([pattern]) => pattern.test(agent))?.[1];
@@ -217,27 +238,32 @@ function log(text) {
   while ($("log").children.length > 50) $("log").lastChild.remove();
 }
 
-/** Does what a button asks for and says what went wrong; if it ended in the log-in form, that has said why. */
-async function run(job, quiet = false) {
+/** Runs `job`. Whatever it throws is passed to `show`. */
+async function run(job, show = showError) {
   try { await job(); } catch (error) {
-    // Where the network fails, fetch has no more to say than a TypeError.
-    const known = "code" in error ? error : error instanceof TypeError ? { code: "offline", status: 0 } : null;
-    if (!known) throw error;
-    if (shown && !quiet) notice(explain(known), true);
+    show(error);
+    // An error without a code may be a bug of this page.
+    if (typeof error?.code !== "string") console.error(error);
   }
 }
 
-async function once(button, job) {
+/** Shows an error, unless the user was logged out: then `loggedOut` has shown the reason. */
+function showError(error) {
+  if (shown) notice(explain(error), true);
+}
+
+/** Runs `job` unless the button's previous job is still running. */
+async function once(button, job, show) {
   if (button.ariaBusy === "true") return;
   button.ariaBusy = "true";
-  try { await run(job); } finally { button.ariaBusy = null; }
+  try { await run(job, show); } finally { button.ariaBusy = null; }
 }
 
 const on = (id, job) => $(id).addEventListener("click", event => once(event.currentTarget, job));
 on("refresh", () => auth.refresh());
 on("logout", () => auth.logout());
 on("logout-all", () => auth.logoutAll());
-on("stay", () => {}); // the click is what counts
+on("stay", () => {}); // the click counts as activity
 on("end-others", async () => {
   const revoked = await auth.logoutOthers();
   notice(`Ended ${revoked === 0 ? "no other session" : count(revoked)}.`);
@@ -254,21 +280,21 @@ on("admin-end", async () => {
 $("admin-form").addEventListener("submit", event => {
   event.preventDefault();
   adminUser = $("admin-user").value.trim();
-  if (adminUser) once(event.submitter, loadAdmin);
+  if (adminUser) once(submitButton(event), loadAdmin);
 });
 
 const until = time => { const s = Math.ceil((time - Date.now()) / 1000); return s >= 120 ? `in ${Math.floor(s / 60)} min ${s % 60} s` : `in ${s} s`; };
 function tick() {
   const now = Date.now();
-  if (idleAt) $("idle-left").textContent = until(Math.max(now, idleAt));
+  if (logoutAt) $("idle-left").textContent = until(Math.max(now, logoutAt));
   if (!shown) return;
   const next = auth.nextAt, reconnecting = auth.state === "offline";
-  $("renewal").textContent = (reconnecting ? "reconnecting, next try " : "") + (next > now ? until(next) : "now");
+  $("renewal").textContent = (reconnecting ? "reconnecting, next attempt " : "") + (next > now ? until(next) : "now");
   $("expiry").textContent = auth.expiresAt > now ? until(auth.expiresAt) : "expired";
   $("life").value = Math.max(0, (auth.expiresAt - now) / 1000 / (shown.exp - shown.iat));
   for (const time of document.querySelectorAll("td time")) time.textContent = ago(time.dateTime);
 }
 setInterval(tick, 1000);
 
-// The list stays current, and a session that was ended elsewhere notices it here.
-setInterval(() => { if (auth.state === "in" && !document.hidden) run(loadSessions, true); }, 10000);
+// Keeps the list current. If this session was ended on another device, the request finds out.
+setInterval(() => { if (auth.state === "in" && !document.hidden) run(loadSessions, () => {}); }, 10000);

@@ -1,14 +1,13 @@
-//! The settings, from the environment. What makes no sense is one clear line.
+//! Reads the settings from environment variables. An invalid value is an error of one line.
 
 use std::fmt::Display;
 use std::str::FromStr;
-use std::time::Duration;
 
-use axum_refresh::{Auth, MemoryStore, NoClaims, Secret, Settings};
+use axum_refresh::{Auth, MemoryStore, Secret, Settings};
 
 pub(crate) struct Config {
     pub(crate) port: u16,
-    pub(crate) auth: Auth<NoClaims>,
+    pub(crate) auth: Auth,
 }
 
 impl Config {
@@ -22,31 +21,35 @@ impl Config {
             ("MAX_LIFETIME", &mut policy.lifetime),
         ] {
             if let Some(duration) = parse::<humantime::Duration>(name)? {
-                *setting = Duration::from(duration);
+                *setting = duration.into();
             }
         }
-        let secret = match variable("AUTH_SECRET")? {
-            Some(secret) => Secret::new(secret),
-            None => {
-                eprintln!("warning: AUTH_SECRET is not set; a random one is used, and a restart logs everybody out");
-                Secret::random().map_err(|error| error.to_string())?
-            }
+        let secret = variable("AUTH_SECRET")?.map(Secret::new);
+        let is_random = secret.is_none();
+        let secret = match secret {
+            Some(secret) => secret,
+            None => Secret::random().map_err(|error| error.to_string())?,
         };
-        let auth = Auth::builder().settings(settings).secret(secret).store(MemoryStore::new()).build();
-        Ok(Self { port: parse("PORT")?.unwrap_or(3000), auth: auth.map_err(|error| error.to_string())? })
+        let port = parse("PORT")?.unwrap_or(3000);
+        let auth =
+            Auth::builder(secret, MemoryStore::new()).settings(settings).build().map_err(|error| error.to_string())?;
+        if is_random {
+            eprintln!("warning: AUTH_SECRET is not set; using a random secret, so a restart logs everybody out");
+        }
+        Ok(Self { port, auth })
     }
 }
 
-/// An empty variable is one that is not set.
+/// The value of an environment variable. An empty one counts as not set.
 fn variable(name: &str) -> Result<Option<String>, String> {
     match std::env::var(name) {
         Ok(value) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
         Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(std::env::VarError::NotUnicode(_)) => Err(format!("{name}: not UTF-8")),
+        Err(std::env::VarError::NotUnicode(_)) => Err(format!("{name}: the value is not UTF-8")),
     }
 }
 
 fn parse<T: FromStr<Err: Display>>(name: &str) -> Result<Option<T>, String> {
-    let read = |text: String| text.parse().map_err(|error| format!("{name}: {text:?}: {error}"));
-    variable(name)?.map(read).transpose()
+    let parse = |text: String| text.parse().map_err(|error| format!("{name}: {text:?}: {error}"));
+    variable(name)?.map(parse).transpose()
 }

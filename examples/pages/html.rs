@@ -1,28 +1,28 @@
-//! The pages, as text. Everything that somebody has typed goes through [`escape`].
+//! The pages as HTML. All user input goes through [`escape`].
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum_refresh::{Session, SessionId};
+use axum_refresh::{AuthUser, Session, SessionId};
 
-use super::User;
 use super::notes::Note;
 
-/// What is shown in the frame that all pages have.
+/// A page's content, to be shown in the frame that all pages share.
 pub(crate) struct Page {
     title: &'static str,
-    /// Asked for by htmx, which has the frame already.
+    /// Whether to leave out the frame, because htmx replaces only a part of the page.
     fragment: bool,
+    /// The user's name, and how long the access token is still valid.
     user: Option<(String, String)>,
     content: String,
 }
 
 impl Page {
-    pub(crate) fn new(title: &'static str, headers: &HeaderMap, user: Option<&User>, content: String) -> Self {
+    pub(crate) fn new(title: &'static str, headers: &HeaderMap, user: Option<&AuthUser>, content: String) -> Self {
         let fragment = headers.contains_key("hx-request") && !headers.contains_key("hx-boosted");
-        Self { title, fragment, user: user.map(|user| (user.id.to_string(), left_of(user))), content }
+        Self { title, fragment, user: user.map(|user| (user.id.to_string(), time_left(user))), content }
     }
 
     fn frame(&self) -> String {
@@ -37,7 +37,9 @@ impl Page {
                     current("Your devices"),
                     escape(user)
                 ),
-                format!("<p>Your access token is good for another {left}. The next page after that refreshes it.</p>"),
+                format!(
+                    "<p>Your access token expires in {left}. The next page that you open after that gets a new one.</p>"
+                ),
             ),
             None => (r#"<nav aria-label="Main"><a href="/login">Log in</a></nav>"#.to_owned(), String::new()),
         };
@@ -53,11 +55,11 @@ impl Page {
 <link rel="stylesheet" href="/page.css">
 </head>
 <body>
-<a class="skip" href="#main">Skip to the content</a>
+<a class="skip" href="#main">Skip to main content</a>
 <header><a class="brand" href="/">Notebook</a>{bar}</header>
 <main id="main">
 {content}</main>
-<footer>{foot}<p>Rendered on the server; no script runs here.</p></footer>
+<footer>{foot}<p>Rendered on the server, without JavaScript.</p></footer>
 </body>
 </html>
 "##
@@ -79,51 +81,52 @@ impl IntoResponse for Page {
     }
 }
 
-/// How long the access token is good for.
-fn left_of(user: &User) -> String {
+/// How long the access token is still valid.
+fn time_left(user: &AuthUser) -> String {
     let left = user.expires_at().duration_since(SystemTime::now()).unwrap_or_default().as_secs();
     match (left / 60, left % 60) {
-        (0, 1) => "second".to_owned(),
+        (0, 1) => "1 second".to_owned(),
         (0, seconds) => format!("{seconds} seconds"),
-        (1, _) => "minute".to_owned(),
+        (1, _) => "1 minute".to_owned(),
         (minutes, _) => format!("{minutes} minutes"),
     }
 }
 
-pub(crate) fn home(user: Option<&User>) -> String {
-    let (greeting, to_do) = match user {
+pub(crate) fn home(user: Option<&AuthUser>) -> String {
+    let (greeting, links) = match user {
         Some(user) => (
             format!("Welcome back, {}", escape(&user.id)),
             r#"<p class="buttons"><a class="main" href="/notes">Your notes</a><a href="/devices">Your devices</a></p>"#,
         ),
-        None => {
-            ("Notes that stay yours".to_owned(), r#"<p class="buttons"><a class="main" href="/login">Log in</a></p>"#)
-        }
+        None => (
+            "Keep your notes in one place".to_owned(),
+            r#"<p class="buttons"><a class="main" href="/login">Log in</a></p>"#,
+        ),
     };
     format!(
         r#"<section class="hero">
 <h1>{greeting}</h1>
-<p>Write something, go for lunch, come back and press the button. The access token has ended in the meantime; the page
-refreshes it while it is being rendered, and nothing you typed is lost.</p>
-{to_do}
+<p>Start a note, go to lunch, come back and save it. Your access token has expired in the meantime, but the server
+refreshes it when you save, and your text is not lost.</p>
+{links}
 </section>
 "#
     )
 }
 
-pub(crate) fn login(user: Option<&User>, username: &str, next: &str, problem: Option<&str>) -> String {
+pub(crate) fn login(user: Option<&AuthUser>, username: &str, next: &str, error: Option<&str>) -> String {
     let already = user.map_or_else(String::new, |user| {
         let user = escape(&user.id);
-        format!(r#"<p class="notice">You are logged in as <b>{user}</b>. Logging in again ends that session.</p>"#)
+        format!(r#"<p class="notice">You are logged in as <b>{user}</b>. If you log in again, that session ends.</p>"#)
     });
-    let (problem, invalid) = problem.map_or_else(Default::default, |problem| {
-        let attributes = r#" aria-invalid="true" aria-describedby="problem""#;
-        (format!(r#"<p class="notice bad" id="problem" role="alert">{problem}</p>"#), attributes)
+    let (error, invalid) = error.map_or_else(Default::default, |error| {
+        let attributes = r#" aria-invalid="true" aria-describedby="error""#;
+        (format!(r#"<p class="notice bad" id="error" role="alert">{error}</p>"#), attributes)
     });
     format!(
         r#"<section class="narrow">
 <h1>Log in</h1>
-{already}{problem}<form method="post" action="/login">
+{already}{error}<form method="post" action="/login">
 <input type="hidden" name="next" value="{}">
 <label for="username">User name</label>
 <input id="username" name="username" value="{}" autocomplete="username" autocapitalize="none" spellcheck="false" required{invalid}>
@@ -131,7 +134,7 @@ pub(crate) fn login(user: Option<&User>, username: &str, next: &str, problem: Op
 <input id="password" name="password" type="password" autocomplete="current-password" required{invalid}>
 <button class="main">Log in</button>
 </form>
-<p class="dim">There are <b>alice</b> and <b>bob</b>. The password of both is <b>password</b>.</p>
+<p class="dim">Users: <b>alice</b> and <b>bob</b>. Password: <b>password</b>.</p>
 </section>
 "#,
         escape(next),
@@ -146,13 +149,13 @@ pub(crate) fn notes(notes: &[Note]) -> String {
         let _ = writeln!(
             list,
             r#"<li><p>{text}</p><div class="meta">{time}
-<form method="post" action="/notes/{}/delete"><button class="bad" aria-label="Delete the note: {}">Delete</button></form></div></li>"#,
+<form method="post" action="/notes/{}/delete"><button class="bad" aria-label="Delete note: {}">Delete</button></form></div></li>"#,
             note.id,
             escape(&note.text.chars().take(40).collect::<String>())
         );
     }
     let list = if notes.is_empty() {
-        r#"<p class="empty">Nothing yet. What you write first is shown here.</p>"#.to_owned()
+        r#"<p class="empty">You have no notes yet.</p>"#.to_owned()
     } else {
         format!("<ul class=\"cards\">\n{list}</ul>")
     };
@@ -162,7 +165,7 @@ pub(crate) fn notes(notes: &[Note]) -> String {
 <form method="post" action="/notes">
 <label for="text">New note</label>
 <textarea id="text" name="text" rows="3" maxlength="1000" required></textarea>
-<button class="main">Add the note</button>
+<button class="main">Add note</button>
 </form>
 </section>
 {list}
@@ -173,35 +176,35 @@ pub(crate) fn notes(notes: &[Note]) -> String {
 pub(crate) fn devices(sessions: &[Session], current: SessionId) -> String {
     let mut list = String::new();
     for session in sessions {
-        let device = device(session.client.user_agent.as_deref().unwrap_or_default());
-        let address = session.client.ip.map_or_else(|| "an unknown address".to_owned(), |ip| ip.to_string());
-        let seen = time(SystemTime::from(session.chain.last_seen_at));
+        let device = device(session.user_agent.as_deref().unwrap_or_default());
+        let address = session.ip.map_or_else(|| "unknown address".to_owned(), |ip| ip.to_string());
+        let last_seen = time(session.last_seen_at);
         let action = if session.id == current {
             r#"<span class="pill">This device</span>"#.to_owned()
         } else {
             format!(
-                r#"<form method="post" action="/devices/{}/end"><button class="bad" aria-label="End the session of {device}">End</button></form>"#,
+                r#"<form method="post" action="/devices/{}/end"><button class="bad" aria-label="Log out {device}">Log out</button></form>"#,
                 session.id
             )
         };
         let _ = writeln!(
             list,
-            r#"<li><p><b>{device}</b></p><div class="meta"><span>from {address}, last seen {seen}</span>{action}</div></li>"#
+            r#"<li><p><b>{device}</b></p><div class="meta"><span>{address}, last active {last_seen}</span>{action}</div></li>"#
         );
     }
     format!(
         r#"<h1>Your devices</h1>
-<p class="dim">Everywhere you are logged in. A session that you end is refused at once.</p>
+<p class="dim">The devices where you are logged in. Logging one out takes effect immediately.</p>
 <ul class="cards">
 {list}</ul>
 "#
     )
 }
 
-/// A browser and a system that people know by name.
+/// A device's name that users recognize, such as "Firefox on Linux".
 fn device(user_agent: &str) -> String {
     let find = |names: &[(&str, &'static str)]| {
-        names.iter().find(|(mark, _)| user_agent.contains(mark)).map(|(_, name)| *name)
+        names.iter().find(|(pattern, _)| user_agent.contains(pattern)).map(|(_, name)| *name)
     };
     let browser = find(&[
         ("Edg/", "Edge"),
@@ -213,42 +216,40 @@ fn device(user_agent: &str) -> String {
     ]);
     let system = find(&[
         ("Android", "Android"),
-        ("iPhone", "an iPhone"),
-        ("iPad", "an iPad"),
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
         ("Windows", "Windows"),
-        ("Mac OS", "a Mac"),
+        ("Mac OS", "macOS"),
         ("Linux", "Linux"),
     ]);
-    let browser = browser.unwrap_or("An unknown browser");
+    let browser = browser.unwrap_or("Unknown browser");
     system.map_or_else(|| browser.to_owned(), |system| format!("{browser} on {system}"))
 }
 
-pub(crate) const fn title_of(status: StatusCode) -> &'static str {
+pub(crate) const fn error_title(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => "You are logged out",
-        StatusCode::FORBIDDEN => "Not from here",
-        StatusCode::CONFLICT | StatusCode::SERVICE_UNAVAILABLE => "One moment",
-        _ => "That did not work",
+        StatusCode::FORBIDDEN => "Request blocked",
+        StatusCode::CONFLICT | StatusCode::SERVICE_UNAVAILABLE => "Please try again",
+        _ => "Something went wrong",
     }
 }
 
-pub(crate) fn refusal(status: StatusCode) -> String {
-    let (what, link) = match status {
+pub(crate) fn error(status: StatusCode) -> String {
+    let home = r#"<a href="/">Home</a>"#;
+    let (text, link) = match status {
         StatusCode::UNAUTHORIZED => {
-            ("Your session has ended. What you sent was not kept.", r#"<a class="main" href="/login">Log in</a>"#)
+            ("Your session has ended, and your input was not saved.", r#"<a class="main" href="/login">Log in</a>"#)
         }
-        StatusCode::FORBIDDEN => {
-            ("Another site has sent this request in your name. Nothing was done.", r#"<a href="/">To the start</a>"#)
+        StatusCode::FORBIDDEN => ("Another site sent this request in your name. Nothing was changed.", home),
+        StatusCode::CONFLICT | StatusCode::SERVICE_UNAVAILABLE => {
+            ("The server is busy. You are still logged in: reload the page in a few seconds.", home)
         }
-        StatusCode::CONFLICT | StatusCode::SERVICE_UNAVAILABLE => (
-            "The server is busy. You are still logged in: reload the page in a few seconds.",
-            r#"<a href="/">To the start</a>"#,
-        ),
-        _ => ("The server could not do that.", r#"<a href="/">To the start</a>"#),
+        _ => ("The server could not handle the request.", home),
     };
-    let title = title_of(status);
+    let title = error_title(status);
     format!(
-        "<section class=\"narrow\">\n<h1>{title}</h1>\n<p>{what}</p>\n<p class=\"buttons\">{link}</p>\n</section>\n"
+        "<section class=\"narrow\">\n<h1>{title}</h1>\n<p>{text}</p>\n<p class=\"buttons\">{link}</p>\n</section>\n"
     )
 }
 
@@ -258,7 +259,7 @@ fn time(at: SystemTime) -> String {
     format!(r#"<time datetime="{exact}">{} UTC</time>"#, shown.trim_end_matches('Z'))
 }
 
-/// Text, safe between tags and in quoted attributes.
+/// Escapes text for use between tags and in quoted attributes.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,8 +1,16 @@
-//! A server-rendered app without a script: notes, behind a login form. Whoever comes back after a pause is logged in,
-//! and a form that was left open for an hour is not lost; the pages layer refreshes within the request.
+//! A server-rendered app without JavaScript: notes behind a login form.
 //!
-//! `ACCESS_TTL=10s GRACE=2s cargo run --example pages` shows it happening. `alice` and `bob` have the password
-//! `password`. Settings by environment: `PORT`, `AUTH_SECRET`, `ACCESS_TTL`, `GRACE`, `IDLE_TIMEOUT`, `MAX_LIFETIME`.
+//! It shows the pages layer, which refreshes within the request: a user who returns after a pause is still logged in,
+//! and the text of a form that was open for an hour is not lost. It also shows login and logout by form, a list of the
+//! user's sessions, and error pages in place of the crate's JSON.
+//!
+//! ```sh
+//! cargo run --example pages
+//! ```
+//!
+//! Then open <http://127.0.0.1:3000>. The users are `alice` and `bob`; the password of both is `password`. With
+//! `ACCESS_TTL=10s GRACE=2s` an access token expires while you watch. The settings are environment variables: `PORT`,
+//! `AUTH_SECRET`, `ACCESS_TTL`, `GRACE`, `IDLE_TIMEOUT` and `MAX_LIFETIME`.
 
 mod config;
 mod html;
@@ -11,42 +19,44 @@ mod notes;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use axum::extract::{FromRef, Path, Query, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Form, Router};
-use axum_refresh::{Auth, AuthUser, ClientInfo, ConfigError, Error, NoClaims, SessionId};
+use axum_refresh::config::SettingsError;
+use axum_refresh::rejection::Problem;
+use axum_refresh::{Auth, AuthUser, ClientInfo, Error, NoClaims, SessionId};
 use serde::Deserialize;
 use tokio::net::TcpListener;
+use tracing_subscriber::filter::LevelFilter;
 
 use config::Config;
 use html::Page;
 use notes::Notes;
 
-type User = AuthUser<NoClaims>;
-
-#[derive(Clone, FromRef)]
+#[derive(Clone)]
 struct App {
-    auth: Auth<NoClaims>,
+    auth: Auth,
     notes: Notes,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
-    match Config::from_env() {
-        Ok(config) => match serve(config).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(problem) => {
-                eprintln!("{problem}");
-                ExitCode::FAILURE
-            }
-        },
-        Err(problem) => {
-            eprintln!("{problem}");
-            ExitCode::from(2)
+    tracing_subscriber::fmt().with_max_level(LevelFilter::WARN).with_writer(std::io::stderr).init();
+    let config = match Config::from_env() {
+        Ok(config) => config,
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::from(2);
+        }
+    };
+    match serve(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
         }
     }
 }
@@ -58,27 +68,32 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     Ok(axum::serve(listener, app).await?)
 }
 
-fn app(auth: Auth<NoClaims>) -> Result<Router, ConfigError> {
-    let closed = Router::new()
+fn app(auth: Auth) -> Result<Router, SettingsError> {
+    let protected = Router::new()
         .route("/notes", get(notes).post(add_note))
         .route("/notes/{id}/delete", post(delete_note))
         .route("/devices", get(devices))
-        .route("/devices/{id}/end", post(end_session))
-        .route_layer((auth.layer(), auth.guard())); // leads to /login
-    let open = Router::new()
+        .route("/devices/{id}/end", post(revoke_session))
+        // Anonymous visitors are redirected to the login page.
+        .route_layer((auth.layer(), auth.guard()));
+    let public = Router::new()
         .route("/", get(home))
-        .route("/login", get(login_page).post(login)) // who is logged in already, the pages layer has found out
-        .route_layer(auth.csrf_layer());
-    Ok(closed
-        .merge(open)
-        .layer(auth.pages()?) // outside the others, so that they see the new token
-        .route("/page.css", get(style)) // needs nobody
-        .nest("/auth", auth.router()) // the logout form posts there
-        .layer(from_fn(dress_refusals))
+        .route("/login", get(login_page).post(log_in))
+        // Without this, another site could log a visitor in as somebody else.
+        .route_layer(auth.csrf());
+    Ok(protected
+        .merge(public)
+        // Outside the layers above, so that they see the new token; around the public pages too, which show the user.
+        .layer(auth.pages()?)
+        // Below the layer: a stylesheet needs no user.
+        .route("/page.css", get(style))
+        // The logout form posts to /auth/logout, which redirects to the login page.
+        .nest("/auth", auth.router())
+        .layer(from_fn(error_pages))
         .with_state(App { auth, notes: Notes::default() }))
 }
 
-async fn home(user: Option<User>, headers: HeaderMap) -> Page {
+async fn home(user: Option<AuthUser>, headers: HeaderMap) -> Page {
     Page::new("Notebook", &headers, user.as_ref(), html::home(user.as_ref()))
 }
 
@@ -87,11 +102,11 @@ async fn style() -> impl IntoResponse {
     (headers, include_str!("page.css"))
 }
 
-// ---- login ----------------------------------------------------------------------------------------------------------
+// ---- Login ----------------------------------------------------------------------------------------------------------
 
 #[derive(Deserialize)]
-struct Wish {
-    /// Where the visitor wanted to go.
+struct LoginQuery {
+    /// The page that the visitor asked for before the redirect to the login page.
     next: Option<String>,
 }
 
@@ -102,99 +117,97 @@ struct Credentials {
     next: Option<String>,
 }
 
-async fn login_page(user: Option<User>, headers: HeaderMap, Query(wish): Query<Wish>) -> Page {
-    let form = html::login(user.as_ref(), "", &local(wish.next), None);
+async fn login_page(user: Option<AuthUser>, headers: HeaderMap, Query(query): Query<LoginQuery>) -> Page {
+    let form = html::login(user.as_ref(), "", &local_path(query.next), None);
     Page::new("Log in", &headers, user.as_ref(), form)
 }
 
-async fn login(
-    State(auth): State<Auth<NoClaims>>,
-    user: Option<User>,
+async fn log_in(
+    State(app): State<App>,
+    user: Option<AuthUser>,
     client: ClientInfo,
     headers: HeaderMap,
     Form(form): Form<Credentials>,
 ) -> Result<Response, Error> {
-    let next = local(form.next);
-    // A real app compares a hash (argon2) and takes as long for a user whom it does not know.
+    let next = local_path(form.next);
+    // A real app verifies a password hash (argon2), and takes the same time for unknown users.
     if !["alice", "bob"].contains(&form.username.as_str()) || form.password != "password" {
-        let problem = Some("This user name and password do not belong together.");
-        let form = html::login(user.as_ref(), &form.username, &next, problem);
+        let form = html::login(user.as_ref(), &form.username, &next, Some("Wrong user name or password."));
         let page = Page::new("Log in", &headers, user.as_ref(), form);
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
-    let mut login = auth.login(form.username, NoClaims {}).client(client);
+    let mut login = app.auth.login(form.username, NoClaims {}).client(client);
     if let Some(user) = user {
-        login = login.replacing(user.session);
+        // The browser has room for one session, so the previous one is revoked.
+        login = login.replacing(user.session_id);
     }
     Ok((login.await?, Redirect::to(&next)).into_response())
 }
 
-/// Nothing but a path of this app: browsers read `//host` and `/\host` as another host, and skip tabs and newlines
-/// before they look.
-fn local(next: Option<String>) -> String {
+/// Returns `next` if it is a path of this app, or else `/notes`.
+///
+/// Browsers read `//host` and `/\host` as another host, and they ignore tabs and newlines in a URL.
+fn local_path(next: Option<String>) -> String {
     let is_local = |path: &String| {
         path.starts_with('/') && !path[1..].starts_with(['/', '\\']) && path.bytes().all(|byte| byte.is_ascii_graphic())
     };
     next.filter(is_local).unwrap_or_else(|| "/notes".to_owned())
 }
 
-// ---- notes ----------------------------------------------------------------------------------------------------------
+// ---- Notes ----------------------------------------------------------------------------------------------------------
 
 #[derive(Deserialize)]
 struct NewNote {
     text: String,
 }
 
-async fn notes(State(notes): State<Notes>, user: User, headers: HeaderMap) -> Page {
-    Page::new("Your notes", &headers, Some(&user), html::notes(&notes.of(&user.id)))
+async fn notes(State(app): State<App>, user: AuthUser, headers: HeaderMap) -> Page {
+    Page::new("Your notes", &headers, Some(&user), html::notes(&app.notes.of(&user.id)))
 }
 
-async fn add_note(State(notes): State<Notes>, user: User, Form(form): Form<NewNote>) -> Redirect {
-    notes.add(&user.id, form.text.trim());
+async fn add_note(State(app): State<App>, user: AuthUser, Form(form): Form<NewNote>) -> Redirect {
+    app.notes.add(&user.id, form.text.trim());
     Redirect::to("/notes")
 }
 
-async fn delete_note(State(notes): State<Notes>, user: User, Path(id): Path<u64>) -> Redirect {
-    notes.delete(&user.id, id);
+async fn delete_note(State(app): State<App>, user: AuthUser, Path(id): Path<u64>) -> Redirect {
+    app.notes.delete(&user.id, id);
     Redirect::to("/notes")
 }
 
-// ---- devices --------------------------------------------------------------------------------------------------------
+// ---- Devices --------------------------------------------------------------------------------------------------------
 
-async fn devices(State(auth): State<Auth<NoClaims>>, user: User, headers: HeaderMap) -> Result<Page, Error> {
-    let sessions = auth.sessions(&user.id).await?;
-    Ok(Page::new("Your devices", &headers, Some(&user), html::devices(&sessions, user.session)))
+async fn devices(State(app): State<App>, user: AuthUser, headers: HeaderMap) -> Result<Page, Error> {
+    let sessions = app.auth.sessions(&user.id).await?;
+    Ok(Page::new("Your devices", &headers, Some(&user), html::devices(&sessions, user.session_id)))
 }
 
-async fn end_session(
-    State(auth): State<Auth<NoClaims>>,
-    user: User,
-    Path(id): Path<SessionId>,
-) -> Result<Redirect, Error> {
-    match auth.end_session(&user.id, id).await {
-        // Gone already, which is what was wanted.
+async fn revoke_session(State(app): State<App>, user: AuthUser, Path(id): Path<SessionId>) -> Result<Redirect, Error> {
+    match app.auth.revoke_own_session(&user.id, id).await {
+        // A session that is revoked already is no error: the form was sent twice, or from an old page.
         Ok(()) | Err(Error::SessionNotFound) => Ok(Redirect::to("/devices")),
         Err(error) => Err(error),
     }
 }
 
-// ---- refusals -------------------------------------------------------------------------------------------------------
+// ---- Error pages ----------------------------------------------------------------------------------------------------
 
-/// A refusal is JSON; somebody who sits before a browser gets a page that says the same.
-async fn dress_refusals(request: Request, next: Next) -> Response {
+/// Replaces the JSON of the crate's refusals by a page if a browser asks for one.
+async fn error_pages(request: Request, next: Next) -> Response {
     let headers = request.headers().clone();
     let response = next.run(request).await;
-    let is_problem =
-        response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/problem+json");
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    if !is_problem || !accept.is_some_and(|accept| accept.contains("text/html")) {
+    let wants_page = accept.is_some_and(|accept| accept.contains("text/html"));
+    // Every refusal carries a `Problem`, the redirect to the login page too.
+    let is_refusal = response.extensions().get::<Problem>().is_some() && !response.status().is_redirection();
+    if !wants_page || !is_refusal {
         return response;
     }
     let (mut parts, _) = response.into_parts();
-    let content = html::refusal(parts.status);
-    let page = Page::new(html::title_of(parts.status), &headers, None, content).into_response();
+    let content = html::error(parts.status);
+    let page = Page::new(html::error_title(parts.status), &headers, None, content).into_response();
     let (new, body) = page.into_parts();
-    // All else stays: the time to come back, the challenge, and cookies.
+    // Other headers stay: `Retry-After`, `WWW-Authenticate` and cookies.
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.extend(new.headers);
     Response::from_parts(parts, body)

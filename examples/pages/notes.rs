@@ -1,4 +1,4 @@
-//! What people have written down, until the process ends.
+//! The users' notes, in memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,19 +12,21 @@ pub(crate) struct Note {
 }
 
 #[derive(Default)]
-struct Everything {
+struct Table {
     last_id: u64,
     by_user: HashMap<String, Vec<Note>>,
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct Notes(Arc<Mutex<Everything>>);
+pub(crate) struct Notes(Arc<Mutex<Table>>);
 
 impl Notes {
-    const MOST: usize = 100;
-    const LONGEST: usize = 1000;
+    /// Notes per user. The oldest are dropped.
+    const MAX_NOTES: usize = 100;
+    /// Characters per note. Longer texts are cut.
+    const MAX_LENGTH: usize = 1000;
 
-    /// The newest first.
+    /// The user's notes, newest first.
     pub(crate) fn of(&self, user: &str) -> Vec<Note> {
         self.lock().by_user.get(user).into_iter().flatten().rev().cloned().collect()
     }
@@ -33,14 +35,14 @@ impl Notes {
         if text.is_empty() {
             return;
         }
-        let mut all = self.lock();
-        all.last_id += 1;
-        let text = text.chars().take(Self::LONGEST).collect();
-        let note = Note { id: all.last_id, text, written: SystemTime::now() };
-        let notes = all.by_user.entry(user.to_owned()).or_default();
+        let mut table = self.lock();
+        table.last_id += 1;
+        let text = text.chars().take(Self::MAX_LENGTH).collect();
+        let note = Note { id: table.last_id, text, written: SystemTime::now() };
+        let notes = table.by_user.entry(user.to_owned()).or_default();
         notes.push(note);
-        let too_many = notes.len().saturating_sub(Self::MOST);
-        notes.drain(..too_many);
+        let excess = notes.len().saturating_sub(Self::MAX_NOTES);
+        notes.drain(..excess);
     }
 
     pub(crate) fn delete(&self, user: &str, id: u64) {
@@ -49,7 +51,7 @@ impl Notes {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Everything> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use axum_refresh::fuzz::{AccessTokens, keys};
-use axum_refresh::{NoClaims, Policy, Secret, SessionId, Settings, Timestamp};
+use axum_refresh::store::Timestamp;
+use axum_refresh::{NoClaims, Policy, Secret, SessionId, Settings};
 use axum_refresh_fuzz::{AUDIENCE, ISSUER, Input, SECRET, base64url, change, hmac, jws};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use libfuzzer_sys::fuzz_target;

@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum_refresh::fuzz::{AccessToken, AccessTokens, keys, token_id};
-use axum_refresh::{NoClaims, Policy, Secret, SessionId, Settings, Timestamp};
+use axum_refresh::store::Timestamp;
+use axum_refresh::{NoClaims, Policy, Secret, SessionId, Settings};
 use axum_refresh_fuzz::{AUDIENCE, ISSUER, Input, OLD_SECRET, SECRET, base64url, bounded, change, is_signed, jws};
 use libfuzzer_sys::fuzz_target;
 use serde::de::DeserializeOwned;

@@ -13,7 +13,8 @@ use std::time::UNIX_EPOCH;
 
 use axum::body::Body;
 use axum_refresh::fuzz::{Revoke, read_revoke, read_tokens};
-use axum_refresh::{Settings, Transport};
+use axum_refresh::config::Transport;
+use axum_refresh::Settings;
 use axum_refresh_fuzz::{Input, at_once, bounded};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, COOKIE, SET_COOKIE};

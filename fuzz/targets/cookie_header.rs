@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use axum_refresh::fuzz::{cookie_name, cookie_values, set_cookie};
-use axum_refresh::{CookieSettings, SameSite, Settings};
+use axum_refresh::config::{CookieSettings, SameSite};
+use axum_refresh::Settings;
 use axum_refresh_fuzz::{Input, bounded};
 use cookie::Cookie;
 use http::header::COOKIE;

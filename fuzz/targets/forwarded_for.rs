@@ -4,7 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use axum_refresh::fuzz::client_ip;
-use axum_refresh::{ClientInfo, IpNet};
+use axum_refresh::config::IpNet;
+use axum_refresh::ClientInfo;
 use axum_refresh_fuzz::{Input, bounded};
 use libfuzzer_sys::fuzz_target;
 

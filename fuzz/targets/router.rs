@@ -15,10 +15,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
-use axum_refresh::{
-    Auth, AuthUser, Binding, BindingMode, ClientInfo, CookieSettings, MemoryStore, NoClaims, Policy, Secret, Settings,
-    Transport,
-};
+use axum_refresh::config::{Binding, BindingMode, CookieSettings, Transport};
+use axum_refresh::{Auth, AuthUser, ClientInfo, MemoryStore, NoClaims, Policy, Secret, Settings};
 use axum_refresh_fuzz::{Input, SECRET};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
@@ -57,10 +55,8 @@ static APPS: LazyLock<[App; 2]> = LazyLock::new(|| {
         settings.policy.idle_timeout = Duration::from_secs(300);
         settings.policy.lifetime = LIFETIME;
         settings.token_cache = 64;
-        let auth = Auth::<NoClaims>::builder()
+        let auth = Auth::<NoClaims>::builder(Secret::new(SECRET), MemoryStore::new())
             .settings(settings)
-            .secret(Secret::new(SECRET))
-            .store(MemoryStore::new())
             .clock(|| UNIX_EPOCH + Duration::from_secs(CLOCK.load(Relaxed) as u64))
             .build()
             .unwrap();
@@ -125,7 +121,7 @@ async fn log_in(auth: &Auth<NoClaims>) -> Tokens {
         let client = ClientInfo::new().ip([203, 0, 113, 7].into()).user_agent(USER_AGENT);
         let login = auth.login(user, NoClaims {}).client(client).await.unwrap().tokens;
         tokens.set(jti, claim(&login.access_token, "jti"));
-        tokens.set(session, login.session.to_string());
+        tokens.set(session, login.session_id.to_string());
         tokens.set(access, login.access_token);
         tokens.set(refresh, login.refresh_token.unwrap());
     }

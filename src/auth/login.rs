@@ -1,4 +1,4 @@
-//! Logging in, and changing what a session may do.
+//! Logging in, and updating the claims of a session.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -6,39 +6,42 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Auth, AuthUser, Claims, TRIES, write_claims};
+use super::claims::write_claims;
+use super::{Auth, AuthUser, Claims, MAX_TRIES};
 use crate::client::ClientInfo;
+use crate::config::{ResolvedSettings, Transport};
 use crate::error::Error;
 use crate::event::Event;
-use crate::session::{Chain, Reason, Session, SessionId};
-use crate::settings::{Settings, Transport};
-use crate::store::{Admission, Cap, Inserted, Target};
+use crate::ratchet::RotationState;
+use crate::session::{RevocationReason, SessionId};
+use crate::store::{InsertOptions, Inserted, RevokeTarget, SessionLimit, SessionRecord};
 use crate::token::refresh::RefreshToken;
 
-const LONGEST_USER_ID: usize = 255;
+/// The longest user id, in bytes.
+const MAX_USER_ID: usize = 255;
 
-/// The tokens that a client gets. Its `Debug` shows none of them.
+/// The tokens for a client. The `Debug` output shows none of them.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Tokens {
-    /// The session they belong to.
-    pub session: SessionId,
+    /// The session that the tokens belong to.
+    pub session_id: SessionId,
     /// The access token, a JWT.
     pub access_token: String,
-    /// How long the access token is good for.
+    /// How long the access token is valid.
     pub expires_in: Duration,
-    /// When the client should come back for the next one; none where it has nothing to come back with.
+    /// When the client should refresh; none if it has no refresh token.
     pub refresh_in: Option<Duration>,
-    /// The refresh token, where it is a new one; otherwise the client keeps the one it has (RFC 6749 §6).
+    /// The refresh token, if it is a new one. Otherwise the client keeps the one it has (RFC 6749 §6).
     pub refresh_token: Option<String>,
-    /// How long the session can last.
+    /// How long the session lasts at most.
     pub session_expires_in: Duration,
 }
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokens")
-            .field("session", &self.session)
+            .field("session_id", &self.session_id)
             .field("expires_in", &self.expires_in)
             .field("refresh_in", &self.refresh_in)
             .field("has_refresh_token", &self.refresh_token.is_some())
@@ -46,21 +49,24 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// What a login or a renewal answers. As an axum response it sets the cookies and has the tokens' JSON.
+/// The result of a login, or of an update of the claims.
+///
+/// As an axum response it sets the cookies and has the tokens as its JSON body. As a part of another response, such as
+/// `(login, Redirect::to("/"))`, it sets the cookies only.
 #[derive(Clone, Debug)]
-#[must_use = "the client has to get its tokens"]
+#[must_use = "return it from the handler, or the client does not get its tokens"]
 pub struct Login {
     /// The tokens.
     pub tokens: Tokens,
     pub(crate) transport: Transport,
-    pub(crate) settings: Arc<Settings>,
+    pub(crate) settings: Arc<ResolvedSettings>,
 }
 
-/// A login under way: awaited, it opens a session.
+/// A login that is being prepared. Made by [`Auth::login`]; awaiting it opens the session.
 #[must_use = "a login does nothing until it is awaited"]
 pub struct LoginBuilder<C> {
     auth: Auth<C>,
-    user: String,
+    user_id: String,
     claims: C,
     client: ClientInfo,
     label: Option<String>,
@@ -71,39 +77,42 @@ pub struct LoginBuilder<C> {
 
 impl<C> fmt::Debug for LoginBuilder<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LoginBuilder").field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("LoginBuilder").field("user_id", &self.user_id).finish_non_exhaustive()
     }
 }
 
 impl<C> LoginBuilder<C> {
-    /// The client that logs in: what listings show, and what the session is bound to.
+    /// The client that logs in. Lists of sessions show it, and the session is [bound](crate::config::Binding) to it.
+    /// Default: an unknown client.
     pub fn client(mut self, client: ClientInfo) -> Self {
         self.client = client;
         self
     }
 
-    /// A name for the client's device, shown in listings. All but the first 128 bytes are dropped.
+    /// A name for the client's device, shown in lists of sessions. It is cut to 128 bytes. Default: none.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
         self
     }
 
-    /// Hands out an access token alone. The session ends with it.
+    /// Issues an access token and no refresh token. The session ends with the access token.
     pub fn without_refresh(mut self) -> Self {
         self.with_refresh = false;
         self
     }
 
-    /// Ends another session when this one begins: the user logs in again, or gets more rights (OWASP ASVS 7.2.4).
+    /// Revokes another session when this one begins: for a user who logs in again or gains privileges (OWASP ASVS 5.0,
+    /// 7.2.4).
     ///
-    /// For one of the same user that is one step. A refresh of the old session that is under way at that moment is told
+    /// If it is the same user's session, both happen in one step. A refresh of the old session that is in flight gets
     /// `session_revoked`.
-    pub fn replacing(mut self, session: SessionId) -> Self {
-        self.replacing = Some(session);
+    pub fn replacing(mut self, session_id: SessionId) -> Self {
+        self.replacing = Some(session_id);
         self
     }
 
-    /// How this client's refresh token travels. Default: in the cookie, unless the settings allow the body alone.
+    /// How this client's refresh token is transported. Default: by cookie, or in the body if the
+    /// [settings](crate::Settings::transport) allow only that.
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = Some(transport);
         self
@@ -124,7 +133,7 @@ impl<C: Claims> LoginBuilder<C> {
         let node = &self.auth.inner.node;
         node.start();
         let policy = &node.settings.policy;
-        if self.user.is_empty() || self.user.len() > LONGEST_USER_ID {
+        if self.user_id.is_empty() || self.user_id.len() > MAX_USER_ID {
             return Err(Error::InvalidUserId);
         }
         let claims = write_claims(&self.claims)?;
@@ -134,43 +143,43 @@ impl<C: Claims> LoginBuilder<C> {
         };
         let now = node.now();
         let lifetime = if self.with_refresh { policy.lifetime } else { policy.access_ttl };
-        let token = RefreshToken::begin(SessionId::generate(&self.user)?)?;
-        let session = Session {
-            id: token.session,
-            user: self.user.as_str().into(),
+        let id = SessionId::generate(&self.user_id).map_err(Error::random)?;
+        let token = RefreshToken::begin(id).map_err(Error::random)?;
+        let session = SessionRecord {
+            id,
+            user_id: self.user_id.as_str().into(),
             secret_hash: token.secret_hash(),
             created_at: now,
             client: self.auth.resolve(client),
             claims,
-            chain: Chain::new(now, now.after(lifetime)),
+            rotation: RotationState::new(now, now.after(lifetime)),
             version: 0,
         };
-        // Signed before the session is in, so that nothing is left behind if that fails.
+        // Signed before the session is inserted, so that a failure leaves nothing behind.
         let mut tokens = self.auth.tokens(&session, 0, &session.claims, now, self.with_refresh)?;
         tokens.refresh_token = self.with_refresh.then(|| self.auth.inner.refresh.encode(&token));
-        let cap = policy.max_sessions.map(|max| Cap {
+        let limit = policy.max_sessions.map(|max| SessionLimit {
             max,
-            response: policy.on_max_sessions,
+            on_max_sessions: policy.on_max_sessions,
             idle_timeout: policy.idle_timeout,
         });
-        let until = node.revocation(now, Reason::Evicted).until;
-        let replacing = self.end_somebody_elses(&session.user).await?;
-        let admission = Admission { cap, replacing, until };
-        let user = || Arc::clone(&session.user);
-        match node.insert(&session, admission).await? {
-            Inserted::Full => {
-                node.events.emit(Event::SessionLimit { user: user() });
-                return Err(Error::SessionLimit);
+        let replacing = self.revoke_if_another_users(&session.user_id).await?;
+        let revocation_expires_at = node.revocation(now, RevocationReason::Evicted).expires_at;
+        let user_id = || Arc::clone(&session.user_id);
+        match node.insert(&session, InsertOptions { limit, replacing, revocation_expires_at }).await? {
+            Inserted::LimitReached => {
+                node.events.emit(Event::SessionLimitReached { user_id: user_id() });
+                return Err(Error::SessionLimitReached);
             }
-            Inserted::Done(ended) => {
-                for id in &ended {
-                    let replaced = Some(*id) == replacing;
-                    let reason = if replaced { Reason::Replaced } else { Reason::Evicted };
-                    node.events.emit(Event::Ended { session: *id, reason });
+            Inserted::Done(revoked) => {
+                for session_id in revoked {
+                    let replaced = Some(session_id) == replacing;
+                    let reason = if replaced { RevocationReason::Replaced } else { RevocationReason::Evicted };
+                    node.events.emit(Event::SessionRevoked { session_id, reason });
                 }
             }
         }
-        node.events.emit(Event::LoggedIn { user: user(), session: session.id });
+        node.events.emit(Event::LoggedIn { user_id: user_id(), session_id: session.id });
         let allowed = node.settings.transport;
         let transport = match self.transport {
             Some(Transport::Body) if allowed.has_body() => Transport::Body,
@@ -180,15 +189,15 @@ impl<C: Claims> LoginBuilder<C> {
         Ok(Login { tokens, transport, settings: Arc::clone(&node.settings) })
     }
 
-    /// The session to be replaced, if it is the same user's; somebody else's, who was logged in on the same device, ends
-    /// here: a store keeps it in another place. It ends before the new one begins, so that nothing is left behind if
-    /// that fails.
-    async fn end_somebody_elses(&self, user: &str) -> Result<Option<SessionId>, Error> {
+    /// Returns the session to be replaced if it is the same user's. Another user's session, from the same device, is
+    /// revoked here, because a store may keep it in another place. It ends before the new session begins, so that a failure
+    /// leaves nothing behind.
+    async fn revoke_if_another_users(&self, user_id: &str) -> Result<Option<SessionId>, Error> {
         let node = &self.auth.inner.node;
         let Some(id) = self.replacing else { return Ok(None) };
         match node.load(id).await? {
-            Some(session) if *session.user != *user => {
-                node.revoke(Target::Session(id), Reason::Replaced).await?;
+            Some(session) if *session.user_id != *user_id => {
+                node.revoke(RevokeTarget::Session(id), RevocationReason::Replaced).await?;
                 Ok(None)
             }
             found => Ok(found.map(|session| session.id)),
@@ -196,21 +205,31 @@ impl<C: Claims> LoginBuilder<C> {
     }
 }
 
+/// # Logging in
 impl<C: Claims> Auth<C> {
-    /// Logs a user in, who has just shown who they are: opens a session and answers its first tokens.
+    /// Logs in a user whom the app has authenticated: opens a session and returns its first tokens.
     ///
-    /// `user` is the app's own id, as text, of 1 to 255 bytes. The claims have to be a JSON object without the token's
-    /// own names.
+    /// `user_id` is the app's own id of the user, as text of 1 to 255 bytes. `claims` has to be a JSON object without the
+    /// token's own names (`iss`, `aud`, `sub`, `sid`, `gen`, `jti`, `iat`, `exp`, `nbf`).
     ///
     /// # Errors
-    /// [`SessionLimit`](Error::SessionLimit) if the user has too many and the policy refuses more;
-    /// [`Claims`](Error::Claims) or [`InvalidUserId`](Error::InvalidUserId) for what does not fit; or if the store
-    /// fails.
-    #[expect(clippy::needless_pass_by_value, reason = "a number, a Uuid and a String are all given by value")]
-    pub fn login(&self, user: impl ToString, claims: C) -> LoginBuilder<C> {
+    ///
+    /// - [`Error::SessionLimitReached`] if the user has [`max_sessions`](crate::Policy::max_sessions) and the policy refuses
+    ///   more.
+    /// - [`Error::Claims`] or [`Error::InvalidUserId`] if the arguments are invalid.
+    /// - [`Error::Store`] if the store fails.
+    ///
+    /// ```
+    /// # use axum_refresh::{Auth, ClientInfo, Error, Login, NoClaims};
+    /// async fn log_in(auth: &Auth, client: ClientInfo) -> Result<Login, Error> {
+    ///     auth.login("alice", NoClaims {}).client(client).label("Anna's laptop").await
+    /// }
+    /// ```
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass a number, a Uuid or a String by value")]
+    pub fn login(&self, user_id: impl ToString, claims: C) -> LoginBuilder<C> {
         LoginBuilder {
             auth: self.clone(),
-            user: user.to_string(),
+            user_id: user_id.to_string(),
             claims,
             client: ClientInfo::new(),
             label: None,
@@ -220,33 +239,36 @@ impl<C: Claims> Auth<C> {
         }
     }
 
-    /// Gives the caller's session other claims, say after a second factor, and answers an access token that has them.
-    /// The refresh token stays as it is; claims from a [hook](super::AuthBuilder::claims) come back at the next
-    /// refresh.
+    /// Replaces the claims of the caller's session, for example after a second factor, and returns an access token with the
+    /// new claims. The refresh token does not change.
+    ///
+    /// If there is a [claims hook](super::AuthBuilder::claims_hook), its claims apply again from the next refresh on.
     ///
     /// # Errors
-    /// [`SessionNotFound`](Error::SessionNotFound) if the session has ended; [`Claims`](Error::Claims) for what does
-    /// not fit; or if the store fails.
-    pub async fn renew(&self, caller: &AuthUser<C>, claims: C) -> Result<Login, Error> {
+    ///
+    /// - [`Error::SessionNotFound`] if the session is revoked, expired or idle.
+    /// - [`Error::Claims`] if the claims are invalid.
+    /// - [`Error::RefreshBusy`] if other writers changed the session at every attempt.
+    /// - [`Error::Store`] if the store fails.
+    pub async fn update_claims(&self, caller: &AuthUser<C>, claims: C) -> Result<Login, Error> {
         let node = &self.inner.node;
         let claims = write_claims(&claims)?;
-        for _ in 0..TRIES {
-            let mut session = node.load(caller.session).await?.ok_or(Error::SessionNotFound)?;
+        for _ in 0..MAX_TRIES {
+            let mut session = node.load(caller.session_id).await?.ok_or(Error::SessionNotFound)?;
             let now = node.now();
-            if !session.chain.is_live(now, node.settings.policy.idle_timeout) {
+            if !session.rotation.is_live(now, node.settings.policy.idle_timeout) {
                 return Err(Error::SessionNotFound);
             }
             session.claims.clone_from(&claims);
-            session.chain.last_seen_at = session.chain.last_seen_at.max(now);
-            if !node.swap(session.version, &session).await? {
+            session.rotation.last_seen_at = session.rotation.last_seen_at.max(now);
+            if !node.compare_and_swap(session.version, &session).await? {
                 continue;
             }
-            // Of the caller's generation, not of the newest: using it must not show that a newer refresh token
-            // arrived.
-            // A login without a refresh token has a session that is no longer than one access token.
-            let whole = session.chain.expires_at.since(session.created_at);
-            let comes_back = whole > node.settings.policy.access_ttl;
-            let tokens = self.tokens(&session, caller.generation(), &claims, now, comes_back)?;
+            // A session without a refresh token lives no longer than one access token.
+            let lifetime = session.rotation.expires_at.since(session.created_at);
+            let can_refresh = lifetime > node.settings.policy.access_ttl;
+            // The caller's generation, not the newest: its use must not acknowledge a newer refresh token.
+            let tokens = self.tokens(&session, caller.generation(), &claims, now, can_refresh)?;
             let settings = Arc::clone(&node.settings);
             let transport = if settings.transport.has_cookie() { Transport::Cookie } else { Transport::Body };
             return Ok(Login { tokens, transport, settings });

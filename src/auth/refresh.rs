@@ -1,53 +1,86 @@
-//! Refreshing: the ratchet's verdict, carried out.
+//! Refreshing: the ratchet's verdict, carried out on the store.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::login::Tokens;
-use super::{Auth, Claims, TRIES};
-use crate::binding;
-use crate::client::ClientInfo;
+use super::{Auth, Claims, MAX_TRIES, Verified};
+use crate::client::{ClientInfo, binding};
+use crate::config::OnReuse;
 use crate::error::Error;
 use crate::event::Event;
-use crate::policy::ReuseResponse;
-use crate::ratchet::{BindingVerdict, Next, Outcome, Presented, Verdict, present};
-use crate::session::{Client, Reason, Session, Timestamp};
-use crate::store::Target;
+use crate::ratchet::{BindingVerdict, Next, Outcome, Presented, RotationState, Verdict, present};
+use crate::session::{Client, RevocationReason};
+use crate::store::{RevokeTarget, SessionRecord};
+use crate::time::Timestamp;
 use crate::token::refresh::RefreshToken;
 
-/// From how many lost answers in a row on it is worth an event.
+/// From this many recoveries in a row on, each is an event.
 const MANY_RECOVERIES: u32 = 4;
+/// The pauses between rounds of attempts within a page's request. A script is told to retry after a second; a page cannot
+/// be told so.
+const PAGE_PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(60), Duration::from_millis(180)];
 
-/// A refresh that was granted.
+/// The result of a successful refresh.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Refreshed {
-    /// The tokens. There is a new refresh token only where the verdict is Rotate, Recover or Ahead.
+    /// The tokens. There is a new refresh token only if the verdict is Rotate, Recover or Ahead.
     pub tokens: Tokens,
-    /// How the ratchet judged.
+    /// The ratchet's verdict.
     pub verdict: Verdict,
 }
 
+/// # Refreshing
 impl<C: Claims> Auth<C> {
     /// Exchanges a refresh token for an access token and, most of the time, the next refresh token.
     ///
-    /// One call of the store to load the session, one to swap it; none for a token that we did not sign.
+    /// Costs one load and one compare-and-swap of the store; for a token with an invalid tag, no call at all.
     ///
     /// # Errors
-    /// One for every refusal of the [ratchet](crate::ratchet); [`UserRefused`](Error::UserRefused) by the app's hook;
-    /// [`Store`](Error::Store) if the store fails, and then the client should try again.
+    ///
+    /// - One error per refusal of the [ratchet](crate::ratchet).
+    /// - [`Error::UserRefused`] if the claims hook refuses the user, [`Error::Hook`] if it fails.
+    /// - [`Error::Store`] if the store fails. The client keeps its token and tries again.
     pub async fn refresh(&self, refresh_token: &str, client: ClientInfo) -> Result<Refreshed, Error> {
         let token = self.inner.refresh.decode(refresh_token.as_bytes()).ok_or(Error::RefreshTokenInvalid)?;
         self.refresh_decoded(&token, &self.resolve(client), &[]).await
     }
 
-    /// Of several candidates (cookies of one name), the one that is ours and newest counts; if its session has ended,
-    /// the newest of another, because an old cookie can lie before the one from the last login. One that is refused and
-    /// goes on is the answer: who is somebody else for as long as that lasts would lose its cookie to the other.
-    ///
-    /// Where every race for the row was lost, it starts again after each of the pauses. A verdict of Busy is final: the
-    /// same token would only get older.
+    /// Refreshes with the newest valid token of several candidates (cookies of one name). If its session has ended, the
+    /// newest of another session is used: an old cookie may be sent before the one from the last login. A refusal that may
+    /// pass is final, because the other session's cookie would otherwise replace this one.
     pub(crate) async fn refresh_newest(
+        &self,
+        candidates: impl IntoIterator<Item = &[u8]>,
+        client: impl FnOnce() -> ClientInfo,
+    ) -> Result<Refreshed, Error> {
+        self.refresh_candidates(candidates, client, &[]).await
+    }
+
+    /// [`refresh_newest`](Self::refresh_newest) within the request of a page. Also returns the verified access token for
+    /// the layers and handlers inside; none if the session was revoked meanwhile.
+    ///
+    /// If the refresh token is a new one, the returned access token has the generation before it: what a handler does with
+    /// it must not acknowledge a refresh token whose response may still get lost.
+    pub(crate) async fn refresh_page(
+        &self,
+        candidates: impl IntoIterator<Item = &[u8]>,
+        client: impl FnOnce() -> ClientInfo,
+    ) -> Result<(Tokens, Option<Arc<Verified<C>>>), Error> {
+        let tokens = self.refresh_candidates(candidates, client, &PAGE_PAUSES).await?.tokens;
+        let token = self.inner.access.verify(&tokens.access_token).ok().map(|mut token| {
+            if tokens.refresh_token.is_some() {
+                token.generation = token.generation.saturating_sub(1);
+            }
+            Arc::new(Verified::from(token))
+        });
+        // Between the verdict and now the session may have been revoked.
+        let token = token.filter(|token| self.admit_as_known(token, self.now()).is_ok());
+        Ok((tokens, token))
+    }
+
+    async fn refresh_candidates(
         &self,
         candidates: impl IntoIterator<Item = &[u8]>,
         client: impl FnOnce() -> ClientInfo,
@@ -61,13 +94,15 @@ impl<C: Claims> Auth<C> {
         let mut refused = None;
         for token in tokens {
             match self.refresh_decoded(&token, &client, pauses).await {
-                Err(error) if error.is_the_end() => refused = refused.or(Some(error)),
+                Err(error) if error.is_final() => refused = refused.or(Some(error)),
                 decided => return decided,
             }
         }
         Err(refused.unwrap_or(Error::RefreshTokenInvalid))
     }
 
+    /// If every attempt loses against another writer, starts again after each of the pauses. A verdict of Busy is not
+    /// retried: the same token would only be older.
     async fn refresh_decoded(
         &self,
         token: &RefreshToken,
@@ -78,50 +113,49 @@ impl<C: Claims> Auth<C> {
         node.start();
         let policy = &node.settings.policy;
         let mut claims = None;
-        for attempt in 0..TRIES * (1 + pauses.len()) {
+        for attempt in 0..MAX_TRIES * (1 + pauses.len()) {
             if attempt > 0
-                && attempt % TRIES == 0
-                && let Some(pause) = pauses.get(attempt / TRIES - 1)
+                && attempt % MAX_TRIES == 0
+                && let Some(pause) = pauses.get(attempt / MAX_TRIES - 1)
             {
                 tokio::time::sleep(*pause).await;
             }
-            let mut session = node.load(token.session).await?.ok_or(Error::RefreshTokenInvalid)?;
+            let mut session = node.load(token.session_id).await?.ok_or(Error::RefreshTokenInvalid)?;
             let now = node.now();
             let presented = Presented {
                 generation: token.generation,
                 secret_matches: session.secret_hash == token.secret_hash(),
-                binding: binding::judge(&policy.binding, &session.client, client),
+                binding: binding::compare(&policy.binding, &session.client, client),
             };
-            let outcome = present(&session.chain, presented, now, policy);
-            // The hook is asked once; the snapshot belongs to the row that is about to be written.
-            if outcome.access.is_some() && (claims.is_none() || self.inner.hook.is_none()) {
+            let outcome = present(&session.rotation, presented, now, policy);
+            // The hook runs once; the snapshot has to be that of the row about to be written.
+            if outcome.access.is_some() && (claims.is_none() || self.inner.claims_hook.is_none()) {
                 claims = Some(self.claims_of(&session).await?);
             }
-            if outcome.verdict == Verdict::Reuse && policy.on_reuse == ReuseResponse::User {
-                // The others first: if that fails, the next attempt finds the same theft again.
-                let target = Target::User { user: &session.user, except: Some(session.id) };
-                node.revoke(target, Reason::Reuse).await?;
+            if outcome.verdict == Verdict::Reuse && policy.on_reuse == OnReuse::User {
+                // The others first: if that fails, the next attempt detects the same reuse again.
+                let target = RevokeTarget::User { user_id: &session.user_id, except: Some(session.id) };
+                node.revoke(target, RevocationReason::Reuse).await?;
             }
             if let Some(next) = outcome.next {
-                let before = session.chain;
-                session.chain = match next {
-                    Next::Chain(chain) => chain,
-                    Next::Revoke => {
-                        let mut chain = session.chain;
-                        chain.revoked = Some(node.revocation(now, reason(outcome.verdict)));
-                        chain
-                    }
+                let before = session.rotation;
+                session.rotation = match next {
+                    Next::State(state) => state,
+                    Next::Revoke => RotationState {
+                        revoked: Some(node.revocation(now, reason(outcome.verdict))),
+                        ..session.rotation
+                    },
                 };
                 if outcome.access.is_some() {
-                    session.chain.last_seen_at = session.chain.last_seen_at.max(now);
+                    session.rotation.last_seen_at = session.rotation.last_seen_at.max(now);
                 }
-                if !node.swap(session.version, &session).await? {
+                if !node.compare_and_swap(session.version, &session).await? {
                     continue;
                 }
                 if outcome.verdict == Verdict::Ahead {
                     self.emit(Event::Ahead {
-                        user: Arc::clone(&session.user),
-                        session: session.id,
+                        user_id: Arc::clone(&session.user_id),
+                        session_id: session.id,
                         presented: token.generation,
                         stored: before.generation,
                     });
@@ -137,64 +171,62 @@ impl<C: Claims> Auth<C> {
 
     fn grant(
         &self,
-        session: &Session,
+        session: &SessionRecord,
         token: &RefreshToken,
         outcome: Outcome,
         claims: &str,
         now: Timestamp,
     ) -> Result<Refreshed, Error> {
-        self.inner.node.activity.touch(session.id, now);
+        self.inner.node.write_behind.touch(session.id, now);
         let generation = outcome.access.unwrap_or(token.generation);
         let mut tokens = self.tokens(session, generation, claims, now, true)?;
         tokens.refresh_token = outcome.refresh.map(|generation| self.inner.refresh.encode(&token.at(generation)));
         Ok(Refreshed { tokens, verdict: outcome.verdict })
     }
 
-    fn emit(&self, event: Event) {
-        self.inner.node.events.emit(event);
-    }
-
     fn report(
         &self,
-        session: &Session,
+        session: &SessionRecord,
         token: &RefreshToken,
         binding: BindingVerdict,
         verdict: Verdict,
         client: &Client,
     ) {
-        let (id, generation) = (session.id, token.generation);
-        let user = || Arc::clone(&session.user);
+        let (session_id, generation) = (session.id, token.generation);
+        let user_id = || Arc::clone(&session.user_id);
         let client = || client.clone();
         if verdict != Verdict::Forged {
-            self.emit(Event::Refreshed { user: user(), session: id, generation, verdict });
+            self.emit(Event::Refreshed { user_id: user_id(), session_id, generation, verdict });
         }
         match verdict {
-            Verdict::Forged => self.emit(Event::Forged { session: id, client: client() }),
-            Verdict::Reuse => self.emit(Event::Reuse { user: user(), session: id, generation, client: client() }),
-            Verdict::Recover if session.chain.recoveries >= MANY_RECOVERIES => {
-                let recoveries = session.chain.recoveries;
-                self.emit(Event::ManyRecoveries { user: user(), session: id, recoveries });
+            Verdict::Forged => self.emit(Event::Forged { session_id, client: client() }),
+            Verdict::Reuse => {
+                self.emit(Event::Reuse { user_id: user_id(), session_id, generation, client: client() });
+            }
+            Verdict::Recover if session.rotation.recoveries >= MANY_RECOVERIES => {
+                let recoveries = session.rotation.recoveries;
+                self.emit(Event::ManyRecoveries { user_id: user_id(), session_id, recoveries });
             }
             _ => {}
         }
-        let judged = verdict == Verdict::Mismatch || refuse(verdict).is_ok();
-        if judged && binding != BindingVerdict::Holds {
-            self.emit(Event::ClientMismatch { user: user(), session: id, verdict: binding, client: client() });
+        let was_compared = verdict == Verdict::Mismatch || refuse(verdict).is_ok();
+        if was_compared && binding != BindingVerdict::Holds {
+            self.emit(Event::ClientMismatch { user_id: user_id(), session_id, verdict: binding, client: client() });
         }
-        if let (Some(revocation), Verdict::Mismatch | Verdict::Reuse) = (session.chain.revoked, verdict) {
-            self.emit(Event::Ended { session: id, reason: revocation.reason });
+        if let (Some(revocation), Verdict::Mismatch | Verdict::Reuse) = (session.rotation.revoked, verdict) {
+            self.emit(Event::SessionRevoked { session_id, reason: revocation.reason });
         }
     }
 }
 
-const fn reason(verdict: Verdict) -> Reason {
+const fn reason(verdict: Verdict) -> RevocationReason {
     match verdict {
-        Verdict::Mismatch => Reason::ClientMismatch,
-        _ => Reason::Reuse,
+        Verdict::Mismatch => RevocationReason::ClientMismatch,
+        _ => RevocationReason::Reuse,
     }
 }
 
-/// The verdicts that grant nothing, as the errors that say so.
+/// The error for a verdict that grants nothing.
 const fn refuse(verdict: Verdict) -> Result<(), Error> {
     Err(match verdict {
         Verdict::Touch | Verdict::Rotate | Verdict::Ahead | Verdict::Echo | Verdict::Recover => return Ok(()),

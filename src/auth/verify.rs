@@ -1,31 +1,42 @@
-//! From an access token to the user behind it, without waiting for the store; and the guard's closer look.
+//! Verifying access tokens from memory, and the guard's look at the session behind one.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use super::{Auth, Claims};
-use crate::binding;
-use crate::client::ClientInfo;
+use super::{Auth, Claims, NoClaims};
+use crate::client::{ClientInfo, binding};
+use crate::config::BindingMode;
 use crate::error::Error;
 use crate::event::Event;
-use crate::policy::BindingMode;
 use crate::ratchet::{BindingVerdict, acknowledges};
-use crate::session::{Client, Reason, SessionId, Timestamp};
-use crate::store::Target;
-use crate::token::access::{AccessToken, Refused, TokenId};
+use crate::session::{Client, RevocationReason, SessionId};
+use crate::store::{RevokeTarget, StoreError};
+use crate::time::Timestamp;
+use crate::token::access::{AccessToken, Refused};
+use crate::token::id::TokenId;
 
-/// The user behind a request, as the access token has it. An axum handler behind [`Auth::layer`] takes it as an
-/// extractor; `Option<AuthUser<C>>` is `None` where [`optional`](crate::AuthLayer::optional) let an anonymous request
-/// pass.
+/// The user behind a request, as the access token describes them.
+///
+/// Handlers behind [`Auth::layer`], [`Auth::guard`] or [`Auth::pages`] take it as an extractor. `Option<AuthUser<C>>` is
+/// `None` for an anonymous request that [`optional`](crate::AuthLayer::optional) has let through.
+///
+/// ```
+/// use axum_refresh::AuthUser;
+///
+/// async fn hello(user: AuthUser) -> String {
+///     format!("Hello, {}", user.id)
+/// }
+/// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(hello));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct AuthUser<C> {
-    /// The app's own user id: what was given to [`Auth::login`].
+pub struct AuthUser<C = NoClaims> {
+    /// The app's own id of the user, as given to [`Auth::login`].
     pub id: Arc<str>,
-    /// The session that the token belongs to.
-    pub session: SessionId,
+    /// The session that the access token belongs to.
+    pub session_id: SessionId,
     /// The app's claims.
     pub claims: C,
     generation: u32,
@@ -34,7 +45,7 @@ pub struct AuthUser<C> {
 }
 
 impl<C> AuthUser<C> {
-    /// The access token's own id, its `jti`: for [`Auth::revoke_token_id`].
+    /// The id of the access token (`jti`), for [`Auth::revoke_token_id`].
     pub fn token_id(&self) -> String {
         self.token_id.to_string()
     }
@@ -52,8 +63,8 @@ impl<C> AuthUser<C> {
 impl<C: Clone> From<&Verified<C>> for AuthUser<C> {
     fn from(token: &Verified<C>) -> Self {
         Self {
-            id: Arc::clone(&token.user),
-            session: token.session,
+            id: Arc::clone(&token.user_id),
+            session_id: token.session_id,
             claims: token.claims.clone(),
             generation: token.generation,
             token_id: token.id,
@@ -62,14 +73,14 @@ impl<C: Clone> From<&Verified<C>> for AuthUser<C> {
     }
 }
 
-/// A token that was verified, and what this node has found out with it since: what every request of a client would look
-/// up anew.
+/// A verified access token, and what this node has found out about its session: what every request with it would otherwise
+/// look up again.
 #[derive(Debug)]
 pub(crate) struct Verified<C> {
     token: AccessToken<C>,
-    /// The client at login, once the guard has asked for it. It never changes.
+    /// The client at login, once the guard has loaded it. It never changes.
     client: OnceLock<Arc<Client>>,
-    /// Whether its use was taken for an acknowledgement already.
+    /// Whether its use was recorded as an acknowledgement.
     acknowledged: AtomicBool,
 }
 
@@ -87,47 +98,37 @@ impl<C> Deref for Verified<C> {
     }
 }
 
-/// What the guard found without asking the store.
-pub(crate) enum Glance {
-    Pass,
-    Refuse(Error),
-    /// The session has to be loaded, or ended.
-    LookCloser,
+/// What is decided about a request from what this node knows. Each variant carries what was found, for the next step.
+#[derive(Debug)]
+pub(crate) enum Decision<P, A, R> {
+    Pass(P),
+    Refuse(R),
+    /// This node does not know enough: the store has to be asked.
+    AskStore(A),
 }
 
+/// # Verifying
 impl<C: Claims> Auth<C> {
-    /// Who an access token belongs to, if it is good: signed by us, neither expired nor revoked. Counts as a sign of
-    /// life of its session.
+    /// Verifies an access token and returns its user, if the token is neither expired nor revoked. Counts as activity of its
+    /// session.
+    ///
+    /// Does not wait for the store, unless it was silent for [`max_staleness`](crate::Settings::max_staleness).
     ///
     /// # Errors
-    /// [`AccessTokenInvalid`](Error::AccessTokenInvalid), [`AccessTokenExpired`](Error::AccessTokenExpired) or
-    /// [`AccessTokenRevoked`](Error::AccessTokenRevoked); [`Store`](Error::Store) if nothing has been heard from the
-    /// store for too long and it does not answer now.
+    ///
+    /// - [`Error::AccessTokenInvalid`], [`Error::AccessTokenExpired`] or [`Error::AccessTokenRevoked`].
+    /// - [`Error::Store`] if the store was silent for too long and fails now.
     pub async fn authenticate(&self, token: &str) -> Result<AuthUser<C>, Error> {
         let token = self.verify(token, self.now())?;
-        self.catch_up_if_stale().await?;
-        self.admit(&token, self.now())?;
+        match self.admit(&token, self.now()) {
+            Decision::Pass(()) => {}
+            Decision::Refuse(error) => return Err(error),
+            Decision::AskStore(()) => self.admit_after_catching_up(&token).await?,
+        }
         Ok(AuthUser::from(&*token))
     }
 
-    pub(crate) fn now(&self) -> Timestamp {
-        self.inner.node.now()
-    }
-
-    /// Whether what is known of revocations is recent enough to decide by.
-    pub(crate) fn is_current(&self, now: Timestamp) -> bool {
-        self.inner.node.revoked.is_current(now)
-    }
-
-    pub(crate) async fn catch_up_if_stale(&self) -> Result<(), Error> {
-        if !self.is_current(self.now()) {
-            self.inner.node.start();
-            self.inner.node.catch_up().await?;
-        }
-        Ok(())
-    }
-
-    /// Whether we signed a token and it is not past its end. Whether it was revoked is [`admit`](Self::admit)'s part.
+    /// Whether the token is ours and not expired. Whether it is revoked is for [`admit`](Self::admit) to say.
     pub(crate) fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Verified<C>>, Error> {
         let inner = &*self.inner;
         if let Some(known) = inner.verified.as_ref().and_then(|cache| cache.get(token)) {
@@ -143,87 +144,100 @@ impl<C: Claims> Auth<C> {
         Ok(verified)
     }
 
-    /// Whether a verified token may be used, by what this node knows of revocations; and its use is remembered.
-    pub(crate) fn admit(&self, token: &Verified<C>, now: Timestamp) -> Result<(), Error> {
+    /// Whether a verified token may be used, by the revocations that this node knows. Its use is recorded.
+    pub(crate) fn admit(&self, token: &Verified<C>, now: Timestamp) -> Decision<(), (), Error> {
+        if !self.inner.node.revoked.is_current(now) {
+            return Decision::AskStore(());
+        }
+        match self.admit_as_known(token, now) {
+            Ok(()) => Decision::Pass(()),
+            Err(error) => Decision::Refuse(error),
+        }
+    }
+
+    /// [`admit`](Self::admit) however old the known revocations are.
+    pub(super) fn admit_as_known(&self, token: &Verified<C>, now: Timestamp) -> Result<(), Error> {
         let node = &self.inner.node;
-        if node.revoked.has_session(token.session) || node.revoked.has_token(token.id) {
+        if node.revoked.has_session(token.session_id) || node.revoked.has_token(token.id) {
             return Err(Error::AccessTokenRevoked);
         }
         let acknowledges = acknowledges(token.issued_at, now, &node.settings.policy);
         if acknowledges && !token.acknowledged.load(Ordering::Relaxed) {
             token.acknowledged.store(true, Ordering::Relaxed);
-            node.activity.acknowledge(token.session, token.generation, now);
+            node.write_behind.acknowledge(token.session_id, token.generation, now);
         } else {
-            node.activity.touch(token.session, now);
+            node.write_behind.touch(token.session_id, now);
         }
         Ok(())
     }
 
-    /// The guard's check, as far as it needs no store: the session was seen before, and its client has not changed.
-    pub(crate) fn glance(
+    /// [`admit`](Self::admit) after reading the feed of revocations.
+    pub(crate) async fn admit_after_catching_up(&self, token: &Verified<C>) -> Result<(), Error> {
+        self.inner.node.start();
+        self.inner.node.catch_up().await?;
+        match self.admit(token, self.now()) {
+            Decision::Pass(()) => Ok(()),
+            Decision::Refuse(error) => Err(error),
+            // Only if the clock jumps.
+            Decision::AskStore(()) => Err(StoreError::new("the revocations known here are stale").into()),
+        }
+    }
+
+    /// The guard's check of the session: passes if this node has seen the session before and the client is unchanged.
+    pub(crate) fn check_session(
         &self,
         token: &Verified<C>,
         user_agent: Option<&str>,
         client: impl FnOnce() -> ClientInfo,
-    ) -> Glance {
-        let then = match token.client.get() {
-            Some(then) => then,
-            None => match self.inner.guarded.get(&token.session) {
-                Some(then) => token.client.get_or_init(|| then),
-                None => return Glance::LookCloser,
+    ) -> Decision<(), (), Error> {
+        let at_login = match token.client.get() {
+            Some(at_login) => at_login,
+            None => match self.inner.guarded.get(&token.session_id) {
+                Some(at_login) => token.client.get_or_init(|| at_login),
+                None => return Decision::AskStore(()),
             },
         };
-        // To the letter the same, as nearly always: no need to take anything apart.
-        if self.settings().policy.binding.ip == BindingMode::Off && then.user_agent.as_deref() == user_agent {
-            return Glance::Pass;
+        // Nearly always the header is the same byte for byte, and nothing has to be parsed.
+        if self.settings().policy.binding.ip == BindingMode::Off && at_login.user_agent.as_deref() == user_agent {
+            return Decision::Pass(());
         }
-        match self.compare(then, client) {
-            (BindingVerdict::Holds, _) => Glance::Pass,
-            (verdict @ BindingVerdict::Observed, client) => {
-                self.report_mismatch(token, verdict, client);
-                Glance::Pass
+        let (verdict, now) = self.compare(at_login, client);
+        match verdict {
+            BindingVerdict::Holds => Decision::Pass(()),
+            // Revoking needs the store, which reports it.
+            BindingVerdict::Revoked => Decision::AskStore(()),
+            BindingVerdict::Observed => {
+                self.report_mismatch(token, verdict, now);
+                Decision::Pass(())
             }
-            (verdict @ BindingVerdict::Rejected, client) => {
-                self.report_mismatch(token, verdict, client);
-                Glance::Refuse(Error::ClientMismatch)
+            BindingVerdict::Rejected => {
+                self.report_mismatch(token, verdict, now);
+                Decision::Refuse(Error::ClientMismatch)
             }
-            (BindingVerdict::Revoked, _) => Glance::LookCloser,
         }
     }
 
-    fn compare(&self, then: &Client, client: impl FnOnce() -> ClientInfo) -> (BindingVerdict, Client) {
-        if !self.compares() {
-            return (BindingVerdict::Holds, Client::default());
-        }
-        let now = self.resolve(client());
-        (binding::judge(&self.settings().policy.binding, then, &now), now)
-    }
-
-    fn compares(&self) -> bool {
-        let binding = &self.settings().policy.binding;
-        binding.ip != BindingMode::Off || binding.user_agent != BindingMode::Off
-    }
-
-    /// The guard's check, with the store: is there such a session, is it live, is this its client?
-    pub(crate) async fn look_closer(&self, token: &AccessToken<C>, client: ClientInfo) -> Result<(), Error> {
+    /// [`check_session`](Self::check_session) with the store: whether the session exists, is live, and belongs to this
+    /// client.
+    pub(crate) async fn check_session_in_store(&self, token: &AccessToken<C>, client: ClientInfo) -> Result<(), Error> {
         let node = &self.inner.node;
         let load = async {
-            let session = node.load(token.session).await?.ok_or(Error::AccessTokenRevoked)?;
-            let mut chain = session.chain;
-            chain.merge_seen(token.issued_at, None);
-            if chain.revoked.is_some() {
+            let session = node.load(token.session_id).await?.ok_or(Error::AccessTokenRevoked)?;
+            let mut state = session.rotation;
+            state.merge_activity(token.issued_at, None);
+            if state.revoked.is_some() {
                 return Err(Error::AccessTokenRevoked);
             }
-            if !chain.is_live(node.now(), node.settings.policy.idle_timeout) {
+            if !state.is_live(node.now(), node.settings.policy.idle_timeout) {
                 return Err(Error::SessionIdle);
             }
-            // Where nothing is compared there is nothing to keep.
-            Ok(if self.compares() { Arc::new(session.client) } else { Arc::clone(&self.inner.anybody) })
+            // If clients are not compared, there is nothing to keep.
+            Ok(if self.compares_clients() { Arc::new(session.client) } else { Arc::clone(&self.inner.any_client) })
         };
-        // One loads and the others wait; whoever waits for several that fail waits no longer than for one.
-        let found = self.inner.guarded.get_or_insert_async(&token.session, load);
-        let then = node.within_timeout("load", found).await??;
-        let (verdict, now) = self.compare(&then, || client);
+        // One request loads and the others wait for it, together no longer than for one call.
+        let found = self.inner.guarded.get_or_insert_async(&token.session_id, load);
+        let at_login = node.within_timeout("load", found).await??;
+        let (verdict, now) = self.compare(&at_login, || client);
         if verdict != BindingVerdict::Holds {
             self.report_mismatch(token, verdict, now);
         }
@@ -231,16 +245,29 @@ impl<C: Claims> Auth<C> {
             BindingVerdict::Holds | BindingVerdict::Observed => Ok(()),
             BindingVerdict::Rejected => Err(Error::ClientMismatch),
             BindingVerdict::Revoked => {
-                node.revoke(Target::Session(token.session), Reason::ClientMismatch).await?;
+                node.revoke(RevokeTarget::Session(token.session_id), RevocationReason::ClientMismatch).await?;
                 Err(Error::ClientMismatch)
             }
         }
     }
 
+    fn compare(&self, at_login: &Client, client: impl FnOnce() -> ClientInfo) -> (BindingVerdict, Client) {
+        if !self.compares_clients() {
+            return (BindingVerdict::Holds, Client::default());
+        }
+        let now = self.resolve(client());
+        (binding::compare(&self.settings().policy.binding, at_login, &now), now)
+    }
+
+    fn compares_clients(&self) -> bool {
+        let binding = &self.settings().policy.binding;
+        binding.ip != BindingMode::Off || binding.user_agent != BindingMode::Off
+    }
+
     fn report_mismatch(&self, token: &AccessToken<C>, verdict: BindingVerdict, client: Client) {
-        self.inner.node.events.emit(Event::ClientMismatch {
-            user: Arc::clone(&token.user),
-            session: token.session,
+        self.emit(Event::ClientMismatch {
+            user_id: Arc::clone(&token.user_id),
+            session_id: token.session_id,
             verdict,
             client,
         });

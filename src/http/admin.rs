@@ -1,4 +1,4 @@
-//! The routes by which an administrator looks at and ends anybody's sessions.
+//! The router that lists and revokes any user's sessions, for administrators.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,13 +13,17 @@ use serde_json::json;
 
 use super::problem::Problem;
 use super::router::{json_response, listing, session_id};
-use super::transport::read_json;
+use super::tokens::read_json;
 use crate::auth::{Auth, AuthUser, Claims};
 use crate::error::Error;
-use crate::session::Reason;
+use crate::session::RevocationReason;
 
+/// # Routers
 impl<C: Claims> Auth<C> {
-    /// The routes that list and end anybody's sessions. **They have no guard of their own**: put one before them.
+    /// The routes that list and revoke any user's sessions, for administrators. The [HTTP contract](crate::guide::http)
+    /// describes them.
+    ///
+    /// **The router does not check who calls it**: put a layer before it that does.
     ///
     /// ```
     /// # use axum::{Router, extract::Request, http::StatusCode, middleware::{Next, from_fn}, response::Response};
@@ -31,13 +35,13 @@ impl<C: Claims> Auth<C> {
     /// }
     ///
     /// fn admin(auth: &Auth<Claims>) -> Router<Auth<Claims>> {
-    ///     auth.admin_router().layer(from_fn(admins_only)).layer(auth.guard()).layer(auth.layer())
+    ///     auth.admin_router().layer((auth.layer(), auth.guard(), from_fn(admins_only)))
     /// }
     /// ```
     pub fn admin_router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         let router = Router::new()
-            .route("/users/{user}/sessions", get(list::<C>).delete(end_all::<C>))
-            .route("/sessions/{id}", delete(end::<C>))
+            .route("/users/{user}/sessions", get(list::<C>).delete(revoke_all::<C>))
+            .route("/sessions/{id}", delete(revoke::<C>))
             .route("/tokens/revoke", post(revoke_token::<C>));
         self.finish(router)
     }
@@ -48,46 +52,46 @@ async fn list<C: Claims>(
     caller: Option<AuthUser<C>>,
     user: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Error> {
-    listing(&auth, &user_id(user), caller.map(|caller| caller.session)).await
+    listing(&auth, &user_id(user), caller.map(|caller| caller.session_id)).await
 }
 
-async fn end_all<C: Claims>(
+async fn revoke_all<C: Claims>(
     State(auth): State<Auth<C>>,
     user: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Error> {
-    let revoked = auth.revoke_user(&user_id(user), None, Reason::EndedByAdmin).await?;
+    let revoked = auth.revoke_user(&user_id(user), None, RevocationReason::RevokedByAdmin).await?;
     Ok(json_response(&json!({ "revoked": revoked })))
 }
 
-/// What is no text is nobody's user id, and nobody has no sessions. No session has the empty one.
+/// Reads the user id of a path. What is not text is the empty id, request_body no session has.
 fn user_id(user: Result<Path<String>, PathRejection>) -> String {
     user.map(|Path(user)| user).unwrap_or_default()
 }
 
-async fn end<C: Claims>(
+async fn revoke<C: Claims>(
     State(auth): State<Auth<C>>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Error> {
-    auth.revoke_session(session_id(id)?, Reason::EndedByAdmin).await?;
+    auth.revoke_session(session_id(id)?, RevocationReason::RevokedByAdmin).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-pub(crate) enum Which {
+pub(crate) enum RevokeTokenRequest {
     Token { token: String },
-    Id { jti: String, expires_at: When },
+    Id { jti: String, expires_at: ExpiresAt },
 }
 
-/// A time as people write it, or as a JWT has it.
+/// A time in RFC 3339, or in Unix seconds as in a JWT.
 #[derive(Deserialize)]
 #[serde(untagged)]
-pub(crate) enum When {
+pub(crate) enum ExpiresAt {
     Text(String),
     Seconds(i64),
 }
 
-impl When {
+impl ExpiresAt {
     pub(crate) fn time(&self) -> Option<SystemTime> {
         match self {
             Self::Text(text) => humantime::parse_rfc3339(text).ok(),
@@ -98,16 +102,16 @@ impl When {
 
 async fn revoke_token<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let which = match read_json::<Which>(&parts.headers, body).await {
-        Ok(Some(which)) => which,
-        Ok(None) => return Problem::malformed_body().into_response(),
+    let body = match read_json::<RevokeTokenRequest>(&parts.headers, body).await {
+        Ok(Some(body)) => body,
+        Ok(None) => return Problem::MALFORMED_BODY.into_response(),
         Err(problem) => return problem.into_response(),
     };
-    let revoked = match which {
-        Which::Token { token } => auth.revoke_access_token(&token).await,
-        Which::Id { jti, expires_at } => match expires_at.time() {
+    let revoked = match body {
+        RevokeTokenRequest::Token { token } => auth.revoke_access_token(&token).await,
+        RevokeTokenRequest::Id { jti, expires_at } => match expires_at.time() {
             Some(expires_at) => auth.revoke_token_id(&jti, expires_at).await,
-            None => return Problem::malformed_body().into_response(),
+            None => return Problem::MALFORMED_BODY.into_response(),
         },
     };
     match revoked {

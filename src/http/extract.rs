@@ -1,64 +1,124 @@
-//! What handlers take: who is calling, and from where.
+//! The extractors: the user behind a request, and the client.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::SocketAddr;
 
 use axum::extract::connect_info::{ConnectInfo, MockConnectInfo};
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
-use axum_core::response::Response;
-use http::HeaderValue;
-use http::StatusCode;
-use http::header::{HeaderName, USER_AGENT};
+use axum_core::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, HeaderName, LOCATION, USER_AGENT, VARY};
 use http::request::Parts;
+use http::{HeaderValue, StatusCode};
 
-use super::gate::{Remembered, refusal};
+use super::identify::Identity;
+use super::negotiate::login_redirect;
 use super::problem::Problem;
 use crate::auth::{AuthUser, Claims};
 use crate::client::ClientInfo;
+use crate::config::ResolvedSettings;
 use crate::error::Error;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Behind [`Auth::layer`](crate::Auth::layer) or [`Auth::guard`](crate::Auth::guard). An anonymous request that was let
-/// in is refused with 401 `access_token_missing`; a handler with no layer before it is 500, because then nothing was
-/// checked at all.
-impl<C: Claims, S: Sync> FromRequestParts<S> for AuthUser<C> {
-    type Rejection = Response;
+/// Why a request was refused by a layer or an extractor.
+///
+/// As a response it is `application/problem+json`, or a redirect to the [login page](crate::Settings::login_page) if the
+/// app has one and the request asks for a page. Either response carries the [`Problem`] in its extensions.
+#[derive(Clone)]
+pub struct AuthRejection {
+    problem: Problem,
+    login_page: Option<HeaderValue>,
+}
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let Some(known) = parts.extensions.get::<Remembered<C>>() else {
-            let settings = crate::settings::Settings::default();
+impl AuthRejection {
+    pub(super) fn new(settings: &ResolvedSettings, parts: &Parts, problem: Problem) -> Self {
+        let login_page = if problem.is_unauthorized() { login_redirect(settings, parts) } else { None };
+        Self { problem, login_page }
+    }
+
+    /// The status of the refusal: 401, 403, 500 or 503. The response has 303 instead if it redirects to the login page.
+    pub const fn status(&self) -> StatusCode {
+        self.problem.status()
+    }
+
+    /// The code of the refusal, as listed in the [HTTP contract](crate::guide::http).
+    pub const fn code(&self) -> &'static str {
+        self.problem.code()
+    }
+}
+
+impl fmt::Debug for AuthRejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthRejection").field("status", &self.status()).field("code", &self.code()).finish()
+    }
+}
+
+impl fmt::Display for AuthRejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problem.fmt(f)
+    }
+}
+
+impl std::error::Error for AuthRejection {}
+
+impl IntoResponse for AuthRejection {
+    fn into_response(self) -> Response {
+        let Some(location) = self.login_page else { return self.problem.into_response() };
+        let headers = [
+            (LOCATION, location),
+            (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            (VARY, HeaderValue::from_static("accept")),
+        ];
+        let mut response = (StatusCode::SEE_OTHER, headers).into_response();
+        response.extensions_mut().insert(self.problem);
+        response
+    }
+}
+
+/// The user, as found by [`Auth::layer`](crate::Auth::layer), [`Auth::guard`](crate::Auth::guard) or
+/// [`Auth::pages`](crate::Auth::pages). An anonymous request is refused with 401 `access_token_missing`. Without any of
+/// these layers the extractor fails with 500, because nothing was checked.
+impl<C: Claims, S: Sync> FromRequestParts<S> for AuthUser<C> {
+    type Rejection = AuthRejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AuthRejection> {
+        let Some(identity) = parts.extensions.get::<Identity<C>>() else {
             tracing::error!(
                 target: "axum_refresh",
                 path = parts.uri.path(),
-                "AuthUser is taken where neither Auth::layer nor Auth::guard has checked"
+                claims = std::any::type_name::<C>(),
+                "AuthUser was extracted on a route without Auth::layer, Auth::guard or Auth::pages for this type of claims; \
+                 add one of them to the route"
             );
-            return Err(refusal(&settings, parts, Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal")));
+            return Err(AuthRejection { problem: Problem::INTERNAL, login_page: None });
         };
-        match &known.token {
+        match &identity.token {
             Some(token) => Ok(Self::from(&**token)),
-            None => Err(refusal(&known.node.settings, parts, Problem::from(&Error::AccessTokenMissing))),
+            None => {
+                let problem = Problem::from(&Error::AccessTokenMissing);
+                Err(AuthRejection::new(identity.auth.resolved(), parts, problem))
+            }
         }
     }
 }
 
-/// None for an anonymous request that was let in. Never refuses.
+/// `None` for an anonymous request. Never refuses.
 impl<C: Claims, S: Sync> OptionalFromRequestParts<S> for AuthUser<C> {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
-        let token = parts.extensions.get::<Remembered<C>>().and_then(|known| known.token.as_deref());
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
+        let token = parts.extensions.get::<Identity<C>>().and_then(|identity| identity.token.as_deref());
         Ok(token.map(Self::from))
     }
 }
 
-/// The address of the connection wants
-/// [`into_make_service_with_connect_info::<SocketAddr>`](axum::Router::into_make_service_with_connect_info); without it
-/// the client's address is unknown. Never refuses.
+/// The peer address is known if the app is served with
+/// [`into_make_service_with_connect_info::<SocketAddr>`](axum::Router::into_make_service_with_connect_info). Never refuses.
 impl<S: Sync> FromRequestParts<S> for ClientInfo {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         Ok(client_info(parts))
     }
 }

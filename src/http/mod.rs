@@ -1,20 +1,22 @@
-//! The HTTP side: layers, extractors, routers, cookies. The rules live below; here they get their statuses and headers.
+//! The HTTP side: layers, extractors, routers and cookies. The rules are below; this gives them statuses and headers.
 
 pub(crate) mod admin;
+#[cfg(feature = "browser")]
+mod browser;
 pub(crate) mod cookie;
+mod csrf;
 mod extract;
-pub(crate) mod gate;
-mod guard;
-mod layer;
-mod origin;
-mod pages;
+pub(crate) mod identify;
+mod layers;
+pub(crate) mod negotiate;
 mod problem;
 mod router;
-#[cfg(feature = "client")]
-mod script;
-pub(crate) mod transport;
+pub(crate) mod tokens;
 
-pub use self::guard::GuardLayer;
-pub use self::layer::AuthLayer;
-pub use self::pages::PagesLayer;
+pub use self::extract::AuthRejection;
+pub use self::layers::{
+    AuthLayer, AuthService, CheckService, CsrfLayer, CsrfService, GuardLayer, GuardService, PagesLayer, PagesService,
+    ResponseFuture,
+};
+pub use self::problem::Problem;
 pub use self::router::{Route, Routes};

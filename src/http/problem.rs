@@ -1,62 +1,88 @@
 //! Refusals as `application/problem+json` (RFC 9457).
 
+use std::fmt;
+
 use axum_core::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
-use tower_http::csrf::ProtectionError;
 
 use crate::error::Error;
 
-/// A refusal: a status, a code, and what the client can do about it. Says no more than that.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Problem {
+/// The problem details of a refused request (RFC 9457): a status, and a code that clients go by.
+///
+/// Every refusal of this crate carries its `Problem` in the extensions of the response, so that an app can answer in its own
+/// format:
+///
+/// ```
+/// use axum::response::{IntoResponse, Response};
+/// use axum_refresh::rejection::Problem;
+///
+/// /// For `axum::middleware::map_response`.
+/// async fn in_our_format(response: Response) -> Response {
+///     match response.extensions().get::<Problem>() {
+///         Some(problem) => (problem.status(), format!("error: {}", problem.code())).into_response(),
+///         None => response,
+///     }
+/// }
+/// # let _: axum::Router = axum::Router::new().layer(axum::middleware::map_response(in_our_format));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
     status: StatusCode,
     code: &'static str,
-    /// For 401 (RFC 6750 §3).
+    /// The `WWW-Authenticate` challenge of a 401 (RFC 6750 §3).
     challenge: Option<Challenge>,
+    /// Seconds for `Retry-After`.
     retry_after: Option<u32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Challenge {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Challenge {
     /// No access token was presented.
     Bare,
-    /// One was, and it is no good.
+    /// The access token that was presented is refused.
     InvalidToken,
 }
 
 impl Problem {
-    pub(crate) const fn new(status: StatusCode, code: &'static str) -> Self {
+    pub(super) const BODY_TOO_LARGE: Self = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large");
+    pub(super) const UNSUPPORTED_MEDIA_TYPE: Self =
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type");
+    pub(super) const MALFORMED_BODY: Self = Self::new(StatusCode::BAD_REQUEST, "malformed_body");
+    pub(super) const CROSS_ORIGIN: Self = Self::new(StatusCode::FORBIDDEN, "cross_origin");
+    pub(super) const INTERNAL: Self = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal");
+
+    const fn new(status: StatusCode, code: &'static str) -> Self {
         Self { status, code, challenge: None, retry_after: None }
     }
 
-    pub(crate) const fn body_too_large() -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large")
+    /// The status of the refusal.
+    pub const fn status(&self) -> StatusCode {
+        self.status
     }
 
-    pub(crate) const fn unsupported_media_type() -> Self {
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
+    /// The code of the refusal, as listed in the [HTTP contract](crate::guide::http).
+    pub const fn code(&self) -> &'static str {
+        self.code
     }
 
-    pub(crate) const fn malformed_body() -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "malformed_body")
-    }
-
-    pub(crate) const fn cross_origin() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "cross_origin")
-    }
-
-    pub(crate) fn is_unauthorized(&self) -> bool {
+    pub(super) fn is_unauthorized(&self) -> bool {
         self.status == StatusCode::UNAUTHORIZED
     }
 
-    /// A layer says this of a request that came with an access token.
-    pub(crate) fn of_presented_token(mut self) -> Self {
+    /// The problem as a layer reports it for a request that has presented an access token.
+    pub(super) fn of_presented_token(mut self) -> Self {
         if self.is_unauthorized() {
             self.challenge = Some(Challenge::InvalidToken);
         }
         self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.status.as_u16(), self.code)
     }
 }
 
@@ -76,9 +102,9 @@ impl From<&Error> for Problem {
             | Error::ClientMismatch
             | Error::UserRefused => StatusCode::UNAUTHORIZED,
             Error::SessionNotFound => StatusCode::NOT_FOUND,
-            Error::RefreshBusy | Error::SessionLimit => StatusCode::CONFLICT,
+            Error::RefreshBusy | Error::SessionLimitReached => StatusCode::CONFLICT,
             Error::Store(_) | Error::Hook(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Error::InvalidUserId | Error::Claims(_) | Error::Random(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Error::InvalidUserId | Error::Claims(_) | Error::Random => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let challenge = match error {
             Error::AccessTokenInvalid | Error::AccessTokenExpired | Error::AccessTokenRevoked => {
@@ -96,7 +122,7 @@ impl From<&Error> for Problem {
     }
 }
 
-/// Problem details (RFC 9457 §3.1), and a code that clients go by.
+/// The members of the problem details (RFC 9457 §3.1), and the code.
 #[derive(Serialize)]
 struct Body {
     r#type: &'static str,
@@ -113,9 +139,10 @@ impl IntoResponse for Problem {
             status: self.status.as_u16(),
             code: self.code,
         };
-        // It cannot fail: there is nothing in it but texts and a number.
+        // Serializing strings and a number cannot fail.
         let body = serde_json::to_string(&body).unwrap_or_default();
         let mut response = (self.status, body).into_response();
+        response.extensions_mut().insert(self.clone());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -133,8 +160,8 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The refusal that the [HTTP contract](crate::docs::http) has for it. What is the server's own fault is logged and
-/// told to nobody.
+/// The refusal that the [HTTP contract](crate::guide::http) has for the error. A 5xx is logged; the response does not show
+/// its cause.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let problem = Problem::from(&self);
@@ -143,10 +170,6 @@ impl IntoResponse for Error {
         }
         problem.into_response()
     }
-}
-
-pub(crate) fn cross_origin(_: ProtectionError) -> Response {
-    Problem::cross_origin().into_response()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! The routes that an app mounts under `/auth`.
+//! The router that an app mounts under `/auth`.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Body;
@@ -15,13 +15,13 @@ use tower_http::sensitive_headers::SetSensitiveHeadersLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::extract::client_info;
-use super::gate::wants_html;
-use super::transport;
+use super::negotiate::wants_html;
+use super::tokens;
 use crate::auth::{Auth, AuthUser, Claims};
 use crate::error::Error;
-use crate::session::{Reason, Session, SessionId, Timestamp};
+use crate::session::{RevocationReason, Session, SessionId};
 
-/// A route of [`Auth::router`].
+/// A route of [`Auth::router`](crate::Auth::router).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Route {
@@ -36,40 +36,34 @@ pub enum Route {
     /// `GET /sessions`
     Sessions,
     /// `DELETE /sessions/{id}`
-    EndSession,
-    /// `GET /client.js`
-    #[cfg(feature = "client")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
-    Client,
+    RevokeSession,
+    /// `GET /client.js`, the module for browsers
+    #[cfg(feature = "browser")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "browser")))]
+    Browser,
 }
 
-/// Which routes [`Auth::router_with`] has.
-///
-/// ```
-/// use axum_refresh::{Route, Routes};
-///
-/// let routes = Routes::all().without(Route::LogoutAll).without(Route::LogoutOthers);
-/// ```
+/// The routes of [`Auth::router_with`](crate::Auth::router_with).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Routes(Vec<Route>);
 
 impl Routes {
     /// All of them.
     pub fn all() -> Self {
-        use Route::{EndSession, Logout, LogoutAll, LogoutOthers, Refresh, Sessions};
+        use Route::{Logout, LogoutAll, LogoutOthers, Refresh, RevokeSession, Sessions};
         Self(vec![
             Refresh,
             Logout,
             LogoutAll,
             LogoutOthers,
             Sessions,
-            EndSession,
-            #[cfg(feature = "client")]
-            Route::Client,
+            RevokeSession,
+            #[cfg(feature = "browser")]
+            Route::Browser,
         ])
     }
 
-    /// All but this one.
+    /// Leaves out a route.
     #[must_use]
     pub fn without(mut self, route: Route) -> Self {
         self.0.retain(|other| *other != route);
@@ -77,17 +71,31 @@ impl Routes {
     }
 }
 
+/// # Routers
 impl<C: Claims> Auth<C> {
-    /// The routes that keep a client logged in and let a user end sessions, to be mounted where the refresh cookie's
-    /// path says: `.nest("/auth", auth.router())`. The [HTTP contract](crate::docs::http) describes them.
+    /// The routes that refresh tokens, log out, and list and revoke the user's sessions. The
+    /// [HTTP contract](crate::guide::http) describes them.
     ///
-    /// Works in a router of any state. Foreign pages cannot call the unsafe ones, and no cache keeps an answer but the
-    /// browser's module, which is the same for everybody.
+    /// Mount it at the path of the [refresh cookie](crate::Settings::refresh_cookie), by default
+    /// `.nest("/auth", auth.router())`: the browser sends the cookie only there. It fits into a router of any state.
+    ///
+    /// Unsafe methods have to pass the origin check of [`Auth::csrf`]. Every response but the module for browsers has
+    /// `Cache-Control: no-store`.
     pub fn router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         self.router_with(&Routes::all())
     }
 
-    /// [`router`](Self::router) with some routes left out.
+    /// [`router`](Self::router) with a choice of routes.
+    ///
+    /// ```
+    /// use axum_refresh::Auth;
+    /// use axum_refresh::router::{Route, Routes};
+    ///
+    /// fn app(auth: &Auth) -> axum::Router {
+    ///     let routes = Routes::all().without(Route::LogoutAll).without(Route::LogoutOthers);
+    ///     axum::Router::new().nest("/auth", auth.router_with(&routes))
+    /// }
+    /// ```
     pub fn router_with<S: Clone + Send + Sync + 'static>(&self, routes: &Routes) -> Router<S> {
         let mut open = Router::new();
         let mut closed = Router::new();
@@ -98,31 +106,31 @@ impl<C: Claims> Auth<C> {
                 Route::LogoutAll => closed = closed.route("/logout/all", post(logout_all::<C>)),
                 Route::LogoutOthers => closed = closed.route("/logout/others", post(logout_others::<C>)),
                 Route::Sessions => closed = closed.route("/sessions", get(sessions::<C>)),
-                Route::EndSession => closed = closed.route("/sessions/{id}", delete(end_session::<C>)),
-                #[cfg(feature = "client")]
-                Route::Client => {}
+                Route::RevokeSession => closed = closed.route("/sessions/{id}", delete(revoke_own_session::<C>)),
+                #[cfg(feature = "browser")]
+                Route::Browser => {}
             }
         }
         if closed.has_routes() {
             closed = closed.route_layer((self.layer(), self.guard()));
         }
         let router = self.finish(open.merge(closed));
-        // The same for everybody: neither the origin check nor no-store is around it.
-        #[cfg(feature = "client")]
-        if routes.0.contains(&Route::Client) {
-            return router.route("/client.js", get(super::script::script));
+        // The module is public and cacheable: no origin check and no `no-store` for it.
+        #[cfg(feature = "browser")]
+        if routes.0.contains(&Route::Browser) {
+            return router.route("/client.js", get(super::browser::script));
         }
         router
     }
 
-    /// What all our routers have around them, from the outside in: word to every cache to keep nothing, marks on the
-    /// headers that no log should show, and the origin check. All in one, because axum boxes each layer.
+    /// Adds what all our routers have around them, outermost first: `Cache-Control: no-store`, sensitive headers marked for
+    /// logs, and the origin check. One `layer` call, because axum boxes each.
     pub(super) fn finish<S>(&self, router: Router<Self>) -> Router<S> {
         router
             .layer((
                 SetResponseHeaderLayer::overriding(CACHE_CONTROL, HeaderValue::from_static("no-store")),
                 SetSensitiveHeadersLayer::new([AUTHORIZATION, COOKIE, SET_COOKIE]),
-                self.csrf_layer(),
+                self.csrf(),
             ))
             .with_state(self.clone())
     }
@@ -130,23 +138,23 @@ impl<C: Claims> Auth<C> {
 
 async fn refresh<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let brought = match transport::read(auth.settings(), &parts.headers, body).await {
-        Ok(brought) => brought,
+    let presented = match tokens::read(auth.resolved(), &parts.headers, body).await {
+        Ok(presented) => presented,
         Err(problem) => return problem.into_response(),
     };
-    let tokens = brought.tokens.iter().map(Vec::as_slice);
-    match auth.refresh_newest(tokens, || client_info(&parts), &[]).await {
-        Ok(refreshed) => transport::answer(auth.settings(), &refreshed.tokens, brought.transport),
+    let tokens = presented.tokens.iter().map(Vec::as_slice);
+    match auth.refresh_newest(tokens, || client_info(&parts)).await {
+        Ok(refreshed) => tokens::respond(auth.resolved(), &refreshed.tokens, presented.transport),
         Err(error) => error.into_response(),
     }
 }
 
-/// Whatever came, the client is logged out afterwards, unless the store could not be asked to remember it.
+/// Logs the client out, whatever tokens it has presented, unless the store fails.
 async fn logout<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let brought = transport::read(auth.settings(), &parts.headers, body).await;
-    let tokens = brought.map(|brought| brought.tokens).unwrap_or_default();
-    // All that are ours, not the newest alone: one of them may have been planted to be logged out in place of it.
+    let presented = tokens::read(auth.resolved(), &parts.headers, body).await;
+    let tokens = presented.map(|presented| presented.tokens).unwrap_or_default();
+    // Every valid token, not only the newest: another site may have planted one of its own to be revoked instead.
     if let Err(error) = auth.logout_each(tokens.iter().map(Vec::as_slice)).await {
         return error.into_response();
     }
@@ -162,36 +170,35 @@ async fn logout_all<C: Claims>(
     Ok(logged_out(&auth, &headers))
 }
 
-/// Takes the cookies back; a form that somebody has sent from a page leads to the login page.
+/// Clears the cookies. A form that was submitted from a page is redirected to the login page.
 fn logged_out<C>(auth: &Auth<C>, headers: &HeaderMap) -> Response {
-    let settings = auth.settings();
-    let page = settings.login_page.as_deref().filter(|_| wants_html(headers));
-    let response = page.and_then(|page| HeaderValue::try_from(page).ok()).map_or_else(
-        || StatusCode::NO_CONTENT.into_response(),
-        |page| (StatusCode::SEE_OTHER, [(LOCATION, page)]).into_response(),
-    );
-    transport::clear(settings, response)
+    let settings = auth.resolved();
+    let response = match &settings.login_page {
+        Some(page) if wants_html(headers) => (StatusCode::SEE_OTHER, [(LOCATION, page.clone())]).into_response(),
+        _ => StatusCode::NO_CONTENT.into_response(),
+    };
+    tokens::clear(settings, response)
 }
 
 async fn logout_others<C: Claims>(State(auth): State<Auth<C>>, user: AuthUser<C>) -> Result<Response, Error> {
-    let revoked = auth.revoke_user(&user.id, Some(user.session), Reason::EndedByUser).await?;
+    let revoked = auth.revoke_user(&user.id, Some(user.session_id), RevocationReason::RevokedByUser).await?;
     Ok(json_response(&json!({ "revoked": revoked })))
 }
 
 async fn sessions<C: Claims>(State(auth): State<Auth<C>>, user: AuthUser<C>) -> Result<Response, Error> {
-    listing(&auth, &user.id, Some(user.session)).await
+    listing(&auth, &user.id, Some(user.session_id)).await
 }
 
-async fn end_session<C: Claims>(
+async fn revoke_own_session<C: Claims>(
     State(auth): State<Auth<C>>,
     user: AuthUser<C>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Error> {
-    auth.end_session(&user.id, session_id(id)?).await?;
+    auth.revoke_own_session(&user.id, session_id(id)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What is no session id names no session.
+/// Reads the session id of a path. Anything else identifies no session.
 pub(super) fn session_id(id: Result<Path<String>, PathRejection>) -> Result<SessionId, Error> {
     id.ok().and_then(|Path(id)| id.parse().ok()).ok_or(Error::SessionNotFound)
 }
@@ -206,27 +213,27 @@ pub(super) async fn listing<C: Claims>(
     Ok(json_response(&json!({ "sessions": sessions })))
 }
 
-/// The last millisecond of the year 9999, the last one that RFC 3339 can write.
-const LAST_OF_9999: Timestamp = Timestamp::from_millis(253_402_300_799_999);
+/// The last second of the year 9999, the last one that RFC 3339 can write.
+const MAX_RFC3339: Duration = Duration::from_secs(253_402_300_799);
 
-/// What a listing shows of a session: no token, no hash, no secret.
+/// A session as it is listed: no token, no hash, no secret.
 fn describe(session: &Session, current: Option<SessionId>) -> Value {
     json!({
         "id": session.id,
-        "label": session.client.label,
-        "user_agent": session.client.user_agent,
-        "ip": session.client.ip,
+        "label": session.label,
+        "user_agent": session.user_agent,
+        "ip": session.ip,
         "created_at": rfc3339(session.created_at),
-        "last_seen_at": rfc3339(session.chain.last_seen_at),
-        "expires_at": rfc3339(session.chain.expires_at),
+        "last_seen_at": rfc3339(session.last_seen_at),
+        "expires_at": rfc3339(session.expires_at),
         "current": current == Some(session.id),
     })
 }
 
-fn rfc3339(time: Timestamp) -> String {
-    // A row from who knows where may have a time that has no such spelling.
-    let time = time.clamp(Timestamp::from_millis(0), LAST_OF_9999);
-    humantime::format_rfc3339_millis(SystemTime::from(time)).to_string()
+fn rfc3339(time: SystemTime) -> String {
+    // A damaged row may have a time that RFC 3339 cannot write.
+    let time = time.clamp(UNIX_EPOCH, UNIX_EPOCH + MAX_RFC3339);
+    humantime::format_rfc3339_millis(time).to_string()
 }
 
 pub(super) fn json_response(value: &Value) -> Response {

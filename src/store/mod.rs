@@ -1,122 +1,345 @@
-//! Where sessions are kept.
+//! Session stores: the built-in ones, and how to write your own.
 //!
-//! A store persists and compares; it decides nothing. All rules live above it, in [`ratchet`](crate::ratchet) and
-//! [`Auth`](crate::Auth). So a store of your own is eight short methods, and [`conformance`](crate::store_conformance)
-//! (feature `conformance`) tests all of them, races included.
+//! A store keeps one [`SessionRecord`] per session and a feed of revocations. It persists and compares; it makes no
+//! decisions. Rotation, reuse detection, expiry and binding are decided above it, in [`ratchet`](crate::ratchet) and
+//! [`Auth`](crate::Auth). The guide [`stores`](crate::guide::stores) compares the built-in stores.
+//!
+//! # Writing a store
+//!
+//! Implement the eight required methods of [`SessionStore`]. The trait uses the attribute macro of the crate
+//! `async-trait`, so add that crate to your dependencies. This store wraps another one and counts how often a session
+//! is loaded:
+//!
+//! ```
+//! use std::sync::atomic::{AtomicU64, Ordering};
+//!
+//! use async_trait::async_trait;
+//! use axum_refresh::store::{
+//!     Activity, FeedCursor, InsertOptions, Inserted, MemoryStore, Revocation, RevocationBatch, RevokeTarget,
+//!     SessionId, SessionRecord, SessionStore, StoreError, Timestamp,
+//! };
+//!
+//! #[derive(Default)]
+//! struct CountingStore {
+//!     inner: MemoryStore,
+//!     loads: AtomicU64,
+//! }
+//!
+//! #[async_trait]
+//! impl SessionStore for CountingStore {
+//!     async fn insert(&self, new: &SessionRecord, options: InsertOptions) -> Result<Inserted, StoreError> {
+//!         self.inner.insert(new, options).await
+//!     }
+//!     async fn load(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
+//!         self.loads.fetch_add(1, Ordering::Relaxed);
+//!         self.inner.load(id).await
+//!     }
+//!     async fn compare_and_swap(&self, expected: u64, next: &SessionRecord) -> Result<bool, StoreError> {
+//!         self.inner.compare_and_swap(expected, next).await
+//!     }
+//!     async fn list(&self, user_id: &str) -> Result<Vec<SessionRecord>, StoreError> {
+//!         self.inner.list(user_id).await
+//!     }
+//!     async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+//!         self.inner.revoke(target, revocation).await
+//!     }
+//!     async fn record_activity(&self, batch: &[Activity]) -> Result<(), StoreError> {
+//!         self.inner.record_activity(batch).await
+//!     }
+//!     async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError> {
+//!         self.inner.read_revocations(since).await
+//!     }
+//!     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+//!         self.inner.purge(before, limit).await
+//!     }
+//!     async fn changed(&self) {
+//!         self.inner.changed().await;
+//!     }
+//! }
+//! ```
+//!
+//! A wrapper must forward [`changed`](SessionStore::changed) as well: its default implementation never returns, so the
+//! feed would only be polled. The example `custom_store` in the repository is a complete store that appends to a file.
+//!
+//! # What a store must guarantee
+//!
+//! 1. **Atomicity.** Each call takes effect as one step, as seen from every node. This includes the entries that the
+//!    call writes to the feed.
+//! 2. **Freshness.** A call sees every write that finished before it started. A store over a replicated database must
+//!    use the primary for reads too: a lagging replica returns rows that have been superseded.
+//! 3. **Finality.** A revoked session stays revoked, with its first reason, until [`purge`](SessionStore::purge)
+//!    deletes its row. A deleted row does not come back.
+//! 4. **Monotonic activity.** [`last_seen_at`](RotationState::last_seen_at) and
+//!    [`acknowledged`](RotationState::acknowledged) never decrease, whichever call writes them.
+//! 5. **A complete feed.** No revocation is ever missing from the feed. Repeating an entry is allowed.
+//! 6. **Exact user ids.** User ids are compared byte for byte: no case folding, trimming or Unicode normalization. They
+//!    are at most 255 bytes long and may be empty or contain `\0`.
+//! 7. **Cancel safety.** The future of a call may be dropped at any await point. The step must then have happened
+//!    entirely or not at all, and no lock may stay behind.
+//! 8. **Honest errors.** A row that cannot be read is an error; it is never reported as missing. An error may leave
+//!    open whether the step has happened: callers expect that.
+//! 9. **Bounded waiting.** A call that takes longer than [`Settings::store_timeout`](crate::Settings::store_timeout)
+//!    counts as failed.
+//!
+//! A store may delete a session on its own after the session has expired, but should keep it for an hour:
+//! [`RedisStore`] does so with key expiry.
+//!
+//! # Testing a store
+//!
+//! With the feature `conformance`, the macro [`store_conformance!`](crate::store_conformance) expands to one test for
+//! each rule of the contract, races included. All built-in stores pass it. Put it in a module of its own:
+//!
+//! ```
+//! # struct CountingStore;
+//! #[cfg(test)]
+//! mod contract {
+//!     use super::CountingStore;
+//!
+//!     axum_refresh::store_conformance!(async { CountingStore::default() });
+//! }
+//! ```
 
 #[cfg(any(test, feature = "conformance"))]
-#[doc(hidden)]
+#[cfg_attr(docsrs, doc(cfg(feature = "conformance")))]
 pub mod conformance;
 mod memory;
 mod push;
 #[cfg(feature = "redis")]
 mod redis;
+mod shared;
 #[cfg(feature = "_sql")]
 mod sql;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::{RedisOptions, RedisStore};
 #[cfg(feature = "mysql")]
+#[cfg_attr(docsrs, doc(cfg(feature = "mysql")))]
 pub use self::sql::MySqlStore;
 #[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
 pub use self::sql::PostgresStore;
 #[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use self::sql::SqliteStore;
-use crate::policy::CapResponse;
-use crate::session::{Revocation, Session, SessionId, Timestamp};
+pub use crate::config::OnMaxSessions;
+pub use crate::ratchet::RotationState;
+pub use crate::session::{Client, ParseSessionIdError, Revocation, SecretHash};
+#[doc(no_inline)]
+pub use crate::session::{RevocationReason, SessionId};
+pub use crate::time::Timestamp;
 
-/// Keeps sessions, on one machine or many.
+/// Keeps sessions and the feed of revocations, for one node or many.
 ///
-/// Every method is one atomic step for whoever looks on, from any node. None of them may wait for long: a call that
-/// takes longer than [`Settings::store_timeout`](crate::Settings::store_timeout) counts as failed.
+/// The [module documentation](self) lists what every method must guarantee and shows how to implement and test a store.
+/// An `Arc<T>` of a store is a store too, and so is an `Arc<dyn SessionStore>`.
 #[async_trait]
 pub trait SessionStore: Send + Sync + 'static {
-    /// Adds a session, makes room for it where the user has too many, and ends the one that it replaces: one step.
+    /// Inserts a session. In the same step, enforces the session limit and revokes the session to be replaced.
     ///
-    /// A session is live here when it is not revoked, not expired, and not idle for `cap.idle_timeout`, all as of
-    /// `new.created_at`. Where the cap is reached, either the sessions that were created first (of those created in the
-    /// same millisecond, inserted first) are revoked (reason `Evicted`) until there is room, or nothing at all is done and the answer is [`Inserted::Full`]. A session to be
-    /// replaced is revoked (reason `Replaced`) only if it is the same user's, and takes up no room.
+    /// 1. [`options.replacing`](InsertOptions::replacing) names a session to revoke with the reason
+    ///    [`Replaced`](RevocationReason::Replaced). It is ignored unless it exists, is not revoked yet and belongs to
+    ///    the same user.
+    /// 2. [`options.limit`](InsertOptions::limit) limits the user's live sessions, including the new one and without
+    ///    the replaced one. A session is live if it is not revoked, not expired and not idle for
+    ///    [`idle_timeout`](SessionLimit::idle_timeout), all as of `new.created_at`. If there is no room, either the
+    ///    sessions with the earliest `created_at` are revoked with the reason [`Evicted`](RevocationReason::Evicted)
+    ///    until there is (in the same millisecond, those inserted first), or nothing is written and the call returns
+    ///    [`Inserted::LimitReached`]. [`SessionLimit::make_room`] makes this choice.
+    /// 3. The new session is written as it is, version included.
+    /// 4. The sessions revoked here get `new.created_at` as [`Revocation::at`], and enter the feed with
+    ///    [`options.revocation_expires_at`](InsertOptions::revocation_expires_at).
+    ///
+    /// Concurrent inserts for one user must count each other: the limit holds at every moment.
+    /// Without `limit` and `replacing`, the user's other sessions need not be read.
     ///
     /// # Errors
-    /// Also where a session with this id exists: it is not overwritten.
-    async fn insert(&self, new: &Session, admission: Admission) -> Result<Inserted, StoreError>;
-
-    /// The session, revoked or not; none where there is no such row. From the primary: a replica that lags behind
-    /// would bring back what was already superseded.
-    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError>;
-
-    /// Writes `next` if, and only if, the row with its id still has version `expected`; answers whether it did.
     ///
-    /// What changes is `claims` and `chain`; the version is counted up by the store. `last_seen_at` and `acknowledged`
-    /// never go back. A row that is gone stays gone. Where `next` is revoked, the revocation enters the feed in the
-    /// same step.
-    async fn swap(&self, expected: u64, next: &Session) -> Result<bool, StoreError>;
+    /// Returns an error if a session with this id exists, even if it is revoked or expired. The existing session must
+    /// not change.
+    async fn insert(&self, new: &SessionRecord, options: InsertOptions) -> Result<Inserted, StoreError>;
 
-    /// The sessions of a user that are not revoked, in any order; expired ones may be among them.
-    async fn list(&self, user: &str) -> Result<Vec<Session>, StoreError>;
-
-    /// Ends sessions, or one access token. Answers the sessions that were neither revoked nor expired before.
+    /// Returns the session with this id, or `None` if there is no such row.
     ///
-    /// Whatever it names enters the feed in the same step, also a session that was revoked already, or that is not there:
-    /// a failover may have lost its row, and not its access tokens. A revoked row is kept until it is purged, and counts up
-    /// its version, so that a swap under way fails.
-    async fn revoke(&self, target: Target<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError>;
+    /// Revoked and expired sessions are returned as well, until they are purged.
+    /// Read from the primary: a row from a lagging replica would bring back a superseded generation.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the row cannot be read or decoded; never `None` in this case.
+    async fn load(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError>;
 
-    /// Takes over what nodes have seen of clients. Each value is a maximum, versions do not move, and sessions that
-    /// are revoked or gone stay so.
-    async fn seen(&self, batch: &[Seen]) -> Result<(), StoreError>;
+    /// Writes `next` if the row with its id still has the version `expected`, and returns whether it did.
+    ///
+    /// On success, `claims` and `rotation` are replaced and the store increments the version; `next.version` is
+    /// ignored. All other fields of a session never change. `last_seen_at` and `acknowledged` become the maximum of the
+    /// stored and the new value. If `next` is revoked, the revocation enters the feed in the same step.
+    ///
+    /// If the row does not exist, returns `false` and creates nothing. Of several concurrent calls with the same
+    /// `expected`, exactly one succeeds.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store fails. A version mismatch is not an error.
+    async fn compare_and_swap(&self, expected: u64, next: &SessionRecord) -> Result<bool, StoreError>;
 
-    /// What was revoked after `since`, oldest first. [`Cursor::START`] asks for everything that is not past its
-    /// `until`. An entry may come twice; none may be left out, also none whose transaction was slow to commit.
-    async fn revocations(&self, since: Cursor) -> Result<Feed, StoreError>;
+    /// Returns the sessions of a user that are not revoked, in any order.
+    ///
+    /// Expired sessions may be among them; the caller filters them out.
+    /// A user without sessions gets an empty list.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if any of the rows cannot be read or decoded.
+    async fn list(&self, user_id: &str) -> Result<Vec<SessionRecord>, StoreError>;
 
-    /// Drops at most `limit` sessions that expired before `before`, and what is past its `until` in the feed. Answers
-    /// how many sessions; fewer than `limit` means that none is left.
+    /// Revokes sessions or one access token, and returns the sessions that were live before: neither revoked, nor
+    /// expired as of `revocation.at`.
+    ///
+    /// Each session is marked with `revocation`, unless it is marked already, and its version is incremented, so that a
+    /// concurrent [`compare_and_swap`](Self::compare_and_swap) fails. Rows stay until they are purged.
+    ///
+    /// What enters the feed, in the same step and with `revocation.expires_at`:
+    ///
+    /// - [`RevokeTarget::Session`]: the session, even if it was revoked before or does not exist. A failover may have
+    ///   lost its row, while its access tokens are still in use.
+    /// - [`RevokeTarget::User`]: each of the user's sessions that was not revoked yet, except `except`. A session that
+    ///   is inserted concurrently is either among them or inserted entirely afterwards.
+    /// - [`RevokeTarget::Token`]: the token. No row changes, and the returned list is empty.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store fails. Revoking again is harmless, so the caller can retry.
+    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError>;
+
+    /// Merges the activity that a node has observed: `last_seen_at` and `acknowledged` become the maximum of the stored
+    /// and the given value.
+    ///
+    /// Versions do not change, and revoked sessions stay revoked. Unknown sessions are skipped.
+    /// A session may occur several times in a batch, and a batch may be empty.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store fails. The batch may then be written in part; the caller writes it again.
+    async fn record_activity(&self, batch: &[Activity]) -> Result<(), StoreError>;
+
+    /// Returns the revocations that were written after `since`, oldest first, and the cursor for the next call.
+    ///
+    /// [`FeedCursor::START`] returns every entry that has not expired. The returned cursor is never before `since`.
+    /// An entry may be returned again by later calls, but none may be skipped. Mind transactions that commit late: an
+    /// entry with a lower sequence number can become visible after one with a higher number. The SQL stores therefore
+    /// return the entries of the last ten seconds again.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if an entry cannot be decoded or the server is not the primary: a feed that may be incomplete
+    /// must not pass for a complete one.
+    async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError>;
+
+    /// Deletes at most `limit` sessions that expired before `before`, and returns how many. Also deletes the feed's
+    /// entries that expired before `before`.
+    ///
+    /// A result less than `limit` means that no such session is left. A session that expires at `before` exactly stays.
+    /// The call must not block other calls for long: a large feed may be deleted in several calls.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store fails. Sessions deleted until then stay deleted.
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
 
-    /// Returns when something may have been written to the feed since this was first polled. A node begins to wait before
-    /// it reads the feed, so nothing is lost in between. A store that cannot push leaves this as it is: the feed is polled
-    /// every second anyway.
+    /// Completes when the feed may have changed since the returned future was first polled.
+    ///
+    /// A node polls this before it reads the feed, so no change is lost in between. Completing without a change is
+    /// allowed. The default implementation never completes: the feed is polled every second in any case, and a store
+    /// that pushes changes only makes them arrive sooner.
     async fn changed(&self) {
         std::future::pending().await
     }
 }
 
-/// What a new session does to the user's others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Admission {
-    /// How many live sessions the user may have; none: any number.
-    pub cap: Option<Cap>,
-    /// The session that this one takes the place of.
-    pub replacing: Option<SessionId>,
-    /// For how long nodes have to remember the sessions that end by this: the `until` of their revocations.
-    pub until: Timestamp,
+/// A session as a store keeps it: one row, from login until [`purge`](SessionStore::purge).
+///
+/// The row contains no secret that would let somebody log in, only the hash of one. It implements serde's traits, so a
+/// store may keep it as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRecord {
+    /// The id of the session. Its [`shard`](SessionId::shard) is the same for all sessions of a user.
+    pub id: SessionId,
+    /// The app's own id of the user, at most 255 bytes, compared byte for byte.
+    pub user_id: Arc<str>,
+    /// The hash of the secret that all refresh tokens of the session share.
+    pub secret_hash: SecretHash,
+    /// When the user logged in.
+    pub created_at: Timestamp,
+    /// The client that logged in.
+    pub client: Client,
+    /// The app's claims as of login or of their last update, as the text of a JSON object.
+    pub claims: Box<str>,
+    /// The state of refresh token rotation. Every refresh changes it.
+    pub rotation: RotationState,
+    /// The number of writes so far, for [`compare_and_swap`](SessionStore::compare_and_swap): 0 in a new session.
+    /// [`record_activity`](SessionStore::record_activity) does not count.
+    pub version: u64,
 }
 
-/// How many live sessions a user may have.
+/// The effects of [`insert`](SessionStore::insert) on the user's other sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cap {
-    /// The most, with the new one. At least 1.
+pub struct InsertOptions {
+    /// The session limit; `None` allows any number of sessions.
+    pub limit: Option<SessionLimit>,
+    /// The session that the new one replaces, if it belongs to the same user.
+    pub replacing: Option<SessionId>,
+    /// The [`expires_at`](Revocation::expires_at) of the sessions that this insert revokes: until then, nodes must
+    /// remember them.
+    pub revocation_expires_at: Timestamp,
+}
+
+/// The session limit: how many live sessions a user may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLimit {
+    /// The maximum number of live sessions, including the new one. At least 1; 0 counts as 1.
     pub max: u32,
-    /// What happens when there is no room.
-    pub response: CapResponse,
-    /// Sessions that were idle for this long take up no room.
+    /// Whether an insert over the limit evicts the oldest sessions or is refused.
+    pub on_max_sessions: OnMaxSessions,
+    /// Sessions that have been idle for this long do not count.
     pub idle_timeout: Duration,
 }
 
-impl Cap {
-    /// Which of these live sessions have to go for a new one, first those that sort first; none where one would have to
-    /// and may not.
-    pub(crate) fn make_room<T: Ord>(&self, mut live: Vec<T>) -> Option<Vec<T>> {
+impl SessionLimit {
+    /// Chooses the sessions that a new one evicts. `live` holds the user's live sessions without the new one and
+    /// without the one it replaces.
+    ///
+    /// Returns the sessions to revoke, smallest first: an empty list if there is room, or `None` if there is no room
+    /// and [`on_max_sessions`](Self::on_max_sessions) is [`Refuse`](OnMaxSessions::Refuse). Order the elements by age,
+    /// for example as `(created_at, sequence number, id)`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use axum_refresh::store::{OnMaxSessions, SessionLimit};
+    ///
+    /// let evict = SessionLimit {
+    ///     max: 2,
+    ///     on_max_sessions: OnMaxSessions::EvictOldest,
+    ///     idle_timeout: Duration::from_secs(3600),
+    /// };
+    /// assert_eq!(evict.make_room(vec![1]), Some(vec![]));
+    /// assert_eq!(evict.make_room(vec![3, 1, 2]), Some(vec![1, 2]));
+    ///
+    /// let refuse = SessionLimit { on_max_sessions: OnMaxSessions::Refuse, ..evict };
+    /// assert_eq!(refuse.make_room(vec![1, 2]), None);
+    /// ```
+    pub fn make_room<T: Ord>(&self, mut live: Vec<T>) -> Option<Vec<T>> {
         let room = usize::try_from(self.max.saturating_sub(1)).unwrap_or(usize::MAX);
         let excess = live.len().saturating_sub(room);
-        if excess > 0 && self.response == CapResponse::Refuse {
+        if excess > 0 && self.on_max_sessions == OnMaxSessions::Refuse {
             return None;
         }
         live.sort_unstable();
@@ -125,85 +348,85 @@ impl Cap {
     }
 }
 
-/// What came of an insertion.
+/// The result of [`insert`](SessionStore::insert).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inserted {
-    /// The session is in; these others were ended for it.
+    /// The session was inserted, and these other sessions of the user were revoked: evicted or replaced.
     Done(Vec<SessionId>),
-    /// The user has too many sessions, and nothing was done.
-    Full,
+    /// The user has reached the session limit, and nothing was written.
+    LimitReached,
 }
 
-/// What is to be ended.
+/// What [`revoke`](SessionStore::revoke) revokes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target<'a> {
-    /// One session.
+pub enum RevokeTarget<'a> {
+    /// One session, with all its access tokens.
     Session(SessionId),
     /// All sessions of a user.
     User {
-        /// Whose.
-        user: &'a str,
-        /// All but this one.
+        /// The app's own id of the user.
+        user_id: &'a str,
+        /// A session that is not revoked.
         except: Option<SessionId>,
     },
-    /// One access token, by its `jti`; its session lives on.
+    /// One access token, by its `jti` claim. Its session is not revoked.
     Token(&'a str),
 }
 
-/// What a node has seen of a client.
+/// What a node has observed of a session's client since its row was last written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// The client's session.
+pub struct Activity {
+    /// The id of the session.
     pub id: SessionId,
-    /// When it was last heard of.
+    /// When the client last used a token of the session.
     pub last_seen_at: Timestamp,
-    /// The highest generation that it is known to have received.
+    /// The highest generation whose refresh token is known to have reached the client; `None` if none was observed.
     pub acknowledged: Option<u32>,
 }
 
-/// A place in the feed of revocations, in whatever way the store counts.
+/// A position in the feed of revocations. Its number is the store's own: a sequence number or a time, for example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cursor(pub i64);
+pub struct FeedCursor(pub i64);
 
-impl Cursor {
-    /// Before the first entry.
+impl FeedCursor {
+    /// The position before the first entry.
     pub const START: Self = Self(i64::MIN);
 }
 
-/// One entry of the feed.
+/// An entry of the feed of revocations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Revoked {
-    /// What has ended.
-    pub what: Ended,
-    /// How long nodes have to remember it.
-    pub until: Timestamp,
+pub struct RevocationEntry {
+    /// The session or access token that was revoked.
+    pub item: RevokedItem,
+    /// When nodes can forget the entry, because the last access token that it concerns has expired.
+    pub expires_at: Timestamp,
 }
 
-/// What has ended.
+/// A session or an access token that was revoked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Ended {
-    /// A session, with all its access tokens.
+pub enum RevokedItem {
+    /// One session, with all its access tokens.
     Session(SessionId),
-    /// One access token, by its `jti`.
+    /// One access token, by its `jti` claim.
     Token(Box<str>),
 }
 
-/// A stretch of the feed.
+/// The result of [`read_revocations`](SessionStore::read_revocations).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Feed {
-    /// The entries.
-    pub revoked: Vec<Revoked>,
-    /// Where to go on from.
-    pub next: Cursor,
+pub struct RevocationBatch {
+    /// The entries, oldest first.
+    pub entries: Vec<RevocationEntry>,
+    /// The position from which to read next.
+    pub next: FeedCursor,
 }
 
-/// The store could not do what it was asked to, or it is not known whether it did.
+/// A call of the store failed. Whether it took effect may be unknown.
 #[derive(Debug, thiserror::Error)]
 #[error("session store: {0}")]
 pub struct StoreError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
 impl StoreError {
-    /// From a driver's error, or from a text.
+    /// Wraps a driver's error, or a message.
     pub fn new(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(error.into())
     }

@@ -1,4 +1,4 @@
-//! Word that there is something new in the feed, for whoever waits for it.
+//! Notifying waiters that the feed has changed.
 
 use std::sync::Arc;
 
@@ -6,18 +6,18 @@ use tokio::sync::Notify;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use tokio::task::AbortHandle;
 
-/// Where word comes from, and where it is waited for.
+/// How [`SessionStore::changed`](super::SessionStore::changed) learns of changes.
 pub(super) struct Push {
-    /// None where nobody ever says anything.
+    /// `None` if changes are not pushed.
     changed: Option<Arc<Notify>>,
     #[cfg(any(feature = "postgres", feature = "redis"))]
     listener: Option<AbortHandle>,
 }
 
 impl Push {
-    /// The feed has to be polled.
+    /// Never notifies: the feed has to be polled.
     #[cfg(any(feature = "postgres", feature = "mysql", feature = "redis"))]
-    pub(super) const fn off() -> Self {
+    pub(super) const fn disabled() -> Self {
         Self {
             changed: None,
             #[cfg(any(feature = "postgres", feature = "redis"))]
@@ -25,8 +25,8 @@ impl Push {
         }
     }
 
-    /// Whoever writes says so, with [`wake`](Self::wake).
-    pub(super) fn within_the_process() -> Self {
+    /// Notifies of this process's own writes: every write to the feed must call [`notify`](Self::notify).
+    pub(super) fn in_process() -> Self {
         Self {
             changed: Some(Arc::default()),
             #[cfg(any(feature = "postgres", feature = "redis"))]
@@ -34,8 +34,8 @@ impl Push {
         }
     }
 
-    /// A task listens, on a connection of its own, for as long as this is kept. It wakes those who wait also when it has
-    /// begun to listen, or has begun again: what was said until then has gone by.
+    /// Spawns a task that listens on a connection of its own and is aborted when this is dropped. The task must also
+    /// notify each time it has started to listen: it may have missed changes until then.
     #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(super) fn listening<F>(listen: impl FnOnce(Arc<Notify>) -> F) -> Self
     where
@@ -46,13 +46,13 @@ impl Push {
         Self { changed: Some(changed), listener: Some(task.abort_handle()) }
     }
 
-    pub(super) fn wake(&self) {
+    pub(super) fn notify(&self) {
         if let Some(changed) = &self.changed {
             changed.notify_waiters();
         }
     }
 
-    /// Returns when there was word since this was first polled.
+    /// Completes on the first notification after the future was first polled.
     pub(super) async fn changed(&self) {
         match &self.changed {
             Some(changed) => changed.notified().await,

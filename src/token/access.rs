@@ -1,80 +1,32 @@
 //! The access token: a JWT (RFC 7519) of type `at+jwt` (RFC 9068), with one fixed header per key.
 //!
-//! Verifying looks at nothing of the sender's before the signature holds: the header segment has to be, byte for byte,
-//! the one that belongs to one of our keys, so there is no algorithm to confuse and no key id to look up
-//! (RFC 8725 §3.1).
+//! Nothing in a token is interpreted before its signature is verified: the header segment has to equal, byte for byte,
+//! the fixed header of one of the keys, so there is no algorithm to confuse and no key id to look up (RFC 8725 §3.1).
 
-use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::Mac as _;
-use serde::de::value::{BorrowedStrDeserializer, MapAccessDeserializer, StrDeserializer};
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
 
+use super::claims::{Payload, Registered};
+use super::id::TokenId;
 use super::keys::{HmacSha256, Purpose, Secret, hmac};
-use crate::policy::ConfigError;
-use crate::session::{SessionId, Timestamp};
-use crate::settings::Settings;
+use crate::config::{Settings, SettingsError};
+use crate::session::SessionId;
+use crate::time::Timestamp;
 
-/// The names in an access token that are ours; the app's claims may not use them. `nbf` is not written, but other
-/// verifiers would act on it.
-pub(crate) const RESERVED: [&str; 9] = ["iss", "aud", "sub", "sid", "gen", "jti", "iat", "exp", "nbf"];
-
-/// A life below this keeps its milliseconds: whole seconds would cost it more than the 5 % that chance may take.
-const SHORT_LIFE: Duration = Duration::from_secs(20);
-
-/// Names one access token (`jti`): when it was issued and for how long, both in milliseconds, and 64 random bits.
-///
-/// The JWT's own `iat` and `exp` are whole seconds, rounded down, as every library expects them; what is decided by them
-/// here (acknowledgement after the grace, a life of 1500 ms) needs more than that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct TokenId([u8; 18]);
-
-impl TokenId {
-    fn new(issued_at: Timestamp, life: Duration) -> Result<Self, getrandom::Error> {
-        let issued = u64::try_from(issued_at.as_millis()).unwrap_or(0).to_be_bytes();
-        let life = u32::try_from(life.as_millis()).unwrap_or(u32::MAX).to_be_bytes();
-        let mut random = [0; 8];
-        getrandom::fill(&mut random)?;
-        let mut bytes = [0; 18];
-        let parts = issued.iter().skip(2).chain(&life).chain(&random);
-        bytes.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
-        Ok(Self(bytes))
-    }
-
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let mut bytes = [0; 18];
-        let length = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
-        (length == bytes.len()).then_some(Self(bytes))
-    }
-
-    pub(crate) fn issued_at(&self) -> Timestamp {
-        let millis = self.0.iter().take(6).fold(0, |sum, byte| sum << 8 | i64::from(*byte));
-        Timestamp::from_millis(millis)
-    }
-
-    pub(crate) fn expires_at(&self) -> Timestamp {
-        let life = self.0.iter().skip(6).take(4).fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-        self.issued_at().after(Duration::from_millis(life))
-    }
-}
-
-impl fmt::Display for TokenId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
-    }
-}
+/// A lifetime below this keeps its milliseconds: rounding it down to whole seconds would shorten it by more than the 5%
+/// of the random shortening.
+const SHORT_LIFETIME: Duration = Duration::from_secs(20);
 
 /// A verified access token.
 #[derive(Clone, Debug)]
 pub(crate) struct AccessToken<C> {
-    pub(crate) user: Arc<str>,
-    pub(crate) session: SessionId,
+    pub(crate) user_id: Arc<str>,
+    pub(crate) session_id: SessionId,
     pub(crate) generation: u32,
     pub(crate) id: TokenId,
     pub(crate) issued_at: Timestamp,
@@ -82,42 +34,42 @@ pub(crate) struct AccessToken<C> {
     pub(crate) claims: C,
 }
 
-/// What an access token is issued for.
+/// The parameters of a new access token.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Grant<'a> {
-    pub(crate) user: &'a str,
-    pub(crate) session: SessionId,
+pub(crate) struct AccessTokenParams<'a> {
+    pub(crate) user_id: &'a str,
+    pub(crate) session_id: SessionId,
     pub(crate) generation: u32,
     pub(crate) now: Timestamp,
     pub(crate) ttl: Duration,
-    pub(crate) session_ends: Timestamp,
-    /// The text of a JSON object without any of the [`RESERVED`] names.
+    pub(crate) session_expires_at: Timestamp,
+    /// The text of a JSON object without any of the [`RESERVED`](super::claims::RESERVED) names.
     pub(crate) claims: &'a str,
 }
 
-/// The token and how long it is good for.
+/// A new access token and its expiry.
 #[derive(Clone)]
 pub(crate) struct Issued {
     pub(crate) token: String,
     pub(crate) expires_at: Timestamp,
 }
 
-/// Why a token is not accepted.
+/// Why an access token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     Invalid,
     Expired,
 }
 
-/// One key: the header that goes with it, and how to sign and to verify.
+/// A key with its fixed header.
 pub(crate) struct Key {
-    /// The encoded header and the dot behind it.
+    /// The encoded header and the dot after it.
     header: String,
     algorithm: Algorithm,
 }
 
 enum Algorithm {
-    /// The HMAC state with the key and the header in it.
+    /// The HMAC state with the key and the header already absorbed.
     Hs256(HmacSha256),
     #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
     Asymmetric(super::asymmetric::KeyPair),
@@ -144,7 +96,7 @@ impl Key {
         Self { header, algorithm: Algorithm::Asymmetric(keys) }
     }
 
-    /// The public half, for a JWKS; a symmetric key has none.
+    /// Returns the public key for a JWKS; `None` for a symmetric key.
     #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
     pub(crate) fn jwk(&self) -> Option<serde_json::Value> {
         match &self.algorithm {
@@ -153,7 +105,7 @@ impl Key {
         }
     }
 
-    /// The signature over `header.payload`, where `message` begins with this key's header.
+    /// Signs `message`, which is `header.payload` with the header of this key.
     fn sign(&self, message: &str) -> Option<Vec<u8>> {
         match &self.algorithm {
             Algorithm::Hs256(mac) => {
@@ -183,21 +135,21 @@ impl Key {
     }
 }
 
-/// Signs with one key and verifies with several.
+/// The keys of access tokens (one signs, and all verify) and the rules that a token has to meet.
 pub(crate) struct AccessKeys {
     signing: Key,
     others: Vec<Key>,
     issuer: String,
     audience: String,
     leeway: Duration,
-    /// How far another node's clock may be ahead of this one's.
+    /// How far the clock of another node may be ahead of this node's.
     skew: Duration,
-    /// No token lives longer than this, whatever it says of itself.
+    /// The longest lifetime of a token, whatever its `exp`.
     ttl: Duration,
 }
 
 impl AccessKeys {
-    pub(crate) fn new(signing: Key, others: Vec<Key>, settings: &Settings) -> Result<Self, ConfigError> {
+    pub(crate) fn new(signing: Key, others: Vec<Key>, settings: &Settings) -> Result<Self, SettingsError> {
         let keys = Self {
             signing,
             others,
@@ -207,10 +159,12 @@ impl AccessKeys {
             skew: settings.policy.grace,
             ttl: settings.policy.access_ttl,
         };
-        // A key that cannot sign shows now, not at the first login.
+        // Detects a key that cannot sign now rather than at the first login.
         let probe = keys.signing.header.clone() + "e30";
         let holds = keys.signing.sign(&probe).is_some_and(|signature| keys.signing.verify(&probe, "e30", &signature));
-        holds.then_some(keys).ok_or_else(|| ConfigError::new("signing_key", "it does not sign what it verifies"))
+        holds.then_some(keys).ok_or_else(|| {
+            SettingsError::new("signing_key", "the key does not verify its own signature; use another one")
+        })
     }
 
     #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
@@ -219,27 +173,27 @@ impl AccessKeys {
         serde_json::json!({ "keys": keys })
     }
 
-    /// Signs an access token that expires `ttl` from now or with its session, whichever comes first.
-    pub(crate) fn issue(&self, grant: Grant<'_>) -> Option<Issued> {
-        let mut expires_at = grant.now.after(grant.ttl).min(grant.session_ends);
-        // The random shortening of the ttl has room for the rest of a second; a short life has not.
-        if expires_at.since(grant.now) >= SHORT_LIFE {
+    /// Issues an access token that expires after `ttl` or with its session, whichever comes first.
+    pub(crate) fn issue(&self, params: AccessTokenParams<'_>) -> Option<Issued> {
+        let mut expires_at = params.now.after(params.ttl).min(params.session_expires_at);
+        // The random shortening of the ttl leaves room for rounding down to a second, unless the lifetime is short.
+        if expires_at.since(params.now) >= SHORT_LIFETIME {
             expires_at = Timestamp::from_millis(expires_at.as_secs().saturating_mul(1000));
         }
-        let id = TokenId::new(grant.now, expires_at.since(grant.now)).ok()?;
+        let id = TokenId::new(params.now, expires_at.since(params.now)).ok()?;
         let registered = Registered {
             iss: &self.issuer,
             aud: &self.audience,
-            sub: grant.user,
-            sid: grant.session,
-            r#gen: grant.generation,
+            sub: params.user_id,
+            sid: params.session_id,
+            r#gen: params.generation,
             jti: id.to_string(),
-            iat: grant.now.as_secs(),
+            iat: params.now.as_secs(),
             exp: expires_at.as_secs(),
         };
         let mut payload = serde_json::to_string(&registered).ok()?;
-        // Two JSON objects become one: the app's members follow ours.
-        let members = grant.claims.trim().strip_prefix('{')?.trim_start();
+        // Joins two JSON objects: the app's members follow the registered claims.
+        let members = params.claims.trim().strip_prefix('{')?.trim_start();
         if !members.starts_with('}') {
             payload.pop();
             payload.push(',');
@@ -254,10 +208,11 @@ impl AccessKeys {
         Some(Issued { token, expires_at })
     }
 
-    /// Whether we issued this, and for how long it is good. Times are judged by [`check_times`](Self::check_times).
+    /// Verifies that the token was issued with one of the keys, by this issuer and for this audience. The times are
+    /// checked by [`check_times`](Self::check_times).
     pub(crate) fn verify<C: DeserializeOwned>(&self, token: &str) -> Result<AccessToken<C>, Refused> {
         let (message, signature) = token.rsplit_once('.').ok_or(Refused::Invalid)?;
-        // The longest signature there is (ES256, EdDSA) has 64 bytes.
+        // The longest signatures (ES256, EdDSA) have 64 bytes.
         let mut bytes = [0; 66];
         let length = URL_SAFE_NO_PAD.decode_slice(signature, &mut bytes).map_err(|_| Refused::Invalid)?;
         let signature = bytes.get(..length).unwrap_or_default();
@@ -274,8 +229,8 @@ impl AccessKeys {
         }
         let id = TokenId::parse(&payload.jti).ok_or(Refused::Invalid)?;
         Ok(AccessToken {
-            user: payload.sub.into(),
-            session: payload.sid,
+            user_id: payload.sub.into(),
+            session_id: payload.sid,
             generation: payload.r#gen,
             id,
             issued_at: id.issued_at(),
@@ -286,9 +241,10 @@ impl AccessKeys {
         })
     }
 
-    /// Neither expired nor from a future that clock skew does not explain.
+    /// Checks that the token has not expired, and was not issued further in the future than clock skew explains.
     pub(crate) fn check_times<C>(&self, token: &AccessToken<C>, now: Timestamp) -> Result<(), Refused> {
-        // Revocations are remembered for one ttl: a token from before a deploy that shortened it must not outlive them.
+        // Revocations are kept for one ttl: a token from before a deployment that shortened the ttl must not outlive
+        // them.
         if now.before(self.leeway) >= token.expires_at.min(token.issued_at.after(self.ttl)) {
             return Err(Refused::Expired);
         }
@@ -299,152 +255,11 @@ impl AccessKeys {
     }
 }
 
-/// Our claims, in the order in which they are written and read.
-#[derive(Serialize)]
-struct Registered<'a> {
-    iss: &'a str,
-    aud: &'a str,
-    sub: &'a str,
-    sid: SessionId,
-    r#gen: u32,
-    jti: String,
-    iat: i64,
-    exp: i64,
-}
-
-struct Payload<C> {
-    iss: String,
-    aud: String,
-    sub: String,
-    sid: SessionId,
-    r#gen: u32,
-    jti: String,
-    exp: i64,
-    claims: C,
-}
-
-/// Ours first, in order, because that is how we write them; then the app's type reads the rest of the object itself.
-/// So nothing is buffered, and every type works that reads a JSON object.
-impl<'de, C: DeserializeOwned> Deserialize<'de> for Payload<C> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader<C>(PhantomData<C>);
-
-        fn member<'de, M: MapAccess<'de>, T: Deserialize<'de>>(map: &mut M, name: &'static str) -> Result<T, M::Error> {
-            // As we wrote it, without escapes, so it can be read where it stands.
-            match map.next_key::<&'de str>()? {
-                Some(key) if key == name => map.next_value(),
-                _ => Err(M::Error::missing_field(name)),
-            }
-        }
-
-        impl<'de, C: DeserializeOwned> Visitor<'de> for Reader<C> {
-            type Value = Payload<C>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the claims of an access token")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-                let iss = member(&mut map, "iss")?;
-                let aud = member(&mut map, "aud")?;
-                let sub = member(&mut map, "sub")?;
-                let sid = member(&mut map, "sid")?;
-                let r#gen = member(&mut map, "gen")?;
-                let jti = member(&mut map, "jti")?;
-                let _iat: i64 = member(&mut map, "iat")?;
-                let exp = member(&mut map, "exp")?;
-                let claims = C::deserialize(Rest(Others(map)))?;
-                Ok(Payload { iss, aud, sub, sid, r#gen, jti, exp, claims })
-            }
-        }
-
-        deserializer.deserialize_map(Reader(PhantomData))
-    }
-}
-
-/// The members behind ours. None of them may have a name of ours: there is one of each (RFC 7519 §4), and an `nbf` would
-/// want to be looked at.
-struct Others<M>(M);
-
-impl<'de, M: MapAccess<'de>> MapAccess<'de> for Others<M> {
-    type Error = M::Error;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, M::Error> {
-        self.0.next_key_seed(Foreign(seed))
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, M::Error> {
-        self.0.next_value_seed(seed)
-    }
-}
-
-struct Foreign<K>(K);
-
-impl<'de, K: DeserializeSeed<'de>> DeserializeSeed<'de> for Foreign<K> {
-    type Value = K::Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<K::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de, K: DeserializeSeed<'de>> Visitor<'de> for Foreign<K> {
-    type Value = K::Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-
-    fn visit_borrowed_str<E: serde::de::Error>(self, name: &'de str) -> Result<K::Value, E> {
-        if RESERVED.contains(&name) {
-            return Err(E::custom("a name of ours among the app's claims"));
-        }
-        self.0.deserialize(BorrowedStrDeserializer::new(name))
-    }
-
-    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<K::Value, E> {
-        if RESERVED.contains(&name) {
-            return Err(E::custom("a name of ours among the app's claims"));
-        }
-        self.0.deserialize(StrDeserializer::new(name))
-    }
-}
-
-/// What is left of an object. serde's own deserializer of it knows neither `struct Claims(Inner)` nor `Option<Claims>`.
-struct Rest<M>(M);
-
-impl<'de, M: MapAccess<'de>> Deserializer<'de> for Rest<M> {
-    type Error = M::Error;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, M::Error> {
-        visitor.visit_map(self.0)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, M::Error> {
-        visitor.visit_newtype_struct(self)
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, M::Error> {
-        visitor.visit_some(self)
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, M::Error> {
-        MapAccessDeserializer::new(self.0).deserialize_enum(name, variants, visitor)
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct identifier ignored_any
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::super::claims::RESERVED;
     use super::*;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -475,21 +290,21 @@ mod tests {
         keys_of(&secret(), &[])
     }
 
-    fn grant(claims: &str) -> Grant<'_> {
-        Grant {
-            user: "alice",
-            session: SessionId::from_bytes([7; 16]),
+    fn params(claims: &str) -> AccessTokenParams<'_> {
+        AccessTokenParams {
+            user_id: "alice",
+            session_id: SessionId::from_bytes([7; 16]),
             generation: 3,
             now: NOW,
             ttl: Duration::from_millis(900_000),
-            session_ends: Timestamp::MAX,
+            session_expires_at: Timestamp::MAX,
             claims,
         }
     }
 
     const ROLE: &str = r#"{"role":"admin"}"#;
 
-    fn refused(token: &str) -> Option<Refused> {
+    fn refusal(token: &str) -> Option<Refused> {
         keys().verify::<Claims>(token).err()
     }
 
@@ -498,7 +313,7 @@ mod tests {
         serde_json::from_slice(&bytes).unwrap()
     }
 
-    /// A token with these segments, signed with our own key.
+    /// A token with these segments, signed with the right key.
     fn sign(header: &serde_json::Value, payload: &str) -> String {
         let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(payload));
         let mut mac = hmac(&secret().derive("app", Purpose::AccessHs256));
@@ -507,11 +322,11 @@ mod tests {
     }
 
     #[test]
-    fn a_token_reads_back_what_it_writes() {
-        let issued = keys().issue(grant(ROLE)).unwrap();
+    fn a_token_is_read_back_as_it_was_issued() {
+        let issued = keys().issue(params(ROLE)).unwrap();
         let token: AccessToken<Claims> = keys().verify(&issued.token).unwrap();
-        assert_eq!(&*token.user, "alice");
-        assert_eq!((token.session, token.generation), (SessionId::from_bytes([7; 16]), 3));
+        assert_eq!(&*token.user_id, "alice");
+        assert_eq!((token.session_id, token.generation), (SessionId::from_bytes([7; 16]), 3));
         assert_eq!((token.issued_at, token.expires_at), (NOW, issued.expires_at));
         assert_eq!(issued.expires_at, Timestamp::from_millis(1_700_000_900_000));
         assert_eq!((token.id.issued_at(), token.id.expires_at()), (NOW, issued.expires_at));
@@ -519,8 +334,8 @@ mod tests {
     }
 
     #[test]
-    fn header_and_claims_are_the_documented_ones() {
-        let issued = keys().issue(grant(ROLE)).unwrap();
+    fn the_header_and_the_claims_are_the_documented_ones() {
+        let issued = keys().issue(params(ROLE)).unwrap();
         let header = segment(&issued.token, 0);
         assert_eq!((&header["typ"], &header["alg"]), (&"at+jwt".into(), &"HS256".into()));
         assert_eq!(header["kid"].as_str().unwrap().len(), 8);
@@ -534,12 +349,12 @@ mod tests {
     #[test]
     fn claims_may_be_any_type_that_reads_an_object() {
         for claims in ["{}", " { } ", ROLE, r#"{"a":{"b":[1,null]},"c":"\"}"}"#] {
-            let issued = keys().issue(grant(claims)).unwrap();
+            let issued = keys().issue(params(claims)).unwrap();
             assert!(keys().verify::<NoClaims>(&issued.token).is_ok());
             let value = keys().verify::<serde_json::Value>(&issued.token).unwrap().claims;
             assert_eq!(value, serde_json::from_str::<serde_json::Value>(claims).unwrap());
         }
-        assert!(keys().issue(grant("null")).is_none());
+        assert!(keys().issue(params("null")).is_none());
     }
 
     #[test]
@@ -553,7 +368,7 @@ mod tests {
             Role(String),
         }
 
-        let token = keys().issue(grant(ROLE)).unwrap().token;
+        let token = keys().issue(params(ROLE)).unwrap().token;
         let admin = || Claims { role: "admin".to_owned() };
         assert_eq!(keys().verify::<Wrapped>(&token).unwrap().claims, Wrapped(admin()));
         assert_eq!(keys().verify::<Option<Claims>>(&token).unwrap().claims, Some(admin()));
@@ -562,20 +377,20 @@ mod tests {
     }
 
     #[test]
-    fn a_token_ends_with_its_session_at_the_latest_and_exp_never_says_later() {
-        for ends in [1_700_000_001_000, 1_700_000_001_700, 1_700_000_000_251, 1_700_000_000_250] {
-            let session_ends = Timestamp::from_millis(ends);
-            let issued = keys().issue(Grant { session_ends, ..grant(ROLE) }).unwrap();
+    fn a_token_and_its_exp_never_outlast_the_session() {
+        for session_end in [1_700_000_001_000, 1_700_000_001_700, 1_700_000_000_251, 1_700_000_000_250] {
+            let session_expires_at = Timestamp::from_millis(session_end);
+            let issued = keys().issue(AccessTokenParams { session_expires_at, ..params(ROLE) }).unwrap();
             let exp = segment(&issued.token, 1)["exp"].as_i64().unwrap();
-            assert!(exp * 1000 <= ends && issued.expires_at <= session_ends);
+            assert!(exp * 1000 <= session_end && issued.expires_at <= session_expires_at);
             let token = keys().verify::<Claims>(&issued.token).unwrap();
-            assert_eq!(keys().check_times(&token, session_ends), Err(Refused::Expired));
+            assert_eq!(keys().check_times(&token, session_expires_at), Err(Refused::Expired));
         }
     }
 
     #[test]
-    fn a_life_of_a_second_and_a_half_is_just_that() {
-        let issued = keys().issue(Grant { ttl: Duration::from_millis(1_500), ..grant(ROLE) }).unwrap();
+    fn a_lifetime_of_one_and_a_half_seconds_is_exact() {
+        let issued = keys().issue(AccessTokenParams { ttl: Duration::from_millis(1_500), ..params(ROLE) }).unwrap();
         let token = keys().verify::<Claims>(&issued.token).unwrap();
         assert_eq!(token.expires_at, NOW.after(Duration::from_millis(1_500)));
         assert_eq!(keys().check_times(&token, NOW.after(Duration::from_millis(1_499))), Ok(()));
@@ -585,16 +400,16 @@ mod tests {
     #[test]
     fn a_token_from_before_the_ttl_was_shortened_lives_no_longer_than_a_new_one() {
         let mut keys = keys();
-        let token = keys.verify::<Claims>(&keys.issue(grant(ROLE)).unwrap().token).unwrap();
+        let token = keys.verify::<Claims>(&keys.issue(params(ROLE)).unwrap().token).unwrap();
         keys.ttl = Duration::from_secs(60);
         assert_eq!(keys.check_times(&token, NOW.after(Duration::from_millis(59_999))), Ok(()));
         assert_eq!(keys.check_times(&token, NOW.after(Duration::from_secs(60))), Err(Refused::Expired));
     }
 
     #[test]
-    fn leeway_is_given_only_where_it_was_configured() {
+    fn there_is_no_leeway_unless_it_is_configured() {
         let mut keys = keys();
-        let token = keys.verify::<Claims>(&keys.issue(grant(ROLE)).unwrap().token).unwrap();
+        let token = keys.verify::<Claims>(&keys.issue(params(ROLE)).unwrap().token).unwrap();
         let end = token.expires_at;
         assert_eq!(keys.check_times(&token, end), Err(Refused::Expired));
         keys.leeway = Duration::from_secs(5);
@@ -603,15 +418,15 @@ mod tests {
     }
 
     #[test]
-    fn a_token_from_the_future_is_taken_only_within_clock_skew() {
-        let token = keys().verify::<Claims>(&keys().issue(grant(ROLE)).unwrap().token).unwrap();
+    fn a_token_from_the_future_is_accepted_only_within_clock_skew() {
+        let token = keys().verify::<Claims>(&keys().issue(params(ROLE)).unwrap().token).unwrap();
         assert_eq!(keys().check_times(&token, NOW.before(Duration::from_secs(30))), Ok(()));
         assert_eq!(keys().check_times(&token, NOW.before(Duration::from_millis(30_001))), Err(Refused::Invalid));
     }
 
     #[test]
-    fn hole_2_another_header_is_refused_though_its_signature_is_ours() {
-        let good = keys().issue(grant(ROLE)).unwrap().token;
+    fn hole_2_another_header_is_refused_even_with_a_valid_signature() {
+        let good = keys().issue(params(ROLE)).unwrap().token;
         let (header, payload) = (segment(&good, 0), segment(&good, 1).to_string());
         let change = |name: &str, value: serde_json::Value| {
             let mut header = header.clone();
@@ -626,43 +441,49 @@ mod tests {
             change("jku", "https://evil.example".into()),
             change("crit", serde_json::json!(["exp"])),
         ] {
-            assert_eq!(refused(&sign(&header, &payload)), Some(Refused::Invalid), "{header}");
+            assert_eq!(refusal(&sign(&header, &payload)), Some(Refused::Invalid), "{header}");
         }
     }
 
     #[test]
-    fn hole_2_a_signed_token_without_one_of_our_claims_is_refused() {
-        let good = keys().issue(grant(ROLE)).unwrap().token;
+    fn hole_2_a_signed_token_without_a_registered_claim_is_refused() {
+        let good = keys().issue(params(ROLE)).unwrap().token;
         let (header, payload) = (segment(&good, 0), segment(&good, 1));
         for name in ["iss", "aud", "sub", "sid", "gen", "jti", "iat", "exp"] {
             let mut payload = payload.clone();
             payload.as_object_mut().unwrap().remove(name);
-            assert_eq!(refused(&sign(&header, &payload.to_string())), Some(Refused::Invalid), "{name}");
+            assert_eq!(refusal(&sign(&header, &payload.to_string())), Some(Refused::Invalid), "{name}");
         }
         let good = String::from_utf8(URL_SAFE_NO_PAD.decode(good.split('.').nth(1).unwrap()).unwrap()).unwrap();
         for name in ["iss", "aud", "sub", "sid", "gen", "jti", "iat", "exp"] {
             let renamed = good.replacen(&format!("\"{name}\":"), "\"x\":", 1);
-            assert_eq!(refused(&sign(&header, &renamed)), Some(Refused::Invalid), "{name} by another name");
+            assert_eq!(refusal(&sign(&header, &renamed)), Some(Refused::Invalid), "{name} under another name");
         }
         for payload in ["", "null", "[]", "{}", "{\"iss\":\"app\"", "\u{fffd}"] {
-            assert_eq!(refused(&sign(&header, payload)), Some(Refused::Invalid), "{payload}");
+            assert_eq!(refusal(&sign(&header, payload)), Some(Refused::Invalid), "{payload}");
         }
     }
 
     #[test]
-    fn a_signed_token_that_has_a_name_of_ours_among_the_apps_is_refused() {
-        let good = keys().issue(grant(ROLE)).unwrap().token;
+    fn a_signed_token_with_a_reserved_name_among_the_apps_claims_is_refused() {
+        let good = keys().issue(params(ROLE)).unwrap().token;
         let (header, payload) = (segment(&good, 0), good.split('.').nth(1).unwrap());
         let payload = String::from_utf8(URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
-        let ours = payload.trim_end_matches('}');
-        assert!(refused(&sign(&header, &format!(r#"{ours},"more":1}}"#))).is_some(), "Claims knows no more");
+        let registered = payload.trim_end_matches('}');
+        assert!(
+            refusal(&sign(&header, &format!(r#"{registered},"more":1}}"#))).is_some(),
+            "Claims rejects unknown members"
+        );
         let accepts = |payload: &str| keys().verify::<serde_json::Value>(&sign(&header, payload)).is_ok();
-        assert!(accepts(&format!(r#"{ours},"more":1}}"#)));
+        assert!(accepts(&format!(r#"{registered},"more":1}}"#)));
         for name in RESERVED {
-            assert!(!accepts(&format!(r#"{ours},"{name}":1}}"#)), "{name}");
+            assert!(!accepts(&format!(r#"{registered},"{name}":1}}"#)), "{name}");
             let escaped = format!("\\u{:04x}{}", name.as_bytes()[0], &name[1..]);
-            assert!(!accepts(&format!(r#"{ours},"{escaped}":1}}"#)), "{escaped}");
-            assert!(keys().verify::<NoClaims>(&sign(&header, &format!(r#"{ours},"{name}":1}}"#))).is_err(), "{name}");
+            assert!(!accepts(&format!(r#"{registered},"{escaped}":1}}"#)), "{escaped}");
+            assert!(
+                keys().verify::<NoClaims>(&sign(&header, &format!(r#"{registered},"{name}":1}}"#))).is_err(),
+                "{name}"
+            );
         }
     }
 
@@ -671,15 +492,15 @@ mod tests {
         let key = || Key::hs256(&secret(), "app");
         for (issuer, audience) in [("other", "web"), ("app", "other")] {
             let other = AccessKeys::new(key(), vec![], &settings(issuer, audience)).unwrap();
-            assert_eq!(refused(&other.issue(grant(ROLE)).unwrap().token), Some(Refused::Invalid));
+            assert_eq!(refusal(&other.issue(params(ROLE)).unwrap().token), Some(Refused::Invalid));
         }
         let other = keys_of(&Secret::new("another secret"), &[]);
-        assert_eq!(refused(&other.issue(grant(ROLE)).unwrap().token), Some(Refused::Invalid));
+        assert_eq!(refusal(&other.issue(params(ROLE)).unwrap().token), Some(Refused::Invalid));
     }
 
     #[test]
     fn not_one_character_may_differ() {
-        let good = keys().issue(grant(ROLE)).unwrap().token;
+        let good = keys().issue(params(ROLE)).unwrap().token;
         for at in 0..good.len() {
             for other in ['A', 'B', '_', '.', '='] {
                 let mut bad: Vec<char> = good.chars().collect();
@@ -687,30 +508,30 @@ mod tests {
                     continue;
                 }
                 let bad: String = bad.into_iter().collect();
-                assert_eq!(refused(&bad), Some(Refused::Invalid), "{at} {other}");
+                assert_eq!(refusal(&bad), Some(Refused::Invalid), "{at} {other}");
             }
         }
     }
 
     #[test]
     fn garbage_is_refused() {
-        let good = keys().issue(grant(ROLE)).unwrap().token;
+        let good = keys().issue(params(ROLE)).unwrap().token;
         let (message, _) = good.rsplit_once('.').unwrap();
         let long = format!("{message}.{}", "A".repeat(100_000));
         for bad in
             ["", ".", "..", "...", "a.b.c", message, &format!("{message}."), &format!("{good}.{good}"), &long, "é.é.é"]
         {
-            assert_eq!(refused(bad), Some(Refused::Invalid));
+            assert_eq!(refusal(bad), Some(Refused::Invalid));
         }
     }
 
     #[test]
-    fn a_verify_only_key_accepts() {
+    fn a_verify_only_key_verifies() {
         let (old, new) = (secret(), Secret::new("the next secret"));
         let (before, after) = (keys_of(&old, std::slice::from_ref(&new)), keys_of(&new, &[old]));
-        let token = after.issue(grant(ROLE)).unwrap().token;
+        let token = after.issue(params(ROLE)).unwrap().token;
         assert!(before.verify::<Claims>(&token).is_ok());
-        let token = before.issue(grant(ROLE)).unwrap().token;
+        let token = before.issue(params(ROLE)).unwrap().token;
         assert!(after.verify::<Claims>(&token).is_ok());
         assert_eq!(keys_of(&new, &[]).verify::<Claims>(&token).err(), Some(Refused::Invalid));
     }
@@ -718,7 +539,7 @@ mod tests {
     #[test]
     fn two_tokens_never_share_an_id() {
         let keys = keys();
-        let id = || keys.verify::<NoClaims>(&keys.issue(grant(ROLE)).unwrap().token).unwrap().id;
+        let id = || keys.verify::<NoClaims>(&keys.issue(params(ROLE)).unwrap().token).unwrap().id;
         let ids: std::collections::HashSet<_> = (0..1000).map(|_| id()).collect();
         assert_eq!(ids.len(), 1000);
         let id = id();

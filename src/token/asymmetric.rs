@@ -1,6 +1,6 @@
 //! Access tokens signed with EdDSA (Ed25519) or ES256, so that other services can verify them without being able to
-//! issue any. The cryptography is jsonwebtoken's; its backend is called directly, because the process-wide provider
-//! belongs to the app.
+//! issue any. The cryptography is jsonwebtoken's. Its backend is called directly, because the choice of the
+//! process-wide provider belongs to the app.
 
 use std::fmt;
 
@@ -15,71 +15,80 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::policy::ConfigError;
+use crate::config::SettingsError;
 
-/// A private key that signs access tokens, for [`AuthBuilder::signing_key`](crate::AuthBuilder::signing_key).
+/// A private key that signs access tokens, for [`AuthBuilder::signing_key`](crate::AuthBuilder::signing_key). The
+/// `Debug` output shows only the key's thumbprint.
 #[derive(Clone)]
 pub struct SigningKey(pub(crate) KeyPair);
 
-/// A public key that access tokens are verified with beside the signing key's own, for
+/// A further public key that verifies access tokens, besides that of the signing key, for
 /// [`AuthBuilder::verifying_key`](crate::AuthBuilder::verifying_key).
 #[derive(Clone)]
 pub struct VerifyingKey(pub(crate) KeyPair);
 
 impl SigningKey {
-    /// An Ed25519 key in PKCS #8 PEM: `openssl genpkey -algorithm ed25519`. Signs with EdDSA (RFC 8037).
+    /// Reads an Ed25519 private key in PKCS #8 PEM: `openssl genpkey -algorithm ed25519`. Signs with EdDSA (RFC 8037).
     ///
     /// # Errors
-    /// If it is not such a key.
-    pub fn ed25519_pem(pem: &[u8]) -> Result<Self, ConfigError> {
-        let private = EncodingKey::from_ed_pem(pem).map_err(refused)?;
+    ///
+    /// [`SettingsError`] if `pem` is not such a key.
+    pub fn ed25519_pem(pem: &[u8]) -> Result<Self, SettingsError> {
+        let private = EncodingKey::from_ed_pem(pem).map_err(invalid_signing_key)?;
         let components = PROVIDER.key_utils.ed_pub_components_from_private_key;
-        let x = components(private.as_bytes(), &EllipticCurve::Ed25519).map_err(refused)?;
-        let public = Public::ed25519(x).ok_or_else(|| refused("not an Ed25519 key"))?;
+        let x = components(private.as_bytes(), &EllipticCurve::Ed25519).map_err(invalid_signing_key)?;
+        let public = Public::ed25519(x).ok_or_else(|| invalid_signing_key("not an Ed25519 key"))?;
         Ok(Self(KeyPair { public, private: Some(private) }))
     }
 
-    /// A P-256 key in PKCS #8 PEM: `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`. Signs with ES256
-    /// (RFC 7518 §3.4).
+    /// Reads a P-256 private key in PKCS #8 PEM: `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`.
+    /// Signs with ES256 (RFC 7518 §3.4).
     ///
     /// # Errors
-    /// If it is not such a key.
-    pub fn es256_pem(pem: &[u8]) -> Result<Self, ConfigError> {
-        let private = EncodingKey::from_ec_pem(pem).map_err(refused)?;
+    ///
+    /// [`SettingsError`] if `pem` is not such a key.
+    pub fn es256_pem(pem: &[u8]) -> Result<Self, SettingsError> {
+        let private = EncodingKey::from_ec_pem(pem).map_err(invalid_signing_key)?;
         let components = PROVIDER.key_utils.ec_pub_components_from_private_key;
-        let (_, x, y) = components(private.as_bytes(), Algorithm::ES256).map_err(refused)?;
-        let public = Public::p256(x, y).ok_or_else(|| refused("not a P-256 key"))?;
+        let (_, x, y) = components(private.as_bytes(), Algorithm::ES256).map_err(invalid_signing_key)?;
+        let public = Public::p256(x, y).ok_or_else(|| invalid_signing_key("not a P-256 key"))?;
         Ok(Self(KeyPair { public, private: Some(private) }))
     }
 }
 
 impl VerifyingKey {
-    /// The public half of an Ed25519 key, in PEM.
+    /// Reads an Ed25519 public key in PEM: `openssl pkey -pubout`.
     ///
     /// # Errors
-    /// If it is not such a key.
-    pub fn ed25519_pem(pem: &[u8]) -> Result<Self, ConfigError> {
-        let key = DecodingKey::from_ed_pem(pem).map_err(refused)?;
-        let bytes = key.try_get_as_bytes().map_err(refused)?;
-        let public = Public::ed25519(bytes.to_vec()).ok_or_else(|| refused("not an Ed25519 key"))?;
+    ///
+    /// [`SettingsError`] if `pem` is not such a key.
+    pub fn ed25519_pem(pem: &[u8]) -> Result<Self, SettingsError> {
+        let key = DecodingKey::from_ed_pem(pem).map_err(invalid_verifying_key)?;
+        let bytes = key.try_get_as_bytes().map_err(invalid_verifying_key)?;
+        let public = Public::ed25519(bytes.to_vec()).ok_or_else(|| invalid_verifying_key("not an Ed25519 key"))?;
         Ok(Self(KeyPair { public, private: None }))
     }
 
-    /// The public half of a P-256 key, in PEM.
+    /// Reads a P-256 public key in PEM: `openssl pkey -pubout`.
     ///
     /// # Errors
-    /// If it is not such a key.
-    pub fn es256_pem(pem: &[u8]) -> Result<Self, ConfigError> {
-        let key = DecodingKey::from_ec_pem(pem).map_err(refused)?;
-        let bytes = key.try_get_as_bytes().map_err(refused)?;
+    ///
+    /// [`SettingsError`] if `pem` is not such a key.
+    pub fn es256_pem(pem: &[u8]) -> Result<Self, SettingsError> {
+        let key = DecodingKey::from_ec_pem(pem).map_err(invalid_verifying_key)?;
+        let bytes = key.try_get_as_bytes().map_err(invalid_verifying_key)?;
         let point = bytes.strip_prefix(&[4]).and_then(|point| point.split_at_checked(32));
         let public = point.and_then(|(x, y)| Public::p256(x.to_vec(), y.to_vec()));
-        Ok(Self(KeyPair { public: public.ok_or_else(|| refused("not a P-256 key"))?, private: None }))
+        Ok(Self(KeyPair { public: public.ok_or_else(|| invalid_verifying_key("not a P-256 key"))?, private: None }))
     }
 }
 
-fn refused(error: impl fmt::Display) -> ConfigError {
-    ConfigError::new("signing_key", error.to_string())
+fn invalid_signing_key(problem: impl fmt::Display) -> SettingsError {
+    SettingsError::new("signing_key", format!("{problem}; see `SigningKey` for the formats"))
+}
+
+fn invalid_verifying_key(problem: impl fmt::Display) -> SettingsError {
+    SettingsError::new("verifying_key", format!("{problem}; see `VerifyingKey` for the formats"))
 }
 
 impl fmt::Debug for SigningKey {
@@ -110,7 +119,7 @@ impl Public {
     }
 }
 
-/// A public key and, where we sign with it, its private half.
+/// A public key and, if it signs, its private key.
 #[derive(Clone)]
 pub(crate) struct KeyPair {
     public: Public,
@@ -132,7 +141,7 @@ impl KeyPair {
         }
     }
 
-    /// The members that make the key what it is, in the order of RFC 7638.
+    /// The required members of the JWK, in the order of RFC 7638.
     fn required_members(&self) -> String {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         match &self.public {
@@ -185,11 +194,11 @@ mod tests {
 MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
 -----END PRIVATE KEY-----
 ";
-    /// The public half of `ED25519`; the private key of RFC 8037 appendix A.1, so the thumbprint is A.3's.
+    /// `ED25519` is the private key of RFC 8037 appendix A.1, so its thumbprint is the one in A.3.
     const THUMBPRINT: &str = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k";
-    const P256: &[u8] = include_bytes!("../../tests/keys/es256.pem");
-    const P256_PUBLIC: &[u8] = include_bytes!("../../tests/keys/es256.pub.pem");
-    const ED25519_PUBLIC: &[u8] = include_bytes!("../../tests/keys/ed25519.pub.pem");
+    const P256: &[u8] = include_bytes!("keys_for_tests/es256.pem");
+    const P256_PUBLIC: &[u8] = include_bytes!("keys_for_tests/es256.pub.pem");
+    const ED25519_PUBLIC: &[u8] = include_bytes!("keys_for_tests/ed25519.pub.pem");
 
     #[test]
     fn both_algorithms_verify_what_they_sign_and_nothing_else() {
@@ -222,7 +231,7 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
     }
 
     #[test]
-    fn a_key_of_another_kind_is_refused() {
+    fn a_key_of_another_type_is_rejected() {
         assert!(SigningKey::ed25519_pem(P256).is_err());
         assert!(SigningKey::es256_pem(ED25519).is_err());
         assert!(VerifyingKey::ed25519_pem(P256_PUBLIC).is_err());
@@ -232,10 +241,10 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
     }
 
     #[test]
-    fn a_jwks_has_the_public_keys_and_no_symmetric_one() {
+    fn a_jwks_has_all_public_keys_and_no_symmetric_key() {
         use super::super::access::{AccessKeys, Key};
         use super::super::keys::Secret;
-        use crate::settings::Settings;
+        use crate::config::Settings;
 
         let hs256 = || Key::hs256(&Secret::new("k4Jx0pQm1vN8sT2wZ7yB5cD9fG3hL6rA"), "app");
         let ed25519 = Key::asymmetric(SigningKey::ed25519_pem(ED25519).unwrap().0);
@@ -250,7 +259,7 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
     }
 
     #[test]
-    fn a_public_key_of_another_length_is_none() {
+    fn a_public_key_of_another_length_is_rejected() {
         let bytes = |count| vec![7_u8; count];
         assert!(Public::ed25519(bytes(32)).is_some() && Public::ed25519(bytes(31)).is_none());
         assert!(Public::p256(bytes(32), bytes(32)).is_some());
@@ -260,7 +269,7 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
     }
 
     #[test]
-    fn a_key_is_not_in_its_debug_output() {
+    fn the_debug_output_shows_only_the_thumbprint() {
         let shown = format!("{:?}", SigningKey::ed25519_pem(ED25519).unwrap());
         assert_eq!(shown, format!("SigningKey({THUMBPRINT})"));
         let shown = format!("{:?}", VerifyingKey::ed25519_pem(ED25519_PUBLIC).unwrap());

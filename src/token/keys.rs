@@ -1,5 +1,6 @@
-//! The master secret, and the keys that are derived from it.
+//! The secret, and the keys that are derived from it.
 
+use std::env::VarError;
 use std::fmt;
 
 use hkdf::Hkdf;
@@ -7,63 +8,72 @@ use hmac::{Hmac, KeyInit as _};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::policy::ConfigError;
+use crate::config::SettingsError;
 
-/// The one secret of an app, from which all keys are derived with HKDF (RFC 5869). Zeroised when dropped; its `Debug`
-/// shows nothing.
+/// The secret of an app, from which all keys are derived with HKDF (RFC 5869). It is zeroized when dropped, and the
+/// `Debug` output does not show it.
 ///
-/// At least 32 bytes, from a random source: `openssl rand -base64 32`. Short, repetitive and placeholder secrets are
-/// refused when [`Auth`](crate::Auth) is built. All nodes of an app have the same one.
+/// It has at least 32 bytes and comes from a random source: `openssl rand -base64 32`. Short, repetitive and
+/// placeholder secrets are rejected when [`Auth`](crate::Auth) is built. All nodes of an app use the same secret.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// A secret that the app read somewhere.
+    /// Creates a secret from bytes that the app has loaded.
     pub fn new(secret: impl Into<Vec<u8>>) -> Self {
         Self(Zeroizing::new(secret.into()))
     }
 
-    /// The value of an environment variable, without the white space around it.
+    /// Reads the secret from an environment variable, without the white space around it.
     ///
     /// # Errors
-    /// If the variable is not set or not UTF-8.
-    pub fn from_env(name: &str) -> Result<Self, ConfigError> {
-        let value = std::env::var(name)
-            .map_err(|error| ConfigError::new("secret", format!("environment variable {name}: {error}")))?;
+    ///
+    /// [`SettingsError`] if the variable is not set or not UTF-8.
+    pub fn from_env(name: &str) -> Result<Self, SettingsError> {
+        let value = std::env::var(name).map_err(|error| {
+            let problem = match error {
+                VarError::NotPresent => "missing; set it to the output of `openssl rand -base64 32`",
+                VarError::NotUnicode(_) => "not UTF-8; set it to the output of `openssl rand -base64 32`",
+            };
+            SettingsError::new("secret", format!("environment variable {name}: {problem}"))
+        })?;
         let value = Zeroizing::new(value);
         Ok(Self::new(value.trim()))
     }
 
-    /// A random secret. Every token that it signed is worthless after a restart: for demos and tests.
+    /// Generates a random secret, for demos and tests: all tokens signed with it are invalid after a restart.
     ///
     /// # Errors
-    /// If the operating system has no randomness to give.
-    pub fn random() -> Result<Self, ConfigError> {
+    ///
+    /// [`SettingsError`] if the operating system returns no random bytes.
+    pub fn random() -> Result<Self, SettingsError> {
         let mut bytes = Zeroizing::new(vec![0; 32]);
-        getrandom::fill(&mut bytes).map_err(|error| ConfigError::new("secret", error.to_string()))?;
+        getrandom::fill(&mut bytes).map_err(|error| {
+            SettingsError::new("secret", format!("the operating system returned no random bytes: {error}"))
+        })?;
         Ok(Self(bytes))
     }
 
-    /// Refuses what somebody could guess.
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        let refuse = |problem: String| {
-            Err(ConfigError::new("secret", format!("{problem}; draw one with `openssl rand -base64 32`")))
+    /// Rejects a secret that can be guessed.
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
+        let reject = |problem: String| {
+            Err(SettingsError::new("secret", format!("{problem}; generate one with `openssl rand -base64 32`")))
         };
         let bytes = self.0.as_slice();
         if bytes.len() < 32 {
-            return refuse(format!("{} bytes are too few, 32 are needed", bytes.len()));
+            return reject(format!("too short: {} bytes, but at least 32 are required", bytes.len()));
         }
         if is_repetitive(bytes) {
-            return refuse("it repeats itself".to_owned());
+            return reject("too repetitive".to_owned());
         }
         let text = Zeroizing::new(String::from_utf8_lossy(bytes).to_ascii_lowercase());
         if is_placeholder(&text) {
-            return refuse("it is a placeholder".to_owned());
+            return reject("a placeholder".to_owned());
         }
         Ok(())
     }
 
-    /// 32 bytes for one purpose. `issuer` keeps two apps apart that were given the same secret.
+    /// Derives a key of 32 bytes for one purpose. Apps with the same secret but different issuers get different keys.
     pub(crate) fn derive(&self, issuer: &str, purpose: Purpose) -> Zeroizing<[u8; 32]> {
         let mut key = Zeroizing::new([0; 32]);
         let length = (issuer.len() as u64).to_be_bytes();
@@ -81,7 +91,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What a derived key is for.
+/// The purpose of a derived key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
     RefreshTag,
@@ -103,15 +113,15 @@ impl Purpose {
 
 pub(crate) type HmacSha256 = Hmac<Sha256>;
 
-/// The HMAC state with its key in it, to be cloned for every token.
+/// Returns the HMAC state with the key already absorbed, to be cloned for every token.
 pub(crate) fn hmac(key: &[u8; 32]) -> HmacSha256 {
-    // HMAC itself fills a key that is shorter than its block with zeros (RFC 2104 §2).
+    // HMAC pads a key that is shorter than its block with zeros (RFC 2104 §2).
     let mut block = Zeroizing::new([0; 64]);
     block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
     HmacSha256::new((&*block).into())
 }
 
-/// Fewer than eight different bytes, or a pattern of up to eight bytes again and again.
+/// Returns whether there are fewer than eight different bytes, or a repeating pattern of up to eight bytes.
 fn is_repetitive(bytes: &[u8]) -> bool {
     let mut seen = [false; 256];
     for byte in bytes {
@@ -124,9 +134,10 @@ fn is_repetitive(bytes: &[u8]) -> bool {
     different < 8 || (1..=8).any(repeats)
 }
 
-/// The words that examples and templates are made of say nothing: what is left without them has to be long enough.
+/// Returns whether a lower-case text is a placeholder: it has a phrase that no random secret has, or fewer than 16
+/// characters besides the words and punctuation of examples and templates.
 fn is_placeholder(lower: &str) -> bool {
-    const NEVER: [&str; 10] = [
+    const PHRASES: [&str; 10] = [
         "changeme",
         "change-me",
         "change_me",
@@ -178,7 +189,7 @@ fn is_placeholder(lower: &str) -> bool {
         "some",
         "very",
     ];
-    if NEVER.iter().any(|word| lower.contains(word)) {
+    if PHRASES.iter().any(|word| lower.contains(word)) {
         return true;
     }
     let mut rest = lower.to_owned();
@@ -193,12 +204,12 @@ fn is_placeholder(lower: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn refused(secret: &str) -> bool {
+    fn is_rejected(secret: &str) -> bool {
         Secret::new(secret).check().is_err()
     }
 
     #[test]
-    fn hole_23_short_repetitive_and_placeholder_secrets_are_refused() {
+    fn hole_23_short_repetitive_and_placeholder_secrets_are_rejected() {
         for secret in [
             "",
             "secret",
@@ -213,19 +224,19 @@ mod tests {
             "secretsecretsecretsecretsecretsecret",
             "this_must_be_at_least_32_characters_long",
         ] {
-            assert!(refused(secret), "{secret}");
+            assert!(is_rejected(secret), "{secret}");
         }
     }
 
     #[test]
-    fn random_secrets_are_taken_in_every_spelling() {
+    fn random_secrets_are_accepted_in_every_encoding() {
         for secret in [
             "k4Jx0pQm1vN8sT2wZ7yB5cD9fG3hL6rA",
             "7f3c1a9e5b2d8f4061c7a3e9d5b1f708",
             "jlYNy6lHG7B6s4vNqDDsu4xUjhcmHgKdxYY1Fdhwbm0=",
             "correct horse battery staple giraffe",
         ] {
-            assert!(!refused(secret), "{secret}");
+            assert!(!is_rejected(secret), "{secret}");
         }
         for _ in 0..1000 {
             assert_eq!(Secret::random().unwrap().check(), Ok(()));
@@ -268,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_variable_is_named() {
+    fn the_error_names_a_missing_variable() {
         let error = Secret::from_env("AXUM_REFRESH_NO_SUCH_VARIABLE").unwrap_err();
         assert!(error.to_string().contains("AXUM_REFRESH_NO_SUCH_VARIABLE"));
     }

@@ -1,7 +1,9 @@
-//! The two tokens and the keys behind them: the refresh token, opaque to the client, and the access token, a JWT.
+//! The two tokens and their keys: the access token, a JWT, and the refresh token, opaque to clients.
 
 pub(crate) mod access;
 #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
 pub(crate) mod asymmetric;
+pub(crate) mod claims;
+pub(crate) mod id;
 pub(crate) mod keys;
 pub(crate) mod refresh;

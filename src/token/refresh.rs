@@ -1,11 +1,11 @@
-//! The refresh token: opaque to the client, recognised by us for the whole life of its session.
+//! The refresh token: opaque to clients, and recognized by the server for the whole life of its session.
 //!
 //! ```text
 //! version (1 byte) | key id (1) | session id (16) | generation (u32, big endian) | secret (32) | tag (16)
 //! ```
 //!
-//! written as base64url without padding, 94 characters. The tag is HMAC-SHA-256 over all that stands before it, cut to
-//! 16 bytes. It is checked, in constant time, before anything else is done: garbage costs no I/O.
+//! The token is written as base64url without padding, 94 characters. The tag is the HMAC-SHA-256 of all bytes before
+//! it, cut to 16 bytes. It is checked first, in constant time, so an invalid token costs no I/O.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,28 +16,28 @@ use super::keys::{HmacSha256, Purpose, Secret, hmac};
 use crate::session::{SecretHash, SessionId};
 
 const VERSION: u8 = 1;
-const SIGNED: usize = 1 + 1 + 16 + 4 + 32;
-const TAG: usize = 16;
-const BYTES: usize = SIGNED + TAG;
+const SIGNED_BYTES: usize = 1 + 1 + 16 + 4 + 32;
+const TAG_BYTES: usize = 16;
+const BYTES: usize = SIGNED_BYTES + TAG_BYTES;
 const CHARS: usize = (BYTES * 8).div_ceil(6);
 
-/// What a refresh token says, once its tag has been verified.
+/// The contents of a refresh token with a verified tag.
 #[derive(Clone)]
 pub(crate) struct RefreshToken {
-    pub(crate) session: SessionId,
+    pub(crate) session_id: SessionId,
     pub(crate) generation: u32,
     secret: Zeroizing<[u8; 32]>,
 }
 
 impl RefreshToken {
-    /// The first token of a session, with a secret of its own.
-    pub(crate) fn begin(session: SessionId) -> Result<Self, getrandom::Error> {
+    /// Creates the first token of a session, with a new secret.
+    pub(crate) fn begin(session_id: SessionId) -> Result<Self, getrandom::Error> {
         let mut secret = Zeroizing::new([0; 32]);
         getrandom::fill(secret.as_mut_slice())?;
-        Ok(Self { session, generation: 0, secret })
+        Ok(Self { session_id, generation: 0, secret })
     }
 
-    /// The token of another generation of the same session.
+    /// Returns the token of another generation of the same session.
     pub(crate) fn at(&self, generation: u32) -> Self {
         Self { generation, ..self.clone() }
     }
@@ -58,14 +58,14 @@ impl Key {
         Self { id, mac: hmac(&secret.derive(issuer, Purpose::RefreshTag)) }
     }
 
-    fn sign(&self, signed: &[u8]) -> HmacSha256 {
+    fn sign(&self, message: &[u8]) -> HmacSha256 {
         let mut mac = self.mac.clone();
-        mac.update(signed);
+        mac.update(message);
         mac
     }
 }
 
-/// Signs with one key and verifies with several.
+/// The keys of refresh tokens: one signs, and all verify.
 pub(crate) struct RefreshKeys {
     signing: Key,
     others: Vec<Key>,
@@ -80,34 +80,34 @@ impl RefreshKeys {
     pub(crate) fn encode(&self, token: &RefreshToken) -> String {
         let mut bytes = Zeroizing::new(Vec::with_capacity(BYTES));
         bytes.extend_from_slice(&[VERSION, self.signing.id]);
-        bytes.extend_from_slice(token.session.as_bytes());
+        bytes.extend_from_slice(token.session_id.as_bytes());
         bytes.extend_from_slice(&token.generation.to_be_bytes());
         bytes.extend_from_slice(token.secret.as_slice());
         let tag = self.signing.sign(&bytes).finalize().into_bytes();
-        bytes.extend(tag.iter().take(TAG));
+        bytes.extend(tag.iter().take(TAG_BYTES));
         URL_SAFE_NO_PAD.encode(bytes.as_slice())
     }
 
-    /// None for everything that we did not sign.
+    /// Returns the contents of a token, or `None` if it was not signed with one of the keys.
     pub(crate) fn decode(&self, text: &[u8]) -> Option<RefreshToken> {
         if text.len() != CHARS {
             return None;
         }
         let mut bytes = Zeroizing::new([0; BYTES]);
         URL_SAFE_NO_PAD.decode_slice(text, bytes.as_mut_slice()).ok()?;
-        let (signed, tag) = bytes.split_first_chunk::<SIGNED>()?;
+        let (signed, tag) = bytes.split_first_chunk::<SIGNED_BYTES>()?;
         let (&[version, key_id], rest) = signed.split_first_chunk()?;
         if version != VERSION {
             return None;
         }
-        // The key id is one byte, so two keys may share it: each of them is tried.
+        // The key id is one byte, so several keys may share it: each of them is tried.
         let mut candidates = std::iter::once(&self.signing).chain(&self.others).filter(|key| key.id == key_id);
         candidates.find(|key| key.sign(signed).verify_truncated_left(tag).is_ok())?;
         let (session, rest) = rest.split_first_chunk()?;
         let (generation, secret) = rest.split_first_chunk()?;
         let mut secret: [u8; 32] = secret.try_into().ok()?;
         let token = RefreshToken {
-            session: SessionId::from_bytes(*session),
+            session_id: SessionId::from_bytes(*session),
             generation: u32::from_be_bytes(*generation),
             secret: Zeroizing::new(secret),
         };
@@ -130,14 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn a_token_reads_back_what_it_writes() {
+    fn a_token_is_read_back_as_it_was_written() {
         let keys = keys("one", &[]);
         let token = token();
         for generation in [0, 1, 0x0102_0304, u32::MAX] {
             let text = keys.encode(&token.at(generation));
             assert_eq!(text.len(), 94);
             let read = keys.decode(text.as_bytes()).unwrap();
-            assert_eq!((read.session, read.generation), (token.session, generation));
+            assert_eq!((read.session_id, read.generation), (token.session_id, generation));
             assert_eq!(read.secret_hash(), token.secret_hash());
         }
     }
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(bytes.len(), 70);
         assert_eq!(bytes[0], 1);
         assert_eq!(bytes[1], keys.signing.id);
-        assert_eq!(&bytes[2..18], token.session.as_bytes());
+        assert_eq!(&bytes[2..18], token.session_id.as_bytes());
         assert_eq!(bytes[18..22], [1, 2, 3, 4]);
         assert_eq!(&bytes[22..54], token.secret.as_slice());
         let tag = keys.signing.sign(&bytes[..54]).finalize().into_bytes();
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_has_one_spelling() {
+    fn a_token_has_only_one_spelling() {
         let keys = keys("one", &[]);
         let text = keys.encode(&token());
         let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verify_only_key_accepts_and_the_signing_key_signs() {
+    fn a_verify_only_key_verifies_and_the_signing_key_signs() {
         let (old, new) = (keys("old", &["new"]), keys("new", &["old"]));
         let text = old.encode(&token());
         let read = new.decode(text.as_bytes()).unwrap();

@@ -6,9 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use axum_refresh::store::{
+    Activity, FeedCursor, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, SessionRecord,
+    StoreError, Timestamp,
+};
 use axum_refresh::{
-    Admission, Auth, AuthBuilder, ClientInfo, Cursor, Error, Event, Feed, Inserted, Login, MemoryStore, Policy,
-    Refreshed, Revocation, Secret, Seen, Session, SessionId, SessionStore, StoreError, Target, Timestamp,
+    Auth, AuthBuilder, ClientInfo, Error, Event, Login, MemoryStore, Policy, Refreshed, Secret, SessionId, SessionStore,
 };
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +110,7 @@ impl FaultyStore {
     pub(crate) fn acknowledged(&self, session: SessionId) -> Option<u32> {
         let load = std::pin::pin!(self.inner.load(session));
         match load.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
-            std::task::Poll::Ready(Ok(Some(session))) => session.chain.acknowledged,
+            std::task::Poll::Ready(Ok(Some(session))) => session.rotation.acknowledged,
             other => panic!("the memory store never waits: {other:?}"),
         }
     }
@@ -138,12 +141,12 @@ impl FaultyStore {
 
 #[async_trait]
 impl SessionStore for FaultyStore {
-    async fn insert(&self, new: &Session, admission: Admission) -> Result<Inserted, StoreError> {
+    async fn insert(&self, new: &SessionRecord, options: InsertOptions) -> Result<Inserted, StoreError> {
         self.others.fetch_add(1, Ordering::SeqCst);
-        self.with(self.inner.insert(new, admission)).await
+        self.with(self.inner.insert(new, options)).await
     }
 
-    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+    async fn load(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         // This fault affects writes only.
         let fault = *self.fault.lock().unwrap();
@@ -155,44 +158,44 @@ impl SessionStore for FaultyStore {
         Ok(session)
     }
 
-    async fn swap(&self, expected: u64, next: &Session) -> Result<bool, StoreError> {
+    async fn compare_and_swap(&self, expected: u64, next: &SessionRecord) -> Result<bool, StoreError> {
         self.swaps.fetch_add(1, Ordering::SeqCst);
         let fault = *self.fault.lock().unwrap();
         if fault == Fault::ChangesRoleBeforeSwap {
             self.set(Fault::None);
             let mut row = self.inner.load(next.id).await?.expect("the session is there");
             row.claims = r#"{"role":"user"}"#.into();
-            assert!(self.inner.swap(row.version, &row).await?);
+            assert!(self.inner.compare_and_swap(row.version, &row).await?);
         }
         match fault {
             Fault::NeverSwaps => Ok(false),
             Fault::PretendsToSwap => Ok(true),
-            _ => self.with(self.inner.swap(expected, next)).await,
+            _ => self.with(self.inner.compare_and_swap(expected, next)).await,
         }
     }
 
-    async fn list(&self, user: &str) -> Result<Vec<Session>, StoreError> {
+    async fn list(&self, user: &str) -> Result<Vec<SessionRecord>, StoreError> {
         self.others.fetch_add(1, Ordering::SeqCst);
         self.with(self.inner.list(user)).await
     }
 
-    async fn revoke(&self, target: Target<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
         self.others.fetch_add(1, Ordering::SeqCst);
         let fault = *self.fault.lock().unwrap();
         match (fault, target) {
-            (Fault::FailsForUsers, Target::User { .. }) => Err(StoreError::new("connection refused")),
-            (Fault::PretendsToRevoke, Target::Session(id)) => Ok(vec![id]),
+            (Fault::FailsForUsers, RevokeTarget::User { .. }) => Err(StoreError::new("connection refused")),
+            (Fault::PretendsToRevoke, RevokeTarget::Session(id)) => Ok(vec![id]),
             (Fault::PretendsToRevoke, _) => Ok(Vec::new()),
             _ => self.with(self.inner.revoke(target, revocation)).await,
         }
     }
 
-    async fn seen(&self, batch: &[Seen]) -> Result<(), StoreError> {
-        self.with(self.inner.seen(batch)).await
+    async fn record_activity(&self, batch: &[Activity]) -> Result<(), StoreError> {
+        self.with(self.inner.record_activity(batch)).await
     }
 
-    async fn revocations(&self, since: Cursor) -> Result<Feed, StoreError> {
-        let feed = self.with(self.inner.revocations(since)).await;
+    async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError> {
+        let feed = self.with(self.inner.read_revocations(since)).await;
         if *self.fault.lock().unwrap() == Fault::SlowFeed {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -223,7 +226,7 @@ impl Node {
     }
 
     pub(crate) fn with_policy(policy: Policy) -> Self {
-        Self::with(|builder| builder.policy(policy))
+        Self::with(|builder| builder.configure(|settings| settings.policy = policy))
     }
 
     pub(crate) fn with(change: impl FnOnce(AuthBuilder<Claims>) -> AuthBuilder<Claims>) -> Self {
@@ -235,11 +238,18 @@ impl Node {
         clock: Clock,
         change: impl FnOnce(AuthBuilder<Claims>) -> AuthBuilder<Claims>,
     ) -> Self {
+        Self::signing_with(SECRET, store, clock, change)
+    }
+
+    pub(crate) fn signing_with(
+        secret: &str,
+        store: FaultyStore,
+        clock: Clock,
+        change: impl FnOnce(AuthBuilder<Claims>) -> AuthBuilder<Claims>,
+    ) -> Self {
         let events: Arc<Mutex<Vec<Event>>> = Arc::default();
         let log = Arc::clone(&events);
-        let builder = Auth::<Claims>::builder()
-            .secret(Secret::new(SECRET))
-            .store(store.clone())
+        let builder = Auth::<Claims>::builder(Secret::new(secret), store.clone())
             .clock(clock.reader())
             .on_event(move |event| log.lock().unwrap().push(event.clone()));
         Self { auth: change(builder).build().unwrap(), clock, store, events }

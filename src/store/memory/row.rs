@@ -1,20 +1,23 @@
-//! One session, as the memory store keeps it.
+//! A session in the memory store.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::session::{Chain, Client, Revocation, SecretHash, Session, SessionId, Timestamp};
+use crate::ratchet::RotationState;
+use crate::session::{Client, Revocation, SecretHash, SessionId};
+use crate::store::SessionRecord;
+use crate::time::Timestamp;
 
-/// A [`Session`] in fewer bytes: what is rarely there stands apart, and no text that is empty is allocated.
+/// A [`SessionRecord`] in fewer bytes: rare fields share a box, and empty claims are not allocated.
 pub(super) struct Row {
-    pub(super) user: Arc<str>,
+    pub(super) user_id: Arc<str>,
     user_agent: Option<Arc<str>>,
     claims: Box<str>,
     rare: Option<Box<Rare>>,
     secret_hash: SecretHash,
     pub(super) version: u64,
-    /// Which one came first of two that were created in the same millisecond; starts again at 4,294,967,296.
-    pub(super) place: u32,
+    /// Orders sessions that were created in the same millisecond. Wraps around at 4,294,967,296.
+    pub(super) seq: u32,
     pub(super) created_at: Timestamp,
     last_seen_at: Timestamp,
     pub(super) expires_at: Timestamp,
@@ -35,18 +38,18 @@ struct Rare {
 const NO_CLAIMS: &str = "{}";
 
 impl Row {
-    pub(super) fn new(session: &Session, user: Arc<str>, user_agent: Option<Arc<str>>, place: u32) -> Self {
+    pub(super) fn new(session: &SessionRecord, user_id: Arc<str>, user_agent: Option<Arc<str>>, seq: u32) -> Self {
         let mut row = Self {
-            user,
+            user_id,
             user_agent,
             claims: Box::default(),
             rare: session.client.label.clone().map(|label| Box::new(Rare { label: Some(label), revoked: None })),
             secret_hash: session.secret_hash,
             version: session.version,
-            place,
+            seq,
             created_at: session.created_at,
-            last_seen_at: session.chain.last_seen_at,
-            expires_at: session.chain.expires_at,
+            last_seen_at: session.rotation.last_seen_at,
+            expires_at: session.rotation.expires_at,
             rotated_at: None,
             generation: 0,
             parent: None,
@@ -58,15 +61,24 @@ impl Row {
         row
     }
 
-    /// What a swap may change. Taken apart by name, so that a new field cannot be forgotten.
-    pub(super) fn write(&mut self, session: &Session) {
-        let Chain { generation, parent, rotated_at, acknowledged, recoveries, last_seen_at, expires_at: _, revoked } =
-            session.chain;
+    /// Writes the fields that a compare-and-swap changes. The pattern names all fields, so that a new one cannot be
+    /// forgotten.
+    pub(super) fn write(&mut self, session: &SessionRecord) {
+        let RotationState {
+            generation,
+            parent,
+            rotated_at,
+            acknowledged,
+            recoveries,
+            last_seen_at,
+            expires_at: _,
+            revoked,
+        } = session.rotation;
         self.generation = generation;
         self.parent = parent;
         self.rotated_at = rotated_at;
         self.recoveries = recoveries;
-        self.see(last_seen_at, acknowledged);
+        self.merge_activity(last_seen_at, acknowledged);
         if let Some(revocation) = revoked {
             self.rare.get_or_insert_default().revoked = Some(revocation);
         }
@@ -77,7 +89,7 @@ impl Row {
         }
     }
 
-    pub(super) fn see(&mut self, last_seen_at: Timestamp, acknowledged: Option<u32>) {
+    pub(super) fn merge_activity(&mut self, last_seen_at: Timestamp, acknowledged: Option<u32>) {
         self.last_seen_at = self.last_seen_at.max(last_seen_at);
         self.acknowledged = self.acknowledged.max(acknowledged);
     }
@@ -86,7 +98,7 @@ impl Row {
         self.rare.as_ref().and_then(|rare| rare.revoked)
     }
 
-    /// Answers whether the session was neither revoked nor expired before.
+    /// Marks the session as revoked, unless it is already. Returns whether it was live: neither revoked nor expired.
     pub(super) fn revoke(&mut self, revocation: Revocation) -> bool {
         if self.revoked().is_some() {
             return false;
@@ -96,8 +108,8 @@ impl Row {
         revocation.at < self.expires_at
     }
 
-    pub(super) fn chain(&self) -> Chain {
-        Chain {
+    pub(super) fn rotation(&self) -> RotationState {
+        RotationState {
             generation: self.generation,
             parent: self.parent,
             rotated_at: self.rotated_at,
@@ -109,10 +121,10 @@ impl Row {
         }
     }
 
-    pub(super) fn session(&self, id: SessionId) -> Session {
-        Session {
+    pub(super) fn record(&self, id: SessionId) -> SessionRecord {
+        SessionRecord {
             id,
-            user: Arc::clone(&self.user),
+            user_id: Arc::clone(&self.user_id),
             secret_hash: self.secret_hash,
             created_at: self.created_at,
             client: Client {
@@ -121,7 +133,7 @@ impl Row {
                 label: self.rare.as_ref().and_then(|rare| rare.label.clone()),
             },
             claims: if self.claims.is_empty() { NO_CLAIMS.into() } else { self.claims.clone() },
-            chain: self.chain(),
+            rotation: self.rotation(),
             version: self.version,
         }
     }

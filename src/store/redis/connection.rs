@@ -1,4 +1,4 @@
-//! The way to one server, or to a cluster of them.
+//! The connection to one server or to a cluster.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,52 +12,52 @@ use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ScriptInvoc
 
 use crate::store::StoreError;
 
-/// A server that says again that it is a replica is given this long to be replaced.
-const RESET_PAUSE: Duration = Duration::from_secs(1);
+/// How often a connection to a replica is reset at most.
+const RESET_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Connection {
-    way: Way,
+    server: Server,
     reset_at: Mutex<Option<Instant>>,
 }
 
-enum Way {
-    One(ConnectionManager),
+enum Server {
+    Single(ConnectionManager),
     #[cfg(feature = "redis-cluster")]
     Cluster(ClusterConnection),
 }
 
 impl Connection {
-    pub(super) const fn one(manager: ConnectionManager) -> Self {
-        Self { way: Way::One(manager), reset_at: Mutex::new(None) }
+    pub(super) const fn single(manager: ConnectionManager) -> Self {
+        Self { server: Server::Single(manager), reset_at: Mutex::new(None) }
     }
 
     #[cfg(feature = "redis-cluster")]
     pub(super) const fn cluster(connection: ClusterConnection) -> Self {
-        Self { way: Way::Cluster(connection), reset_at: Mutex::new(None) }
+        Self { server: Server::Cluster(connection), reset_at: Mutex::new(None) }
     }
 
-    /// One command.
+    /// Runs one command.
     pub(super) async fn query(&self, command: &Cmd) -> Result<Value, StoreError> {
-        let result = match &self.way {
-            Way::One(manager) => command.query_async(&mut manager.clone()).await,
+        let result = match &self.server {
+            Server::Single(manager) => command.query_async(&mut manager.clone()).await,
             #[cfg(feature = "redis-cluster")]
-            Way::Cluster(cluster) => command.query_async(&mut cluster.clone()).await,
+            Server::Cluster(cluster) => command.query_async(&mut cluster.clone()).await,
         };
-        self.judge(result).await
+        self.check(result).await
     }
 
-    /// One script, which the server keeps: it is sent to a server that does not have it yet.
+    /// Runs one script. Its text is sent only to a server that does not have it in its script cache.
     pub(super) async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, StoreError> {
-        let result = match &self.way {
-            Way::One(manager) => script.invoke_async(&mut manager.clone()).await,
+        let result = match &self.server {
+            Server::Single(manager) => script.invoke_async(&mut manager.clone()).await,
             #[cfg(feature = "redis-cluster")]
-            Way::Cluster(cluster) => script.invoke_async(&mut cluster.clone()).await,
+            Server::Cluster(cluster) => script.invoke_async(&mut cluster.clone()).await,
         };
-        self.judge(result).await
+        self.check(result).await
     }
 
-    /// One script for all items where there is one server, and on a cluster one for those of each shard, all at once.
-    pub(super) async fn each<I: Copy, T: FromRedisValue>(
+    /// Runs one script for all items on a single server, or concurrently one script per shard on a cluster.
+    pub(super) async fn run_sharded<I: Copy, T: FromRedisValue>(
         &self,
         items: &[I],
         shard: impl Fn(&I) -> u8,
@@ -65,10 +65,10 @@ impl Connection {
     ) -> Result<Vec<T>, StoreError> {
         let mut groups = BTreeMap::<_, Vec<I>>::new();
         for item in items {
-            let group = match &self.way {
-                Way::One(_) => 0,
+            let group = match &self.server {
+                Server::Single(_) => 0,
                 #[cfg(feature = "redis-cluster")]
-                Way::Cluster(_) => shard(item),
+                Server::Cluster(_) => shard(item),
             };
             groups.entry(group).or_default().push(*item);
         }
@@ -78,7 +78,8 @@ impl Connection {
         try_join_all(scripts.iter().map(|script| self.run(script))).await
     }
 
-    async fn judge<T>(&self, result: RedisResult<T>) -> Result<T, StoreError> {
+    /// Resets the connection if the server is a replica.
+    async fn check<T>(&self, result: RedisResult<T>) -> Result<T, StoreError> {
         match result {
             Ok(value) => Ok(value),
             Err(error) => {
@@ -90,30 +91,30 @@ impl Connection {
         }
     }
 
-    /// The manager takes a replica's refusal for an ordinary answer, and would stay with it for ever. Asking the server
-    /// to hang up is the one way to make it look again who answers at that address. (A cluster's connection looks for
-    /// itself.)
+    /// To the connection manager, a replica's refusal is an ordinary reply, so it would keep the connection forever.
+    /// Asking the server to close it is the only way to make the manager resolve the address again. (A cluster's
+    /// connection discovers its primaries itself.)
     async fn reset(&self) {
         #[cfg_attr(
             not(feature = "redis-cluster"),
-            expect(irrefutable_let_patterns, reason = "another way is a feature")
+            expect(irrefutable_let_patterns, reason = "the other variant needs a feature")
         )]
-        let Way::One(manager) = &self.way else { return };
+        let Server::Single(manager) = &self.server else { return };
         {
             let mut reset_at = self.reset_at.lock().unwrap_or_else(PoisonError::into_inner);
-            if reset_at.is_some_and(|at| at.elapsed() < RESET_PAUSE) {
+            if reset_at.is_some_and(|at| at.elapsed() < RESET_INTERVAL) {
                 return;
             }
             *reset_at = Some(Instant::now());
         }
         let mut manager = manager.clone();
         let _ = cmd("QUIT").query_async::<()>(&mut manager).await;
-        // Finds the connection closed, and makes the manager open another.
+        // Finds the connection closed, so that the manager opens another.
         let _ = cmd("PING").query_async::<()>(&mut manager).await;
     }
 }
 
-/// Redis 6 wraps what a script was refused into an error of the script's own.
+/// Redis 6 wraps the refusal of a write in a script into a script error.
 fn is_replica(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
         || error.detail().is_some_and(|detail| detail.contains("READONLY"))

@@ -1,4 +1,4 @@
-//! What can be set, and how a connection is made.
+//! The options of a Redis store, and connecting.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::push;
 use super::{RedisStore, StoreError};
 use crate::store::push::Push;
 
-/// How a [`RedisStore`] is connected.
+/// Options for connecting a [`RedisStore`].
 ///
 /// ```no_run
 /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
@@ -34,52 +34,58 @@ impl Default for RedisOptions {
 }
 
 impl RedisOptions {
-    /// What all keys and the channel begin with, default `axum-refresh`. Apps that share a server need one each. No
-    /// braces: what stands between braces decides on the node of a cluster.
+    /// Sets the prefix of all keys and of the channel. Default: `axum-refresh`.
+    ///
+    /// Apps that share a server need different prefixes. Braces are not allowed: on a cluster, the text between braces
+    /// decides on which node a key is stored.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Whether to listen for revocations on a connection of its own, default yes. Without, they are polled every second.
-    /// The server is told to publish them either way.
+    /// Sets whether to listen for revocations on a connection of its own. Default: `true`.
+    ///
+    /// If `false`, this node only polls for revocations, every second. It still publishes its own.
     #[must_use]
     pub const fn push(mut self, push: bool) -> Self {
         self.push = push;
         self
     }
 
-    /// How long to wait for a connection, and how long for an answer; default 2 s. Twice this should be less than
-    /// [`Settings::store_timeout`](crate::Settings::store_timeout).
+    /// Sets how long to wait for a connection, and how long for a reply. Default: 2 seconds.
+    ///
+    /// Twice this value should be less than [`Settings::store_timeout`](crate::Settings::store_timeout).
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Connects to one server. Listens on the runtime that this is called on.
+    /// Connects to one server. The listener runs on the tokio runtime that calls this.
     ///
     /// # Errors
-    /// As with [`RedisStore::connect`], and where the prefix has braces.
+    ///
+    /// Returns an error in the cases of [`RedisStore::connect`], and if the prefix contains braces.
     pub async fn connect(self, url: &str) -> Result<RedisStore, StoreError> {
         self.check()?;
         let client = self.client(url)?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(Some(self.timeout))
-            // Whoever asks next tries again; who is waiting is told.
+            // A call fails at once, and the next one tries again.
             .set_number_of_retries(0);
         let manager = ConnectionManager::new_with_config(client.clone(), config).await.map_err(StoreError::new)?;
-        self.over(Connection::one(manager), vec![client]).await
+        self.over(Connection::single(manager), vec![client]).await
     }
 
-    /// Connects to a Redis Cluster, by way of any of these nodes. (Feature `redis-cluster`.)
+    /// Connects to a Redis Cluster through any of these nodes. Requires the feature `redis-cluster`.
     ///
-    /// The keys of a session, of its user and of what was revoked lie in 16 slots, spread over the nodes.
+    /// All keys lie in 16 slots, spread over the nodes: a session, its user's index and its revocation share a slot.
     ///
     /// # Errors
-    /// As with [`connect`](Self::connect), where none of the nodes answers.
+    ///
+    /// Returns an error in the cases of [`connect`](Self::connect), if none of the nodes can be reached.
     #[cfg(feature = "redis-cluster")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis-cluster")))]
     pub async fn connect_cluster(self, urls: &[&str]) -> Result<RedisStore, StoreError> {
@@ -94,26 +100,29 @@ impl RedisOptions {
             .retries(3)
             .build()
             .map_err(StoreError::new)?;
-        // What it does to find the nodes has no limit of its own.
+        // The discovery of the nodes has no timeout of its own.
         let connection = tokio::time::timeout(self.timeout * 2, client.get_async_connection()).await;
-        let connection = connection.map_err(|_| StoreError::new("the cluster does not answer"))?;
+        let connection =
+            connection.map_err(|_| StoreError::new("connect_cluster: no reply in time; check the URLs"))?;
         self.over(Connection::cluster(connection.map_err(StoreError::new)?), clients).await
     }
 
-    /// On a connection of your own, whose timeouts hold. Revocations are polled every second, not pushed.
+    /// Uses a connection of the app's own, with that connection's timeouts. Revocations by other nodes are polled every
+    /// second, not pushed.
     ///
     /// # Errors
-    /// The prefix has braces, or the server does not answer or is a replica.
+    ///
+    /// Returns an error if the prefix contains braces, or if the server is unreachable or a replica.
     pub async fn over_manager(self, connection: ConnectionManager) -> Result<RedisStore, StoreError> {
         self.check()?;
-        self.over(Connection::one(connection), Vec::new()).await
+        self.over(Connection::single(connection), Vec::new()).await
     }
 
     async fn over(self, connection: Connection, clients: Vec<Client>) -> Result<RedisStore, StoreError> {
         let push = if self.push && !clients.is_empty() {
             push::listen(clients, channel(&self.prefix), self.timeout)
         } else {
-            Push::off()
+            Push::disabled()
         };
         let store = RedisStore::over(connection, self.prefix, push);
         store.check().await?;
@@ -122,7 +131,7 @@ impl RedisOptions {
 
     fn check(&self) -> Result<(), StoreError> {
         if self.prefix.contains(['{', '}']) {
-            return Err(StoreError::new("the prefix of the keys has braces"));
+            return Err(StoreError::new("prefix: braces are not allowed; remove `{` and `}`"));
         }
         Ok(())
     }
@@ -130,13 +139,13 @@ impl RedisOptions {
     fn client(&self, url: &str) -> Result<Client, StoreError> {
         let info = url.into_connection_info().map_err(StoreError::new)?;
         #[cfg(feature = "tls")]
-        super::tls::provide();
+        super::tls::install_provider();
         Client::open(info.set_tcp_settings(self.tcp_settings())).map_err(StoreError::new)
     }
 
     fn tcp_settings(&self) -> TcpSettings {
         let settings = TcpSettings::default().set_nodelay(true);
-        // A server that vanished without a word is given up after this: there is always something on its way to it.
+        // Detects a server that vanished without closing the connection.
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
         let settings = settings.set_user_timeout(self.timeout * 2);
         settings

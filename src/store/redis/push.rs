@@ -1,4 +1,4 @@
-//! A connection that listens for revocations.
+//! Listening for revocations, on a connection of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,51 +10,52 @@ use tokio::time::{error::Elapsed, sleep, timeout};
 
 use crate::store::push::Push;
 
-/// How often the listening connection is asked whether it still stands.
-const PING: Duration = Duration::from_secs(5);
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// After this long without a message, a ping checks whether the connection is still alive.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
-/// Listens to the first of these servers that lets it.
-pub(super) fn listen(clients: Vec<Client>, channel: String, patience: Duration) -> Push {
-    Push::listening(|changed| async move { Listener { clients, channel, patience, changed }.run().await })
+/// Listens on the first of these servers that can be reached, and on the next one after a failure. `response_timeout`
+/// limits the wait for each reply.
+pub(super) fn listen(clients: Vec<Client>, channel: String, response_timeout: Duration) -> Push {
+    Push::listening(|changed| async move { Listener { clients, channel, response_timeout, changed }.run().await })
 }
 
 struct Listener {
     clients: Vec<Client>,
     channel: String,
-    patience: Duration,
+    response_timeout: Duration,
     changed: Arc<Notify>,
 }
 
 impl Listener {
     async fn run(&self) {
-        let mut pause = SHORTEST_PAUSE;
+        let mut pause = MIN_PAUSE;
         for client in self.clients.iter().cycle() {
             match self.listen(client).await {
-                Ok(()) => pause = SHORTEST_PAUSE,
+                Ok(()) => pause = MIN_PAUSE,
                 Err(error) => {
                     tracing::debug!(error = %error, "cannot listen for revocations; they are polled");
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    pause = (pause * 2).min(MAX_PAUSE);
                 }
             }
             sleep(pause).await;
         }
     }
 
-    /// An error where it did not come to listening.
-    async fn listen(&self, client: &Client) -> Result<(), Deaf> {
-        let mut connection = timeout(self.patience, client.get_async_pubsub()).await??;
-        timeout(self.patience, connection.subscribe(&self.channel)).await??;
-        // Whatever was published until now has gone by.
+    /// Listens until the connection is lost. Returns an error if it could not subscribe.
+    async fn listen(&self, client: &Client) -> Result<(), ListenError> {
+        let mut connection = timeout(self.response_timeout, client.get_async_pubsub()).await??;
+        timeout(self.response_timeout, connection.subscribe(&self.channel)).await??;
+        // Messages published until now were missed.
         self.changed.notify_waiters();
         let (mut sink, mut messages) = connection.split();
         loop {
-            match timeout(PING, messages.next()).await {
+            match timeout(PING_INTERVAL, messages.next()).await {
                 Ok(Some(_)) => self.changed.notify_waiters(),
                 Ok(None) => return Ok(()),
                 Err(_) => {
-                    if !matches!(timeout(self.patience, sink.ping::<redis::Value>()).await, Ok(Ok(_))) {
+                    if !matches!(timeout(self.response_timeout, sink.ping::<redis::Value>()).await, Ok(Ok(_))) {
                         return Ok(());
                     }
                 }
@@ -64,9 +65,9 @@ impl Listener {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Deaf {
-    #[error("no answer")]
-    Late(#[from] Elapsed),
+enum ListenError {
+    #[error("no reply in time")]
+    Timeout(#[from] Elapsed),
     #[error(transparent)]
-    Refused(#[from] RedisError),
+    Redis(#[from] RedisError),
 }

@@ -1,27 +1,38 @@
-//! A session as a hash in Redis, and back. Fields that are not known here are left alone.
+//! Encodes a session as a Redis hash and decodes it. Unknown fields are kept.
 
 use redis::{ScriptInvocation, Value};
 
 use super::unreadable;
-use crate::session::{Chain, Client, Revocation, SecretHash, Session, SessionId, Timestamp};
-use crate::store::StoreError;
+use crate::ratchet::RotationState;
+use crate::session::{Client, Revocation, SecretHash, SessionId};
+use crate::store::{SessionRecord, StoreError};
+use crate::time::Timestamp;
 
-/// What stands in the field `v` of every row, and in `ending.lua`.
+/// The field `v` of every row. `scripts/common.lua` checks it too.
 const FORMAT: &str = "1";
-/// The characters of a session id.
+/// The length of a session id as text.
 pub(super) const ID_LENGTH: usize = 22;
-/// No acknowledged generation: less than all of them.
+/// Encodes `None`: less than every generation, so that the maximum works.
 const NOTHING_ACKNOWLEDGED: i64 = -1;
 
-/// All fields of a new row, names and values in turn. Taken apart by name, so that a new field cannot be forgotten.
-pub(super) fn fields(session: &Session) -> Result<Vec<Vec<u8>>, StoreError> {
-    let Session { id: _, user, secret_hash, created_at, client, claims, chain, version } = session;
-    let Chain { generation, parent, rotated_at, acknowledged: seen, recoveries, last_seen_at, expires_at, revoked } =
-        chain;
+/// All fields of a new row, names and values alternating. The patterns name all fields, so that a new one cannot be
+/// forgotten.
+pub(super) fn fields(session: &SessionRecord) -> Result<Vec<Vec<u8>>, StoreError> {
+    let SessionRecord { id: _, user_id, secret_hash, created_at, client, claims, rotation, version } = session;
+    let RotationState {
+        generation,
+        parent,
+        rotated_at,
+        acknowledged: acknowledged_generation,
+        recoveries,
+        last_seen_at,
+        expires_at,
+        revoked,
+    } = rotation;
     let mut fields: Vec<Vec<u8>> = Vec::with_capacity(32);
     let mut field = |name: &str, value: &[u8]| fields.extend([name.into(), value.into()]);
     field("v", FORMAT.as_bytes());
-    field("user", user.as_bytes());
+    field("user", user_id.as_bytes());
     field("secret", secret_hash.as_bytes());
     field("created", created_at.as_millis().to_string().as_bytes());
     field("client", &serde_json::to_vec(client).map_err(StoreError::new)?);
@@ -32,7 +43,7 @@ pub(super) fn fields(session: &Session) -> Result<Vec<Vec<u8>>, StoreError> {
     field("rotated", optional(rotated_at.map(Timestamp::as_millis)).as_bytes());
     field("recoveries", recoveries.to_string().as_bytes());
     field("seen", last_seen_at.as_millis().to_string().as_bytes());
-    field("ack", acknowledged(*seen).to_string().as_bytes());
+    field("ack", acknowledged(*acknowledged_generation).to_string().as_bytes());
     field("version", version.to_string().as_bytes());
     if let Some(revoked) = revoked {
         field("revoked", revocation(revoked)?.as_bytes());
@@ -40,20 +51,20 @@ pub(super) fn fields(session: &Session) -> Result<Vec<Vec<u8>>, StoreError> {
     Ok(fields)
 }
 
-/// What a swap moves, as the arguments of its script.
-pub(super) fn write_moving(session: &Session, script: &mut ScriptInvocation<'_>) {
-    let Chain {
+/// Adds the fields that a compare-and-swap changes to the arguments of its script.
+pub(super) fn add_changing_fields(session: &SessionRecord, script: &mut ScriptInvocation<'_>) {
+    let RotationState {
         generation,
         parent,
         rotated_at,
-        acknowledged: seen,
+        acknowledged: acknowledged_generation,
         recoveries,
         last_seen_at,
         expires_at: _,
         revoked: _,
-    } = session.chain;
+    } = session.rotation;
     script.arg(generation).arg(optional(parent)).arg(optional(rotated_at.map(Timestamp::as_millis))).arg(recoveries);
-    script.arg(&*session.claims).arg(last_seen_at.as_millis()).arg(acknowledged(seen));
+    script.arg(&*session.claims).arg(last_seen_at.as_millis()).arg(acknowledged(acknowledged_generation));
 }
 
 pub(super) fn revocation(revocation: &Revocation) -> Result<String, StoreError> {
@@ -64,12 +75,13 @@ pub(super) fn acknowledged(generation: Option<u32>) -> i64 {
     generation.map_or(NOTHING_ACKNOWLEDGED, i64::from)
 }
 
+/// Encodes an optional number; `None` is an empty string.
 fn optional(number: Option<impl ToString>) -> String {
     number.map(|number| number.to_string()).unwrap_or_default()
 }
 
-/// The session that a row holds; none where there is no row.
-pub(super) fn session(id: SessionId, row: Value) -> Result<Option<Session>, StoreError> {
+/// Decodes a row; `None` if it does not exist.
+pub(super) fn session(id: SessionId, row: Value) -> Result<Option<SessionRecord>, StoreError> {
     let fields = Fields::read(row).ok_or_else(|| unreadable("a session"))?;
     if fields.is_empty {
         return Ok(None);
@@ -77,8 +89,8 @@ pub(super) fn session(id: SessionId, row: Value) -> Result<Option<Session>, Stor
     fields.session(id).map(Some).ok_or_else(|| unreadable("a session"))
 }
 
-/// The sessions of a list: ids and rows in turn.
-pub(super) fn sessions(values: Vec<Value>) -> Result<Vec<Session>, StoreError> {
+/// Decodes a list of ids and rows, alternating.
+pub(super) fn sessions(values: Vec<Value>) -> Result<Vec<SessionRecord>, StoreError> {
     let mut sessions = Vec::with_capacity(values.len() / 2);
     let mut values = values.into_iter();
     while let (Some(id), Some(row)) = (values.next(), values.next()) {
@@ -137,8 +149,8 @@ impl Fields {
         Some(fields)
     }
 
-    /// None where anything is missing, or is not what this version writes.
-    fn session(self, id: SessionId) -> Option<Session> {
+    /// Returns `None` if a field is missing or has a value that this version does not write.
+    fn session(self, id: SessionId) -> Option<SessionRecord> {
         if self.v? != FORMAT.as_bytes() {
             return None;
         }
@@ -147,10 +159,10 @@ impl Fields {
             NOTHING_ACKNOWLEDGED => None,
             generation => Some(u32::try_from(generation).ok()?),
         };
-        let chain = Chain {
+        let rotation = RotationState {
             generation: number(self.generation?)?,
-            parent: maybe(self.parent?)?,
-            rotated_at: maybe(self.rotated?)?.map(Timestamp::from_millis),
+            parent: optional_number(self.parent?)?,
+            rotated_at: optional_number(self.rotated?)?.map(Timestamp::from_millis),
             acknowledged,
             recoveries: number(self.recoveries?)?,
             last_seen_at: time(self.seen?)?,
@@ -160,14 +172,14 @@ impl Fields {
                 Some(json) => Some(serde_json::from_slice(&json).ok()?),
             },
         };
-        Some(Session {
+        Some(SessionRecord {
             id,
-            user: String::from_utf8(self.user?).ok()?.into(),
+            user_id: String::from_utf8(self.user?).ok()?.into(),
             secret_hash: SecretHash::from_bytes(self.secret?.try_into().ok()?),
             created_at: time(self.created?)?,
             client: serde_json::from_slice::<Client>(&self.client?).ok()?,
             claims: String::from_utf8(self.claims?).ok()?.into(),
-            chain,
+            rotation,
             version: number(self.version?)?,
         })
     }
@@ -178,7 +190,7 @@ fn number<T: std::str::FromStr>(field: Vec<u8>) -> Option<T> {
     std::str::from_utf8(&field).ok()?.parse().ok()
 }
 
-/// A number that may be missing: an empty text.
-fn maybe<T: std::str::FromStr>(field: Vec<u8>) -> Option<Option<T>> {
+/// Decodes an optional number; an empty string is `None`.
+fn optional_number<T: std::str::FromStr>(field: Vec<u8>) -> Option<Option<T>> {
     if field.is_empty() { Some(None) } else { number(field).map(Some) }
 }

@@ -1,12 +1,12 @@
-//! What rustls needs to be told before its first connection.
+//! The cryptography provider of rustls.
 
 use rustls::crypto::{CryptoProvider, ring};
 
-/// The driver takes the cryptography that is set for the process, and panics where there is none and more than one
-/// could be meant. An app that sets its own does so before it connects.
-pub(super) fn provide() {
+/// Installs ring as the process's provider, unless the app has installed one before it connects. Without a provider,
+/// the driver panics if the build contains several.
+pub(super) fn install_provider() {
     if CryptoProvider::get_default().is_none() {
-        // Somebody may have been faster.
+        // Fails if another thread has installed one meanwhile, which is fine too.
         let _ = ring::default_provider().install_default();
     }
 }

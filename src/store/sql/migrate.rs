@@ -1,51 +1,57 @@
-//! The tables: made and brought up to date by any number of processes at once, or by the app's own migrations.
+//! Creating and updating the tables: by any number of processes concurrently, or by the app's own migrations.
 
 use crate::store::StoreError;
 
-/// One database's way from nothing to the newest schema. Script n leads from version n to n + 1.
+/// The migrations of one database. Script `n` leads from version `n` to `n + 1`.
 pub(super) struct Migrations {
     pub(super) scripts: &'static [&'static str],
     pub(super) begin: &'static str,
-    /// What has to be set first, for this transaction. May be nothing.
+    /// Statements to execute first in the transaction. May be empty.
     pub(super) prepare: &'static str,
-    /// Answers 1 once nobody else migrates. May be nothing, where `begin` sees to that.
+    /// A query that waits for the migration lock and returns 1 when it is acquired. Empty if `begin` locks.
     pub(super) lock: &'static str,
 }
 
 pub(super) const TABLE: &str = "CREATE TABLE IF NOT EXISTS axum_refresh_schema (version BIGINT NOT NULL PRIMARY KEY)";
 
 impl Migrations {
-    pub(super) fn newest(&self) -> i64 {
+    pub(super) fn latest_version(&self) -> i64 {
         i64::try_from(self.scripts.len()).unwrap_or(i64::MAX)
     }
 
-    /// All of it as one script, for an empty database.
+    /// All migrations as one script for an empty database.
     pub(super) fn schema(&self) -> String {
         let mut schema = String::new();
         for script in self.scripts {
             schema.push_str(script);
             schema.push('\n');
         }
-        schema.push_str(&format!("{TABLE};\nINSERT INTO axum_refresh_schema (version) VALUES ({});\n", self.newest()));
+        schema.push_str(&format!(
+            "{TABLE};\nINSERT INTO axum_refresh_schema (version) VALUES ({});\n",
+            self.latest_version()
+        ));
         schema
     }
 
-    pub(super) fn compare(&self, found: i64) -> Result<(), StoreError> {
-        let newest = self.newest();
+    /// Returns an error unless the installed version `found` is the latest.
+    pub(super) fn check_version(&self, found: i64) -> Result<(), StoreError> {
+        let latest = self.latest_version();
         let problem = match found {
-            found if found == newest => return Ok(()),
-            0 => format!("the tables are missing: call migrate(), or run schema() (version {newest})"),
-            found if found < newest => {
-                format!("the tables are of version {found}, this release needs {newest}: call migrate()")
+            found if found == latest => return Ok(()),
+            0 => format!("tables missing; call migrate(), or run the script schema() (version {latest})"),
+            found if found < latest => {
+                format!("tables have version {found}, but this release needs version {latest}; call migrate()")
             }
-            found => format!("the tables are of version {found}, and this release knows no later one than {newest}"),
+            found => {
+                format!("tables have version {found}, but this release supports at most {latest}; upgrade axum-refresh")
+            }
         };
         Err(StoreError::new(problem))
     }
 }
 
-/// Whether a table is not there: SQLSTATE 42P01 of Postgres, 42S02 of MySQL; SQLite has it in words.
-pub(super) fn is_missing(error: &sqlx::Error) -> bool {
+/// Whether a table is missing: SQLSTATE 42P01 in PostgreSQL, 42S02 in MySQL. SQLite has only the message.
+pub(super) fn is_missing_table(error: &sqlx::Error) -> bool {
     let Some(error) = error.as_database_error() else { return false };
     let code = error.code().unwrap_or_default();
     code == "42P01" || code == "42S02" || error.message().contains("no such table")
@@ -54,48 +60,54 @@ pub(super) fn is_missing(error: &sqlx::Error) -> bool {
 macro_rules! migrating {
     ($Store:ident, $migrations:expr) => {
         impl $Store {
-            /// Makes the tables or brings them up to date: `axum_refresh_sessions`, `axum_refresh_revocations` and a
-            /// few more of that prefix. Any number of processes may call it at once. Where there is nothing to do it
-            /// reads one row, and needs no right to change tables.
+            /// Creates the tables or updates them to the latest version: `axum_refresh_sessions`,
+            /// `axum_refresh_revocations` and a few more with that prefix.
+            ///
+            /// Any number of processes may call this concurrently. If the tables are up to date, it reads one row and
+            /// needs no permission to change tables.
             ///
             /// # Errors
-            /// Where the database refuses, or the tables are of a later version than this release knows.
+            ///
+            /// Returns an error if the database fails, or if the tables have a later version than this release
+            /// supports.
             pub async fn migrate(&self) -> Result<(), StoreError> {
-                let found = self.installed().await.map_err(super::failed)?;
-                if found >= $migrations.newest() {
-                    return $migrations.compare(found);
+                let found = self.installed_version().await.map_err(super::failed)?;
+                if found >= $migrations.latest_version() {
+                    return $migrations.check_version(found);
                 }
                 self.run_migrations().await.map_err(|error| StoreError::new(format!("migrate: {error}")))
             }
 
-            /// Whether the tables are there and of the version that this release needs, for those who run
-            /// [`schema`](Self::schema) by their own means.
+            /// Checks that the tables exist and have the version that this release needs. Call this at start-up if you
+            /// run [`schema`](Self::schema) with migrations of your own.
             ///
             /// # Errors
-            /// Where they are not, and where the database does not answer.
+            ///
+            /// Returns an error if tables are missing or have another version, or if the database is unreachable or not
+            /// the primary.
             pub async fn check(&self) -> Result<(), StoreError> {
                 let mut lease = self.lease().await.map_err(super::failed)?;
                 self.refuse_a_replica(&mut lease.connection).await.map_err(super::failed)?;
                 lease.done();
-                $migrations.compare(self.installed().await.map_err(super::failed)?)
+                $migrations.check_version(self.installed_version().await.map_err(super::failed)?)
             }
 
-            /// The tables as a SQL script for an empty database, for those who run their own migrations.
+            /// Returns the latest tables as a SQL script for an empty database, for migrations of your own.
             pub fn schema() -> String {
                 $migrations.schema()
             }
 
-            async fn installed(&self) -> Result<i64, sqlx::Error> {
+            async fn installed_version(&self) -> Result<i64, sqlx::Error> {
                 let version = sqlx::query_scalar("SELECT MAX(version) FROM axum_refresh_schema");
                 match version.fetch_one(&self.0.pool).await {
                     Ok(version) => Ok(Option::<i64>::unwrap_or_default(version)),
-                    Err(error) if crate::store::sql::migrate::is_missing(&error) => Ok(0),
+                    Err(error) if crate::store::sql::migrate::is_missing_table(&error) => Ok(0),
                     Err(error) => Err(error),
                 }
             }
 
             async fn run_migrations(&self) -> Result<(), sqlx::Error> {
-                // Not given back to the pool: what is set and locked on it ends with it.
+                // The connection is closed, not returned to the pool: that releases its settings and locks.
                 let mut lease = self.lease().await?;
                 let mut transaction = sqlx::Connection::begin_with(&mut *lease.connection, $migrations.begin).await?;
                 if !$migrations.prepare.is_empty() {
@@ -104,7 +116,9 @@ macro_rules! migrating {
                 if !$migrations.lock.is_empty() {
                     let locked: i64 = sqlx::query_scalar($migrations.lock).fetch_one(&mut *transaction).await?;
                     if locked != 1 {
-                        return Err(sqlx::Error::Protocol("somebody else is migrating and does not finish".to_owned()));
+                        return Err(sqlx::Error::Protocol(
+                            "another process has been migrating for 60 seconds; try again".to_owned(),
+                        ));
                     }
                 }
                 sqlx::raw_sql(crate::store::sql::migrate::TABLE).execute(&mut *transaction).await?;

@@ -1,6 +1,5 @@
-//! Sessions in a SQL database: one body for three of them.
+//! Sessions in SQL databases: one implementation for three of them.
 
-mod body;
 mod migrate;
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -9,7 +8,8 @@ mod postgres;
 mod row;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-mod statement;
+mod statements;
+mod store;
 
 use std::time::Duration;
 
@@ -25,25 +25,26 @@ pub use self::postgres::PostgresStore;
 pub use self::sqlite::SqliteStore;
 use super::StoreError;
 
-/// No call, and no part of one, waits for the database longer than this.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// A connection that nobody used for this long is tried before it is used: the server may have gone meanwhile.
-const IDLE: Duration = Duration::from_secs(1);
-/// How often a transaction is tried that lost to another one.
-const TRIES: u32 = 10;
-/// How much of the feed one statement drops, and how many such statements there are at most in one call.
-const FEED_STEP: i64 = 5_000;
-const FEED_STEPS: u32 = 10;
-/// How long to wait, and once more every time, before a transaction is tried again.
-const PAUSE: Duration = Duration::from_millis(3);
-/// How many sessions one statement names.
+/// The longest wait for a connection or for a lock.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that was idle for longer than this is pinged before use: the server may have closed it.
+const PING_AFTER: Duration = Duration::from_secs(1);
+/// How often a transaction is tried that conflicts with others.
+const MAX_TRIES: u32 = 10;
+/// How many entries of the feed one statement deletes.
+const FEED_PURGE_STEP: i64 = 5_000;
+/// How many such statements one call executes at most.
+const MAX_FEED_PURGE_STEPS: u32 = 10;
+/// The pause before the first retry of a transaction. Each further one is longer by as much.
+const RETRY_PAUSE: Duration = Duration::from_millis(3);
+/// How many sessions one statement updates at most.
 const CHUNK: usize = 500;
-/// As many as the migrations make.
+/// The number of rows that the migrations insert into `axum_refresh_locks`.
 const STRIPES: u16 = 1024;
 
-/// Which of the locks keeps the logins of a user apart. Others share it, and wait a little.
-fn stripe(user: &[u8]) -> i64 {
-    let digest: [u8; 32] = Sha256::digest(user).into();
+/// The lock that serializes the logins of a user. Other users may share it.
+fn stripe(user_id: &[u8]) -> i64 {
+    let digest: [u8; 32] = Sha256::digest(user_id).into();
     let [high, low, ..] = digest;
     i64::from(u16::from_be_bytes([high, low]) % STRIPES)
 }
@@ -52,20 +53,21 @@ fn failed(error: sqlx::Error) -> StoreError {
     StoreError::new(error)
 }
 
-/// Whether the database gave up one of two transactions that were in each other's way (SQLSTATE 40001 and 40P01).
+/// Whether the database aborted the transaction because of a conflict: a serialization failure (SQLSTATE 40001) or a
+/// deadlock (40P01).
 fn is_conflict(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| code == "40001" || code == "40P01")
 }
 
-/// Awaits a call, and again where it lost to another transaction.
-macro_rules! again {
+/// Awaits a call, and retries it while it conflicts with other transactions.
+macro_rules! retry_conflicts {
     ($call:expr) => {{
         let mut tries = 1;
         loop {
             match $call.await {
-                Err(error) if tries < $crate::store::sql::TRIES && $crate::store::sql::is_conflict(&error) => {
-                    tokio::time::sleep($crate::store::sql::PAUSE * tries).await;
+                Err(error) if tries < $crate::store::sql::MAX_TRIES && $crate::store::sql::is_conflict(&error) => {
+                    tokio::time::sleep($crate::store::sql::RETRY_PAUSE * tries).await;
                     tries += 1;
                 }
                 result => break result.map_err($crate::store::sql::failed),
@@ -73,10 +75,10 @@ macro_rules! again {
         }
     }};
 }
-use again;
+use retry_conflicts;
 
-/// A connection for one call. Where the call fails, or its caller stops waiting, it is closed: who knows in what state
-/// it is, and whether the server ever answers.
+/// A connection for one call. If the call fails or is cancelled, the connection is closed: its state is unknown, and
+/// the server may never reply.
 struct Lease<DB: Database> {
     connection: PoolConnection<DB>,
     is_done: bool,
@@ -100,12 +102,12 @@ impl<DB: Database> Drop for Lease<DB> {
     }
 }
 
-/// The settings of our own pools. Every connection is tried where it was idle, which costs a busy one nothing.
+/// The options of the pools that the stores create. Only connections that were idle are pinged before use.
 fn pool_options<DB: Database>() -> PoolOptions<DB> {
-    PoolOptions::new().acquire_timeout(PATIENCE).test_before_acquire(false).before_acquire(
+    PoolOptions::new().acquire_timeout(TIMEOUT).test_before_acquire(false).before_acquire(
         |connection: &mut DB::Connection, about| {
             Box::pin(async move {
-                if about.idle_for > IDLE {
+                if about.idle_for > PING_AFTER {
                     connection.ping().await?;
                 }
                 Ok(true)
@@ -114,12 +116,17 @@ fn pool_options<DB: Database>() -> PoolOptions<DB> {
     )
 }
 
-/// Connects once, so that what is wrong is said at the start and in the server's own words, and not that a pool timed out.
-async fn try_out<O: sqlx::ConnectOptions<Connection: Sized>>(options: &O, where_to: &str) -> Result<(), StoreError> {
-    let problem = |what: String| StoreError::new(format!("{where_to}: {what}"));
-    let connected = tokio::time::timeout(PATIENCE, options.connect()).await;
+/// Connects once, so that a problem is reported at start-up and with the server's own message, not as a pool timeout.
+async fn test_connection<O: sqlx::ConnectOptions<Connection: Sized>>(
+    options: &O,
+    server: &str,
+) -> Result<(), StoreError> {
+    let failed = |problem: String| StoreError::new(format!("{server}: {problem}"));
+    let connected = tokio::time::timeout(TIMEOUT, options.connect()).await;
     let connection = connected
-        .map_err(|_| problem(format!("no answer within {} seconds", PATIENCE.as_secs())))?
-        .map_err(|error| problem(error.to_string()))?;
-    connection.close().await.map_err(|error| problem(error.to_string()))
+        .map_err(|_| {
+            failed(format!("no reply within {} seconds; check the address and the firewall", TIMEOUT.as_secs()))
+        })?
+        .map_err(|error| failed(error.to_string()))?;
+    connection.close().await.map_err(|error| failed(error.to_string()))
 }

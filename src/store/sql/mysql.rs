@@ -7,16 +7,17 @@ use std::sync::Arc;
 use sqlx::mysql::{MySql, MySqlConnectOptions, MySqlPool};
 
 use super::super::push::Push;
-use super::body::sql_store;
 use super::migrate::{Migrations, migrating};
-use super::statement::{Dialect, Statements};
-use super::{pool_options, try_out};
+use super::statements::{Dialect, Statements};
+use super::store::sql_store;
+use super::{pool_options, test_connection};
 
-/// Sessions in MySQL 8 or later, or MariaDB 10.6 or later: for any number of nodes. A clone is another handle on the same
-/// pool. (Feature `mysql`.)
+/// Keeps sessions in MySQL 8 or later, or MariaDB 10.6 or later, for any number of nodes. Requires the feature `mysql`.
+///
+/// A clone is another handle to the same pool.
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), axum_refresh::StoreError> {
+/// # async fn example() -> Result<(), axum_refresh::store::StoreError> {
 /// use axum_refresh::MySqlStore;
 ///
 /// let store = MySqlStore::connect("mysql://app@db.example/app").await?;
@@ -25,8 +26,8 @@ use super::{pool_options, try_out};
 /// # }
 /// ```
 ///
-/// Revocations reach other nodes within a second; there is nothing by which this server could push them. It has to be the
-/// primary: a replica that lags behind would bring back what was already superseded.
+/// Revocations reach other nodes within a second: the feed is polled, because the server cannot push. Connect to the
+/// primary: a lagging replica would return rows that have been superseded.
 #[derive(Clone)]
 pub struct MySqlStore(Arc<Inner>);
 
@@ -43,15 +44,15 @@ const DIALECT: Dialect = Dialect {
     has_locks: true,
     greatest: "GREATEST",
     now: "CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)",
-    seen: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id CHAR(32) PATH '$[0]', seen BIGINT PATH '$[1]', \
-           generation BIGINT PATH '$[2]')) AS batch \
-           JOIN axum_refresh_sessions AS session ON session.id = UNHEX(batch.id) \
-           SET session.last_seen_at = GREATEST(session.last_seen_at, batch.seen), \
-           session.acknowledged = GREATEST(session.acknowledged, batch.generation)",
+    record_activity: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id CHAR(32) PATH '$[0]', \
+                      last_seen_at BIGINT PATH '$[1]', acknowledged BIGINT PATH '$[2]')) AS batch \
+                      JOIN axum_refresh_sessions AS session ON session.id = UNHEX(batch.id) \
+                      SET session.last_seen_at = GREATEST(session.last_seen_at, batch.last_seen_at), \
+                      session.acknowledged = GREATEST(session.acknowledged, batch.acknowledged)",
     purge: "DELETE FROM axum_refresh_sessions WHERE expires_at < ? ORDER BY expires_at LIMIT ?",
-    purge_feed: "DELETE FROM axum_refresh_revocations WHERE until < ? ORDER BY until LIMIT ?",
-    reads_only: "SELECT CAST(@@global.read_only AS SIGNED)",
-    announce: "",
+    purge_feed: "DELETE FROM axum_refresh_revocations WHERE expires_at < ? ORDER BY expires_at LIMIT ?",
+    is_read_only: "SELECT CAST(@@global.read_only AS SIGNED)",
+    notify: "",
 };
 
 const MIGRATIONS: Migrations = Migrations {
@@ -61,30 +62,31 @@ const MIGRATIONS: Migrations = Migrations {
     lock: "SELECT CAST(COALESCE(GET_LOCK('axum_refresh', 60), 0) AS SIGNED)",
 };
 
-/// Locks on rows, not on the gaps between them, and for no longer than a call waits.
+/// Locks rows only, not the gaps between them, and waits at most 5 seconds for a lock.
 const SESSION: &str =
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION innodb_lock_wait_timeout = 5";
 
 impl MySqlStore {
-    /// Connects with a pool of its own, of at most 10 connections.
+    /// Connects with a pool of its own, of at most 10 connections. The URL is `mysql://user:password@host/database`.
     ///
     /// # Errors
-    /// Where the URL is none, or the server cannot be reached or does not let us in.
+    ///
+    /// Returns an error if the URL is invalid, or if the server is unreachable or refuses the login.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         let options = MySqlConnectOptions::from_str(url)
-            .map_err(|error| StoreError::new(format!("not the URL of a MySQL database: {error}")))?;
+            .map_err(|error| StoreError::new(format!("invalid MySQL URL: {error}")))?;
         let name = format!("mysql://{}:{}", options.get_host(), options.get_port());
-        try_out(&options, &name).await?;
+        test_connection(&options, &name).await?;
         let pool = pool_options().after_connect(|connection, _| {
             Box::pin(async move { sqlx::raw_sql(SESSION).execute(connection).await.map(|_| ()) })
         });
         Ok(Self::new(pool.connect_lazy_with(options)))
     }
 
-    /// Over a pool of the app's own. Its connections should read what is committed (`READ COMMITTED`), or logins of
-    /// different users get into each other's way, and some fail.
+    /// Uses a pool of the app's own. Its connections should use the isolation level `READ COMMITTED`; with a stricter
+    /// one, concurrent logins of different users block each other, and some fail.
     pub fn new(pool: MySqlPool) -> Self {
-        Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push: Push::off() }))
+        Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push: Push::disabled() }))
     }
 }
 

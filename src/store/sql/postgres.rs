@@ -9,16 +9,17 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, Postgres};
 use tokio::sync::Notify;
 
 use super::super::push::Push;
-use super::body::sql_store;
 use super::migrate::{Migrations, migrating};
-use super::statement::{Dialect, Statements};
-use super::{pool_options, try_out};
+use super::statements::{Dialect, Statements};
+use super::store::sql_store;
+use super::{pool_options, test_connection};
 
-/// Sessions in PostgreSQL 12 or later: for any number of nodes. A clone is another handle on the same pool. (Feature
-/// `postgres`.)
+/// Keeps sessions in PostgreSQL 12 or later, for any number of nodes. Requires the feature `postgres`.
+///
+/// A clone is another handle to the same pool.
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), axum_refresh::StoreError> {
+/// # async fn example() -> Result<(), axum_refresh::store::StoreError> {
 /// use axum_refresh::PostgresStore;
 ///
 /// let store = PostgresStore::connect("postgres://app@db.example/app").await?.push();
@@ -27,9 +28,9 @@ use super::{pool_options, try_out};
 /// # }
 /// ```
 ///
-/// It has to be the primary: a replica that lags behind would bring back what was already superseded. Where a failover
-/// loses what was committed last, a revocation of the last moment is lost with it, unless a node that knows of it is
-/// still there; so a synchronous replica is worth its price.
+/// Connect to the primary: a lagging replica would return rows that have been superseded. A failover to an asynchronous
+/// replica loses the last commits. A revocation among them is lost too, unless a node that knows of it is still
+/// running; a synchronous replica prevents this.
 #[derive(Clone)]
 pub struct PostgresStore(Arc<Inner>);
 
@@ -41,25 +42,25 @@ struct Inner {
 
 const DIALECT: Dialect = Dialect {
     numbered: true,
-    // Whatever the database's default is: what was committed while we waited for a lock has to be seen.
+    // Regardless of the database's default: rows committed while waiting for a lock must be visible.
     begin: "BEGIN ISOLATION LEVEL READ COMMITTED",
     for_update: " FOR UPDATE",
     has_locks: true,
     greatest: "GREATEST",
     now: "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
-    seen: "UPDATE axum_refresh_sessions AS session \
-           SET last_seen_at = GREATEST(session.last_seen_at, batch.seen), \
-           acknowledged = GREATEST(session.acknowledged, batch.generation) \
-           FROM (SELECT decode(entry ->> 0, 'hex') AS id, CAST(entry ->> 1 AS BIGINT) AS seen, \
-           CAST(entry ->> 2 AS BIGINT) AS generation FROM json_array_elements(CAST(? AS JSON)) AS entry) AS batch \
-           WHERE session.id = batch.id",
-    // An array, because a subquery behind IN may be joined to the whole table.
+    record_activity: "UPDATE axum_refresh_sessions AS session \
+                      SET last_seen_at = GREATEST(session.last_seen_at, batch.last_seen_at), \
+                      acknowledged = GREATEST(session.acknowledged, batch.acknowledged) \
+                      FROM (SELECT decode(entry ->> 0, 'hex') AS id, CAST(entry ->> 1 AS BIGINT) AS last_seen_at, \
+                      CAST(entry ->> 2 AS BIGINT) AS acknowledged \
+                      FROM json_array_elements(CAST(? AS JSON)) AS entry) AS batch WHERE session.id = batch.id",
+    // An array, because the planner may join a subquery in IN to the whole table.
     purge: "DELETE FROM axum_refresh_sessions WHERE id = ANY (ARRAY (SELECT id FROM axum_refresh_sessions \
             WHERE expires_at < ? ORDER BY expires_at LIMIT ?))",
-    purge_feed: "DELETE FROM axum_refresh_revocations WHERE place = ANY (ARRAY (SELECT place FROM axum_refresh_revocations \
-                 WHERE until < ? ORDER BY until LIMIT ?))",
-    reads_only: "SELECT CAST(CAST(pg_is_in_recovery() AS INTEGER) AS BIGINT)",
-    announce: "SELECT pg_notify('axum_refresh', '')",
+    purge_feed: "DELETE FROM axum_refresh_revocations WHERE seq = ANY (ARRAY (SELECT seq FROM axum_refresh_revocations \
+                 WHERE expires_at < ? ORDER BY expires_at LIMIT ?))",
+    is_read_only: "SELECT CAST(CAST(pg_is_in_recovery() AS INTEGER) AS BIGINT)",
+    notify: "SELECT pg_notify('axum_refresh', '')",
 };
 
 const CHANNEL: &str = "axum_refresh";
@@ -71,38 +72,44 @@ const MIGRATIONS: Migrations = Migrations {
     lock: "SELECT CAST(1 AS BIGINT) FROM pg_advisory_xact_lock(7021790216)",
 };
 
-/// A server that nobody talks to any more gives up what is under way, and lets go of what is locked.
+/// The server aborts the transactions of a client that has vanished, which releases their locks.
 const SESSION: &str = "SET statement_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'";
 
-/// How long to wait before listening again after the connection was lost.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The pause before listening again after the connection was lost.
+const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 
 impl PostgresStore {
-    /// Connects with a pool of its own: at most 10 connections, at most 5 seconds for a statement.
+    /// Connects with a pool of its own, of at most 10 connections and with a statement timeout of 5 seconds. The URL is
+    /// `postgres://user:password@host/database`.
     ///
     /// # Errors
-    /// Where the URL is none, or the server cannot be reached or does not let us in.
+    ///
+    /// Returns an error if the URL is invalid, or if the server is unreachable or refuses the login.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url)
-            .map_err(|error| StoreError::new(format!("not the URL of a Postgres database: {error}")))?;
+            .map_err(|error| StoreError::new(format!("invalid PostgreSQL URL: {error}")))?;
         let name = format!("postgres://{}:{}", options.get_host(), options.get_port());
-        try_out(&options, &name).await?;
+        test_connection(&options, &name).await?;
         let pool = pool_options().after_connect(|connection, _| {
             Box::pin(async move { sqlx::raw_sql(SESSION).execute(connection).await.map(|_| ()) })
         });
         Ok(Self::new(pool.connect_lazy_with(options)))
     }
 
-    /// Over a pool of the app's own. It should have a `statement_timeout`, and room for one connection more where the
-    /// store is to [`push`](Self::push).
+    /// Uses a pool of the app's own. Its connections should have a `statement_timeout`, and [`push`](Self::push) needs
+    /// one connection more.
     pub fn new(pool: PgPool) -> Self {
-        Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push: Push::off() }))
+        Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push: Push::disabled() }))
     }
 
-    /// Has revocations pushed, so that other nodes feel them in milliseconds and not within a second. Takes one
-    /// connection for itself (`LISTEN`), so it does not work through a pooler that shares connections.
+    /// Listens for revocations by other nodes, so that they arrive within milliseconds. Without this, the feed is
+    /// polled every second.
     ///
-    /// Without it they are polled, every second. Has to be called on a tokio runtime.
+    /// Takes one connection of the pool for `LISTEN`, so it does not work through a pooler that shares connections.
+    ///
+    /// # Panics
+    ///
+    /// Panics if called outside a tokio runtime.
     #[must_use]
     pub fn push(self) -> Self {
         let pool = self.0.pool.clone();
@@ -111,19 +118,19 @@ impl PostgresStore {
     }
 }
 
-/// Listens for as long as the pool is open, and says so too when it could not listen for a while.
+/// Listens as long as the pool is open. Also notifies after each reconnect, since notifications may have been missed.
 async fn listen(pool: PgPool, changed: Arc<Notify>) {
     while !pool.is_closed() {
         if let Ok(mut listener) = PgListener::connect_with(&pool).await
             && listener.listen(CHANNEL).await.is_ok()
         {
             changed.notify_waiters();
-            // None is said where the connection was lost and is there again, an error where it is not.
+            // `Ok(None)` means that the connection was lost and restored, an error that it could not be restored.
             while listener.try_recv().await.is_ok() {
                 changed.notify_waiters();
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(LISTEN_PAUSE).await;
     }
 }
 

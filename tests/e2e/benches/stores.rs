@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum_refresh::{Auth, ClientInfo, MemoryStore, NoClaims, Secret, SessionId, SessionStore, Timestamp};
+use axum_refresh::store::Timestamp;
+use axum_refresh::{Auth, ClientInfo, MemoryStore, NoClaims, Secret, SessionId, SessionStore};
 use axum_refresh_e2e::stores;
 
 const ROUNDS: usize = 3_000;
@@ -49,7 +50,7 @@ async fn measure() {
         // Who logs in has a task that purges: it has to be over before there is something to purge.
         let id = login(Arc::clone(&store), "carol").await;
         let rows = format!(
-            "INSERT INTO axum_refresh_sessions (id, user_id, secret_hash, created_at, expires_at, client, claims, chain, \
+            "INSERT INTO axum_refresh_sessions (id, user_id, secret_hash, created_at, expires_at, client, claims, rotation, \
              last_seen_at, acknowledged, version) SELECT decode(md5(i::text), 'hex'), i::text::bytea, '', i, i, \
              '{{}}', '{{}}', '{{}}', i, -1, 0 FROM generate_series(1, {EXPIRED}) AS i"
         );
@@ -97,8 +98,14 @@ async fn measure() {
     let long_ago = Timestamp::from_millis(1_000);
     for n in 0..EXPIRED {
         let mut session = template(&format!("user{n}")).await;
-        session.chain.expires_at = long_ago;
-        memory.insert(&session, axum_refresh::Admission { cap: None, replacing: None, until: long_ago }).await.unwrap();
+        session.rotation.expires_at = long_ago;
+        memory
+            .insert(
+                &session,
+                axum_refresh::store::InsertOptions { limit: None, replacing: None, revocation_expires_at: long_ago },
+            )
+            .await
+            .unwrap();
     }
     purge("memory", memory, id).await;
 }
@@ -114,27 +121,27 @@ macro_rules! bare_sql {
             .unwrap();
         std::hint::black_box(row);
         let update = concat!(
-            "UPDATE axum_refresh_sessions SET chain = ",
+            "UPDATE axum_refresh_sessions SET rotation = ",
             $first,
             ", last_seen_at = ",
             $second,
             " WHERE id = ",
             $third
         );
-        let chain =
+        let rotation =
             format!(r#"{{"generation":{},"parent":null,"rotated_at":1700000000000,"recoveries":0}}"#, $generation);
-        sqlx::query(update).bind(chain).bind(1_700_000_000_000_i64).bind(&$id).execute(&$pool).await.unwrap();
+        sqlx::query(update).bind(rotation).bind(1_700_000_000_000_i64).bind(&$id).execute(&$pool).await.unwrap();
     };
 }
 
 async fn login(store: Arc<dyn SessionStore>, user: &str) -> SessionId {
-    let auth = Auth::<NoClaims>::builder().secret(Secret::random().unwrap()).shared_store(store).build().unwrap();
+    let auth = Auth::<NoClaims>::builder(Secret::random().unwrap(), store).build().unwrap();
     let client = ClientInfo::new().user_agent("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/138.0.0.0");
-    auth.login(user, NoClaims {}).client(client).await.unwrap().tokens.session
+    auth.login(user, NoClaims {}).client(client).await.unwrap().tokens.session_id
 }
 
-async fn template(user: &str) -> axum_refresh::Session {
-    static TEMPLATE: tokio::sync::OnceCell<axum_refresh::Session> = tokio::sync::OnceCell::const_new();
+async fn template(user: &str) -> axum_refresh::store::SessionRecord {
+    static TEMPLATE: tokio::sync::OnceCell<axum_refresh::store::SessionRecord> = tokio::sync::OnceCell::const_new();
     let template = TEMPLATE.get_or_init(async || {
         let memory = Arc::new(MemoryStore::new());
         let id = login(memory.clone(), "template").await;
@@ -144,7 +151,7 @@ async fn template(user: &str) -> axum_refresh::Session {
     let mut bytes = [0; 16];
     bytes.iter_mut().zip(user.bytes().rev()).for_each(|(to, from)| *to = from);
     session.id = SessionId::from_bytes(bytes);
-    session.user = user.into();
+    session.user_id = user.into();
     session
 }
 
@@ -162,8 +169,8 @@ async fn compare(name: &str, store: Arc<dyn SessionStore>, bare: impl AsyncFn(Se
         them.push(started.elapsed());
         let started = Instant::now();
         let mut session = store.load(ours).await.unwrap().unwrap();
-        session.chain.generation += 1;
-        assert!(store.swap(session.version, &session).await.unwrap());
+        session.rotation.generation += 1;
+        assert!(store.compare_and_swap(session.version, &session).await.unwrap());
         us.push(started.elapsed());
     }
     let (us, them) = (median(us), median(them));

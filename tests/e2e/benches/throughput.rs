@@ -12,10 +12,8 @@ use std::time::Duration;
 
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use axum_refresh::{
-    Auth, AuthUser, Binding, BindingMode, ClientInfo, MemoryStore, Policy, PostgresStore, Secret, SessionStore,
-    Settings,
-};
+use axum_refresh::config::{Binding, BindingMode};
+use axum_refresh::{Auth, AuthUser, ClientInfo, MemoryStore, Policy, PostgresStore, Secret, SessionStore, Settings};
 use axum_refresh_e2e::stores;
 use serde::{Deserialize, Serialize};
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -73,12 +71,13 @@ async fn serve(sessions: usize) {
         Policy { binding: Binding { user_agent: BindingMode::Reject, ..Binding::default() }, ..Policy::default() };
     let secret = || Secret::new("k4Jx0pQm1vN8sT2wZ7yB5cD9fG3hL6rA");
     let store = open_store().await;
-    let auth = Auth::<Claims>::builder().secret(secret()).policy(policy.clone()).shared_store(store).build().unwrap();
+    let auth = Auth::<Claims>::builder(secret(), store)
+        .configure(|settings| settings.policy = policy.clone())
+        .build()
+        .unwrap();
     // The same tokens are good here, and each is verified every time.
-    let uncached = Auth::<Claims>::builder()
+    let uncached = Auth::<Claims>::builder(secret(), MemoryStore::new())
         .settings(Settings { token_cache: 0, policy, ..Settings::default() })
-        .secret(secret())
-        .store(MemoryStore::new())
         .build()
         .unwrap();
 

@@ -128,8 +128,8 @@ test("logoutAll is out, logoutOthers counts, and sessions are listed and ended",
   assert.equal(await auth.logoutOthers(), 2);
   assert.equal((await auth.sessions())[0].current, true);
   world.sessions.set("other", { user: "alice", gen: 1 });
-  await auth.endSession("other");
-  await assert.rejects(auth.endSession("other"), { code: "session_not_found", status: 404 });
+  await auth.revokeSession("other");
+  await assert.rejects(auth.revokeSession("other"), { code: "session_not_found", status: 404 });
   assert.equal(tab.state, "in");
   await auth.logoutAll();
   assert.equal(tab.state, "out");
@@ -137,7 +137,7 @@ test("logoutAll is out, logoutOthers counts, and sessions are listed and ended",
 
 test("to end one's own session is to log out", async () => {
   const { world, tab, auth } = await loggedIn();
-  const done = auth.endSession(auth.user().sid);
+  const done = auth.revokeSession(auth.user().sid);
   await world.pass(100);
   await done;
   assert.deepEqual([tab.state, world.cookie], ["out", null]);

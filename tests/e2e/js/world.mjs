@@ -1,7 +1,7 @@
 // A browser to test in: a clock that is set by hand, tabs that share locks, channels and a cookie jar, and a server.
 
 /** The module under test. */
-export const MODULE = new URL("../../../src/http/client.js", import.meta.url);
+export const MODULE = new URL("../../../src/http/browser/client.js", import.meta.url);
 
 const { createAuth } = await import(MODULE);
 

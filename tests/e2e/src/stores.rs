@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
-use axum_refresh::{
-    Admission, Cursor, Feed, Inserted, MemoryStore, MySqlStore, PostgresStore, RedisStore, Revocation, Seen, Session,
-    SessionId, SessionStore, SqliteStore, StoreError, Target, Timestamp,
+use axum_refresh::store::{
+    Activity, FeedCursor, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, SessionRecord,
+    StoreError, Timestamp,
 };
+use axum_refresh::{MemoryStore, MySqlStore, PostgresStore, RedisStore, SessionId, SessionStore, SqliteStore};
 use sqlx::{AssertSqlSafe, Connection as _, Executor, MySqlConnection, PgConnection};
 use tokio::runtime::Runtime;
 
@@ -115,48 +116,50 @@ impl Blocking {
 
 #[async_trait]
 impl SessionStore for Blocking {
-    async fn insert(&self, new: &Session, admission: Admission) -> Result<Inserted, StoreError> {
+    async fn insert(&self, new: &SessionRecord, options: InsertOptions) -> Result<Inserted, StoreError> {
         let new = new.clone();
-        self.call(|store| async move { store.insert(&new, admission).await })
+        self.call(|store| async move { store.insert(&new, options).await })
     }
 
-    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+    async fn load(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
         self.call(|store| async move { store.load(id).await })
     }
 
-    async fn swap(&self, expected: u64, next: &Session) -> Result<bool, StoreError> {
+    async fn compare_and_swap(&self, expected: u64, next: &SessionRecord) -> Result<bool, StoreError> {
         let next = next.clone();
-        self.call(|store| async move { store.swap(expected, &next).await })
+        self.call(|store| async move { store.compare_and_swap(expected, &next).await })
     }
 
-    async fn list(&self, user: &str) -> Result<Vec<Session>, StoreError> {
+    async fn list(&self, user: &str) -> Result<Vec<SessionRecord>, StoreError> {
         let user = user.to_owned();
         self.call(|store| async move { store.list(&user).await })
     }
 
-    async fn revoke(&self, target: Target<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
         match target {
-            Target::Session(id) => {
-                self.call(|store| async move { store.revoke(Target::Session(id), revocation).await })
+            RevokeTarget::Session(id) => {
+                self.call(|store| async move { store.revoke(RevokeTarget::Session(id), revocation).await })
             }
-            Target::User { user, except } => {
+            RevokeTarget::User { user_id: user, except } => {
                 let user = user.to_owned();
-                self.call(|store| async move { store.revoke(Target::User { user: &user, except }, revocation).await })
+                self.call(|store| async move {
+                    store.revoke(RevokeTarget::User { user_id: &user, except }, revocation).await
+                })
             }
-            Target::Token(jti) => {
+            RevokeTarget::Token(jti) => {
                 let jti = jti.to_owned();
-                self.call(|store| async move { store.revoke(Target::Token(&jti), revocation).await })
+                self.call(|store| async move { store.revoke(RevokeTarget::Token(&jti), revocation).await })
             }
         }
     }
 
-    async fn seen(&self, batch: &[Seen]) -> Result<(), StoreError> {
+    async fn record_activity(&self, batch: &[Activity]) -> Result<(), StoreError> {
         let batch = batch.to_vec();
-        self.call(|store| async move { store.seen(&batch).await })
+        self.call(|store| async move { store.record_activity(&batch).await })
     }
 
-    async fn revocations(&self, since: Cursor) -> Result<Feed, StoreError> {
-        self.call(|store| async move { store.revocations(since).await })
+    async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError> {
+        self.call(|store| async move { store.read_revocations(since).await })
     }
 
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {

@@ -17,7 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use axum_refresh::{ClientInfo, SessionStore, Timestamp};
+use axum_refresh::store::Timestamp;
+use axum_refresh::{ClientInfo, SessionStore};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use serde::{Deserialize, Serialize};

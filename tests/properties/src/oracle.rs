@@ -246,7 +246,7 @@ impl Oracle {
     }
 
     /// New claims for the session of somebody whom the node has just authenticated.
-    pub(crate) fn renew(&mut self, node: usize, session: usize, claims: u32, now: Millis) -> Result<()> {
+    pub(crate) fn update_claims(&mut self, node: usize, session: usize, claims: u32, now: Millis) -> Result<()> {
         self.read()?;
         let row = self.load(node, session).filter(|row| row.is_live(now)).ok_or("session_not_found")?;
         self.rows.insert(session, Row { claims, seen: row.seen.max(now), ..row });

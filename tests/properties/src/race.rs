@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum_refresh::{
-    Admission, Auth, AuthUser, Cursor, Feed, Inserted, Policy, Reason, Revocation, Secret, Seen, Session, SessionId,
-    SessionStore, StoreError, Target, Timestamp,
+use axum_refresh::store::{
+    Activity, FeedCursor, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, SessionRecord,
+    StoreError, Timestamp,
 };
+use axum_refresh::{Auth, AuthUser, Policy, RevocationReason, Secret, SessionId, SessionStore};
 use tokio::sync::Barrier;
 
 use super::oracle::{Answer, GRACE, Millis, Row};
@@ -68,32 +69,32 @@ impl Slow {
 
 #[async_trait]
 impl SessionStore for Slow {
-    async fn insert(&self, new: &Session, admission: Admission) -> Result<Inserted, StoreError> {
-        self.inner.insert(new, admission).await
+    async fn insert(&self, new: &SessionRecord, options: InsertOptions) -> Result<Inserted, StoreError> {
+        self.inner.insert(new, options).await
     }
 
-    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+    async fn load(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
         self.slowly(self.inner.load(id)).await
     }
 
-    async fn swap(&self, expected: u64, next: &Session) -> Result<bool, StoreError> {
-        self.slowly(self.inner.swap(expected, next)).await
+    async fn compare_and_swap(&self, expected: u64, next: &SessionRecord) -> Result<bool, StoreError> {
+        self.slowly(self.inner.compare_and_swap(expected, next)).await
     }
 
-    async fn list(&self, user: &str) -> Result<Vec<Session>, StoreError> {
+    async fn list(&self, user: &str) -> Result<Vec<SessionRecord>, StoreError> {
         self.slowly(self.inner.list(user)).await
     }
 
-    async fn revoke(&self, target: Target<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
         self.slowly(self.inner.revoke(target, revocation)).await
     }
 
-    async fn seen(&self, batch: &[Seen]) -> Result<(), StoreError> {
-        self.inner.seen(batch).await
+    async fn record_activity(&self, batch: &[Activity]) -> Result<(), StoreError> {
+        self.inner.record_activity(batch).await
     }
 
-    async fn revocations(&self, since: Cursor) -> Result<Feed, StoreError> {
-        self.inner.revocations(since).await
+    async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError> {
+        self.inner.read_revocations(since).await
     }
 
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
@@ -277,14 +278,15 @@ impl Race {
             ..Policy::default()
         };
         let node = |_| {
-            let builder = Auth::<Claims>::builder().secret(Secret::new(SECRET)).policy(policy.clone());
-            builder.store(store.clone()).clock(clock.reader()).build().unwrap()
+            let builder = Auth::<Claims>::builder(Secret::new(SECRET), store.clone())
+                .configure(|settings| settings.policy = policy.clone());
+            builder.clock(clock.reader()).build().unwrap()
         };
         let nodes = [0, 1].map(node);
         let user = format!("user{number}");
         let grace_and_more = Duration::from_millis(GRACE.unsigned_abs() + 1);
         let login = nodes[0].login(&user, claims("0")).client(client()).await.unwrap();
-        let session = login.tokens.session;
+        let session = login.tokens.session_id;
         let mut tokens = vec![login.tokens.refresh_token.unwrap()];
         let mut pass = login.tokens.access_token;
         for turn in 0..past.rotations + past.recoveries {
@@ -301,11 +303,11 @@ impl Race {
         }
         let row = store.inner.load(session).await.unwrap().unwrap();
         if past.at_the_end {
-            clock.advance(row.chain.expires_at.since(clock.now()) - Duration::from_millis(1));
+            clock.advance(row.rotation.expires_at.since(clock.now()) - Duration::from_millis(1));
         }
         if past.acknowledged {
-            let seen = Seen { id: session, last_seen_at: clock.now(), acknowledged: Some(row.chain.generation) };
-            store.inner.seen(&[seen]).await.unwrap();
+            let seen = Activity { id: session, last_seen_at: clock.now(), acknowledged: Some(row.rotation.generation) };
+            store.inner.record_activity(&[seen]).await.unwrap();
         }
         let start = look(&store, session).await;
         Self { store, clock, nodes, events: AtomicU64::new(0), session, user, tokens, caller, start }
@@ -335,9 +337,11 @@ impl Race {
                 }
             }
             Call::Logout => Reply::Done(auth.logout(&self.tokens[0]).await.is_ok()),
-            Call::End => Reply::Done(auth.end_session(&self.user, self.session).await.is_ok()),
-            Call::EndAll => Reply::Ended(auth.revoke_user(&self.user, None, Reason::Logout).await.unwrap()),
-            Call::Renew(number) => Reply::Done(auth.renew(&self.caller, claims(&number.to_string())).await.is_ok()),
+            Call::End => Reply::Done(auth.revoke_own_session(&self.user, self.session).await.is_ok()),
+            Call::EndAll => Reply::Ended(auth.revoke_user(&self.user, None, RevocationReason::Logout).await.unwrap()),
+            Call::Renew(number) => {
+                Reply::Done(auth.update_claims(&self.caller, claims(&number.to_string())).await.is_ok())
+            }
             Call::IsListed => Reply::Listed(!auth.sessions(&self.user).await.unwrap().is_empty()),
             Call::Look => Reply::Row(look(&self.store, self.session).await),
             Call::Purge => {
@@ -396,18 +400,18 @@ impl Race {
 /// Only what the calls of a race can change or ask for.
 async fn look(store: &Slow, session: SessionId) -> State {
     let session = store.inner.load(session).await.unwrap()?;
-    let chain = session.chain;
+    let rotation = session.rotation;
     let claims: Claims = serde_json::from_str(&session.claims).unwrap();
     Some(Row {
         user: 0,
-        generation: chain.generation,
-        parent: chain.parent,
-        rotated_at: chain.rotated_at.map(Timestamp::as_millis),
-        acknowledged: chain.acknowledged,
+        generation: rotation.generation,
+        parent: rotation.parent,
+        rotated_at: rotation.rotated_at.map(Timestamp::as_millis),
+        acknowledged: rotation.acknowledged,
         // Nobody gets idle in a race.
         seen: Millis::MAX,
-        expires: chain.expires_at.as_millis(),
-        ended: chain.revoked.is_some(),
+        expires: rotation.expires_at.as_millis(),
+        ended: rotation.revoked.is_some(),
         claims: claims.role.parse().unwrap(),
     })
 }

@@ -277,7 +277,7 @@ impl Run {
             }
             Action::Renew { client, nth, node } => {
                 if let Some(pass) = self.holders[client].nth_pass(nth) {
-                    let renewed = self.world.renew(node, &pass)?;
+                    let renewed = self.world.update_claims(node, &pass)?;
                     self.holders[client].passes.extend(renewed);
                 }
             }

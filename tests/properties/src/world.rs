@@ -9,9 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use axum_refresh::store::{
+    Activity, FeedCursor, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, SessionRecord,
+    StoreError, Timestamp,
+};
 use axum_refresh::{
-    Admission, Auth, Cursor, Error, Feed, Inserted, MemoryStore, Policy, Reason, Revocation, Secret, Seen, Session,
-    SessionId, SessionStore, StoreError, Target, Tokens,
+    Auth, Error, MemoryStore, Policy, RevocationReason, Secret, Session, SessionId, SessionStore, Tokens,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -51,40 +54,40 @@ impl Shaky {
 
 #[async_trait]
 impl SessionStore for Shaky {
-    async fn insert(&self, new: &Session, admission: Admission) -> Result<Inserted, StoreError> {
+    async fn insert(&self, new: &SessionRecord, options: InsertOptions) -> Result<Inserted, StoreError> {
         if self.trouble() != Trouble::Fails {
             self.inserted.lock().unwrap().push(new.id);
         }
-        self.write(self.inner.insert(new, admission)).await
+        self.write(self.inner.insert(new, options)).await
     }
 
-    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+    async fn load(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         self.read(self.inner.load(id)).await
     }
 
-    async fn swap(&self, expected: u64, next: &Session) -> Result<bool, StoreError> {
+    async fn compare_and_swap(&self, expected: u64, next: &SessionRecord) -> Result<bool, StoreError> {
         self.writes.fetch_add(1, Ordering::SeqCst);
-        self.write(self.inner.swap(expected, next)).await
+        self.write(self.inner.compare_and_swap(expected, next)).await
     }
 
-    async fn list(&self, user: &str) -> Result<Vec<Session>, StoreError> {
+    async fn list(&self, user: &str) -> Result<Vec<SessionRecord>, StoreError> {
         self.read(self.inner.list(user)).await
     }
 
-    async fn revoke(&self, target: Target<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
         self.write(self.inner.revoke(target, revocation)).await
     }
 
-    async fn seen(&self, batch: &[Seen]) -> Result<(), StoreError> {
-        self.write(self.inner.seen(batch)).await
+    async fn record_activity(&self, batch: &[Activity]) -> Result<(), StoreError> {
+        self.write(self.inner.record_activity(batch)).await
     }
 
-    async fn revocations(&self, since: Cursor) -> Result<Feed, StoreError> {
-        self.read(self.inner.revocations(since)).await
+    async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError> {
+        self.read(self.inner.read_revocations(since)).await
     }
 
-    async fn purge(&self, before: axum_refresh::Timestamp, limit: usize) -> Result<usize, StoreError> {
+    async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         self.write(self.inner.purge(before, limit)).await
     }
 
@@ -133,7 +136,8 @@ impl RealNode {
             grace: seconds(GRACE),
             ..Policy::default()
         };
-        let builder = Auth::<Claims>::builder().secret(Secret::new(SECRET)).store(store.clone()).policy(policy);
+        let builder =
+            Auth::<Claims>::builder(Secret::new(SECRET), store.clone()).configure(|settings| settings.policy = policy);
         let auth = builder.clock(clock.reader()).build().unwrap();
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         Self { auth, runtime: Some(runtime), clock }
@@ -319,7 +323,7 @@ impl World {
         let payload = tokens.access_token.split('.').nth(1).ok_or("an access token that is no JWT")?;
         let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|error| error.to_string())?;
         let payload: serde_json::Value = serde_json::from_slice(&payload).map_err(|error| error.to_string())?;
-        if payload["sid"] != self.ids[session].to_string() || tokens.session != self.ids[session] {
+        if payload["sid"] != self.ids[session].to_string() || tokens.session_id != self.ids[session] {
             return Err(format!("session {session} got another session's token"));
         }
         if payload["exp"].as_i64().is_none_or(|exp| exp * 1000 > ends) {
@@ -360,7 +364,7 @@ impl World {
         Ok(passed)
     }
 
-    pub(crate) fn renew(&mut self, node: usize, pass: &Pass) -> Check<Option<Pass>> {
+    pub(crate) fn update_claims(&mut self, node: usize, pass: &Pass) -> Check<Option<Pass>> {
         if !self.authenticate(node, pass)? {
             return Ok(None);
         }
@@ -369,11 +373,11 @@ impl World {
         let number = self.renewals;
         let real = self.nodes[node].run(async |auth| {
             let caller = auth.authenticate(&pass.text).await?;
-            auth.renew(&caller, claims(&number.to_string())).await
+            auth.update_claims(&caller, claims(&number.to_string())).await
         });
         let real = code(real);
         let Access { session, generation, .. } = pass.what;
-        let expected = self.oracle.renew(node, session, number, now);
+        let expected = self.oracle.update_claims(node, session, number, now);
         let what = || format!("node {node}: session {session} gets claims {number}");
         let _ = self.same(what, real.as_ref().map(drop).map_err(|code| *code), &expected)?;
         let Ok(login) = real else { return Ok(None) };
@@ -411,7 +415,7 @@ impl World {
         let now = self.nodes[node].now();
         let id = self.ids[session];
         self.asked_to_end.insert(session);
-        let real = self.nodes[node].run(async |auth| code(auth.end_session(name(user), id).await));
+        let real = self.nodes[node].run(async |auth| code(auth.revoke_own_session(name(user), id).await));
         let expected = self.oracle.end(node, session, now);
         if self.same(|| format!("node {node}: end of session {session}"), real, &expected)?.is_ok() {
             self.acknowledged_end(node, session);
@@ -425,7 +429,8 @@ impl World {
         let all = (0..self.ids.len()).filter(|session| Some(*session) != except);
         let all: Vec<_> = all.filter(|session| self.oracle.row(*session).is_some_and(|row| row.user == user)).collect();
         self.asked_to_end.extend(&all);
-        let real = self.nodes[node].run(async |auth| code(auth.revoke_user(name(user), id, Reason::Logout).await));
+        let real =
+            self.nodes[node].run(async |auth| code(auth.revoke_user(name(user), id, RevocationReason::Logout).await));
         let ended = self.oracle.end_all(node, user, except, now);
         let what = || format!("node {node}: end of all sessions of {} but {except:?}", name(user));
         let _ = self.same(what, real, &ended.as_ref().map(Vec::len).map_err(|code| *code))?;
@@ -448,7 +453,7 @@ impl World {
         }
         for session in sessions.into_iter().flatten() {
             let number = self.ids.iter().position(|id| *id == session.id).unwrap();
-            let ends = session.chain.expires_at.as_millis();
+            let ends = Timestamp::from(session.expires_at).as_millis();
             if *self.ends.entry(number).or_insert(ends) != ends {
                 return Err(format!("the end of session {number} has moved"));
             }

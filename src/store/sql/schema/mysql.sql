@@ -1,17 +1,17 @@
 CREATE TABLE IF NOT EXISTS axum_refresh_sessions (
     id BINARY(16) NOT NULL PRIMARY KEY,
-    place BIGINT NOT NULL AUTO_INCREMENT UNIQUE,
+    seq BIGINT NOT NULL AUTO_INCREMENT UNIQUE,
     user_id VARBINARY(255) NOT NULL,
     secret_hash BINARY(32) NOT NULL,
     created_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
     client LONGTEXT NOT NULL,
     claims LONGTEXT NOT NULL,
-    chain LONGTEXT NOT NULL,
+    rotation LONGTEXT NOT NULL,
     last_seen_at BIGINT NOT NULL,
     acknowledged BIGINT NOT NULL,
     revoked_at BIGINT,
-    revoked_until BIGINT,
+    revocation_expires_at BIGINT,
     revoked_reason VARCHAR(64),
     version BIGINT NOT NULL,
     KEY axum_refresh_sessions_user_id (user_id),
@@ -19,13 +19,13 @@ CREATE TABLE IF NOT EXISTS axum_refresh_sessions (
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 
 CREATE TABLE IF NOT EXISTS axum_refresh_revocations (
-    place BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    seq BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
     written_at BIGINT NOT NULL,
-    until BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
     kind BIGINT NOT NULL,
-    what VARBINARY(255) NOT NULL,
+    subject VARBINARY(255) NOT NULL,
     KEY axum_refresh_revocations_written_at (written_at),
-    KEY axum_refresh_revocations_until (until)
+    KEY axum_refresh_revocations_expires_at (expires_at)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 
 CREATE TABLE IF NOT EXISTS axum_refresh_locks (stripe BIGINT NOT NULL PRIMARY KEY) ENGINE = InnoDB;

@@ -1,17 +1,17 @@
 CREATE TABLE axum_refresh_sessions (
     id BYTEA PRIMARY KEY,
-    place BIGINT GENERATED ALWAYS AS IDENTITY,
+    seq BIGINT GENERATED ALWAYS AS IDENTITY,
     user_id BYTEA NOT NULL,
     secret_hash BYTEA NOT NULL,
     created_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
     client TEXT NOT NULL,
     claims TEXT NOT NULL,
-    chain TEXT NOT NULL,
+    rotation TEXT NOT NULL,
     last_seen_at BIGINT NOT NULL,
     acknowledged BIGINT NOT NULL,
     revoked_at BIGINT,
-    revoked_until BIGINT,
+    revocation_expires_at BIGINT,
     revoked_reason TEXT,
     version BIGINT NOT NULL
 ) WITH (fillfactor = 70);
@@ -19,14 +19,14 @@ CREATE INDEX axum_refresh_sessions_user_id ON axum_refresh_sessions (user_id);
 CREATE INDEX axum_refresh_sessions_expires_at ON axum_refresh_sessions (expires_at);
 
 CREATE TABLE axum_refresh_revocations (
-    place BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     written_at BIGINT NOT NULL,
-    until BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
     kind BIGINT NOT NULL,
-    what BYTEA NOT NULL
+    subject BYTEA NOT NULL
 );
 CREATE INDEX axum_refresh_revocations_written_at ON axum_refresh_revocations (written_at);
-CREATE INDEX axum_refresh_revocations_until ON axum_refresh_revocations (until);
+CREATE INDEX axum_refresh_revocations_expires_at ON axum_refresh_revocations (expires_at);
 
 CREATE TABLE axum_refresh_locks (stripe BIGINT PRIMARY KEY);
 INSERT INTO axum_refresh_locks SELECT generate_series(0, 1023);

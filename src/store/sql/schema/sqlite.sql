@@ -1,5 +1,5 @@
 CREATE TABLE axum_refresh_sessions (
-    place INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id BLOB NOT NULL UNIQUE,
     user_id BLOB NOT NULL,
     secret_hash BLOB NOT NULL,
@@ -7,11 +7,11 @@ CREATE TABLE axum_refresh_sessions (
     expires_at INTEGER NOT NULL,
     client TEXT NOT NULL,
     claims TEXT NOT NULL,
-    chain TEXT NOT NULL,
+    rotation TEXT NOT NULL,
     last_seen_at INTEGER NOT NULL,
     acknowledged INTEGER NOT NULL,
     revoked_at INTEGER,
-    revoked_until INTEGER,
+    revocation_expires_at INTEGER,
     revoked_reason TEXT,
     version INTEGER NOT NULL
 );
@@ -19,11 +19,11 @@ CREATE INDEX axum_refresh_sessions_user_id ON axum_refresh_sessions (user_id);
 CREATE INDEX axum_refresh_sessions_expires_at ON axum_refresh_sessions (expires_at);
 
 CREATE TABLE axum_refresh_revocations (
-    place INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
     written_at INTEGER NOT NULL,
-    until INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
     kind INTEGER NOT NULL,
-    what BLOB NOT NULL
+    subject BLOB NOT NULL
 );
 CREATE INDEX axum_refresh_revocations_written_at ON axum_refresh_revocations (written_at);
-CREATE INDEX axum_refresh_revocations_until ON axum_refresh_revocations (until);
+CREATE INDEX axum_refresh_revocations_expires_at ON axum_refresh_revocations (expires_at);

@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use axum_refresh::{Cursor, RedisStore, SessionStore, Target};
+use axum_refresh::store::{FeedCursor, RevokeTarget};
+use axum_refresh::{RedisStore, SessionStore};
 use tokio::sync::OnceCell;
 
 use crate::server::{ALONE, LOGOUT, Server, free_port, plain, prefix, session};
@@ -66,14 +67,14 @@ async fn what_ends_on_any_node_is_heard_within_100_ms() {
     let prefix = prefix();
     let (one, other) = (connect(prefix.clone()).await, connect(prefix).await);
     let soon = std::time::Duration::from_millis(100);
-    other.revocations(Cursor::START).await.unwrap();
+    other.read_revocations(FeedCursor::START).await.unwrap();
     let _ = tokio::time::timeout(soon * 5, other.changed()).await;
     for n in 0..20 {
-        other.revocations(Cursor::START).await.unwrap();
+        other.read_revocations(FeedCursor::START).await.unwrap();
         let jti = n.to_string();
-        let revoke = one.revoke(Target::Token(&jti), LOGOUT);
+        let revoke = one.revoke(RevokeTarget::Token(&jti), LOGOUT);
         let (told, revoked) = tokio::join!(tokio::time::timeout(soon, other.changed()), revoke);
         assert!(told.is_ok() && revoked.is_ok());
     }
-    assert_eq!(other.revocations(Cursor::START).await.unwrap().revoked.len(), 20);
+    assert_eq!(other.read_revocations(FeedCursor::START).await.unwrap().entries.len(), 20);
 }

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use axum_refresh::{Cursor, RedisStore, SessionStore, StoreError, Target};
+use axum_refresh::store::{FeedCursor, RevokeTarget, StoreError};
+use axum_refresh::{RedisStore, SessionStore};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::server::{ALONE, LOGOUT, Server, eventually, free_port, plain, session};
@@ -62,20 +63,20 @@ async fn a_server_that_is_restarted_is_an_error_meanwhile() {
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let first = session("alice");
     store.insert(&first, ALONE).await.unwrap();
-    store.revoke(Target::Token("jti"), LOGOUT).await.unwrap();
+    store.revoke(RevokeTarget::Token("jti"), LOGOUT).await.unwrap();
     server.stop();
     for _ in 0..3 {
         let started = Instant::now();
         store.load(first.id).await.unwrap_err();
-        store.swap(0, &first).await.unwrap_err();
-        store.revocations(Cursor::START).await.unwrap_err();
+        store.compare_and_swap(0, &first).await.unwrap_err();
+        store.read_revocations(FeedCursor::START).await.unwrap_err();
         assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     }
     server.restart().await;
     eventually("the store is back", || async { store.load(first.id).await.is_ok() }).await;
     assert_eq!(store.load(first.id).await.unwrap().as_ref(), Some(&first));
-    assert!(store.swap(0, &first).await.unwrap());
-    assert_eq!(store.revocations(Cursor::START).await.unwrap().revoked.len(), 1);
+    assert!(store.compare_and_swap(0, &first).await.unwrap());
+    assert_eq!(store.read_revocations(FeedCursor::START).await.unwrap().entries.len(), 1);
 }
 
 #[tokio::test]
@@ -130,9 +131,12 @@ async fn an_address_that_moves_to_a_promoted_replica_is_followed() {
     new_primary.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
     *target.lock().unwrap() = new.port;
     old_primary.ask::<()>(&["REPLICAOF", "127.0.0.1", &new.port.to_string()]).await;
-    let error: StoreError = store.swap(0, &first).await.unwrap_err();
+    let error: StoreError = store.compare_and_swap(0, &first).await.unwrap_err();
     assert!(error.to_string().contains("read only"), "{error}");
-    eventually("the new primary is found", || async { store.swap(0, &first).await.is_ok_and(|swapped| swapped) }).await;
+    eventually("the new primary is found", || async {
+        store.compare_and_swap(0, &first).await.is_ok_and(|swapped| swapped)
+    })
+    .await;
     assert_eq!(store.load(first.id).await.unwrap().unwrap().version, 1);
 }
 
@@ -141,7 +145,7 @@ async fn a_node_that_only_reads_finds_out_too_that_its_server_is_a_replica_now()
     let server = Server::start(&[]).await;
     let store = RedisStore::connect(&server.url()).await.unwrap();
     plain(&server.url()).await.ask::<()>(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]).await;
-    store.revocations(Cursor::START).await.unwrap_err();
+    store.read_revocations(FeedCursor::START).await.unwrap_err();
     plain(&server.url()).await.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
-    eventually("the store is back", || async { store.revocations(Cursor::START).await.is_ok() }).await;
+    eventually("the store is back", || async { store.read_revocations(FeedCursor::START).await.is_ok() }).await;
 }

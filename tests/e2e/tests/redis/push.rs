@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum_refresh::{Admission, Cap, CapResponse, Cursor, RedisStore, SessionStore, Target};
+use axum_refresh::config::OnMaxSessions;
+use axum_refresh::store::{FeedCursor, InsertOptions, RevokeTarget, SessionLimit};
+use axum_refresh::{RedisStore, SessionStore};
 use tokio::sync::Barrier;
 use tokio::time::{sleep, timeout};
 
@@ -16,9 +18,9 @@ async fn pair() -> (RedisStore, RedisStore) {
 
 /// Returns once the store listens and its first wake-up, for having begun to, is over.
 async fn listening(store: &RedisStore) {
-    store.revocations(Cursor::START).await.unwrap();
+    store.read_revocations(FeedCursor::START).await.unwrap();
     let _ = timeout(Duration::from_millis(300), store.changed()).await;
-    store.revocations(Cursor::START).await.unwrap();
+    store.read_revocations(FeedCursor::START).await.unwrap();
 }
 
 type Step<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
@@ -33,39 +35,43 @@ async fn whatever_ends_wakes_another_store_within_100_ms() {
         one.insert(session, ALONE).await.unwrap();
     }
     let (mut after, store) = (swapped.clone(), one.clone());
-    after.chain.revoked = Some(LOGOUT);
-    let cap = Cap { max: 1, response: CapResponse::EvictOldest, idle_timeout: Duration::from_secs(600) };
+    after.rotation.revoked = Some(LOGOUT);
+    let limit =
+        SessionLimit { max: 1, on_max_sessions: OnMaxSessions::EvictOldest, idle_timeout: Duration::from_secs(600) };
     let steps: [(&str, Step<'_>); 6] = [
-        ("a swap", Box::pin(async { assert!(one.swap(0, &after).await.unwrap()) })),
+        ("a swap", Box::pin(async { assert!(one.compare_and_swap(0, &after).await.unwrap()) })),
         (
             "an eviction",
             Box::pin(async {
-                one.insert(&session(&evicted.user), Admission { cap: Some(cap), ..ALONE }).await.unwrap();
+                one.insert(&session(&evicted.user_id), InsertOptions { limit: Some(limit), ..ALONE }).await.unwrap();
             }),
         ),
         (
             "a replacement",
             Box::pin(async {
-                one.insert(&session(&replaced.user), Admission { replacing: Some(replaced.id), ..ALONE })
+                one.insert(&session(&replaced.user_id), InsertOptions { replacing: Some(replaced.id), ..ALONE })
                     .await
                     .unwrap();
             }),
         ),
-        ("a session's end", Box::pin(async { drop(one.revoke(Target::Session(revoked.id), LOGOUT).await.unwrap()) })),
+        (
+            "a session's end",
+            Box::pin(async { drop(one.revoke(RevokeTarget::Session(revoked.id), LOGOUT).await.unwrap()) }),
+        ),
         (
             "a user's end",
             Box::pin(async {
-                drop(one.revoke(Target::User { user: &of_user.user, except: None }, LOGOUT).await.unwrap());
+                drop(one.revoke(RevokeTarget::User { user_id: &of_user.user_id, except: None }, LOGOUT).await.unwrap());
             }),
         ),
-        ("a token's end", Box::pin(async { drop(store.revoke(Target::Token("jti"), LOGOUT).await.unwrap()) })),
+        ("a token's end", Box::pin(async { drop(store.revoke(RevokeTarget::Token("jti"), LOGOUT).await.unwrap()) })),
     ];
     listening(&other).await;
     for (what, step) in steps {
-        let entries = other.revocations(Cursor::START).await.unwrap().revoked.len();
+        let entries = other.read_revocations(FeedCursor::START).await.unwrap().entries.len();
         let told = async {
             other.changed().await;
-            assert_eq!(other.revocations(Cursor::START).await.unwrap().revoked.len(), entries + 1, "{what}");
+            assert_eq!(other.read_revocations(FeedCursor::START).await.unwrap().entries.len(), entries + 1, "{what}");
         };
         let (told, ()) = tokio::join!(timeout(SOON, told), step);
         told.unwrap_or_else(|_| panic!("{what} is not heard of"));
@@ -104,7 +110,7 @@ async fn what_is_heard_after_a_wait_has_begun_is_not_lost_on_any_follower() {
     let followers = [follower(), follower(), follower()];
     for n in 0..20 {
         steps.wait().await;
-        one.revoke(Target::Token(&n.to_string()), LOGOUT).await.unwrap();
+        one.revoke(RevokeTarget::Token(&n.to_string()), LOGOUT).await.unwrap();
         sleep(SOON).await;
         steps.wait().await;
     }
@@ -123,11 +129,11 @@ async fn a_listener_that_was_cut_off_comes_back_and_wakes_once() {
     let waiting = begun(Box::pin(store.changed())).await;
     server.restart().await;
     timeout(Duration::from_secs(6), waiting).await.unwrap();
-    eventually("the store is back", || async { store.revocations(Cursor::START).await.is_ok() }).await;
+    eventually("the store is back", || async { store.read_revocations(FeedCursor::START).await.is_ok() }).await;
     timeout(SOON, store.changed()).await.unwrap_err();
     let other = RedisStore::connect(&server.url()).await.unwrap();
     let waiting = begun(Box::pin(store.changed())).await;
-    other.revoke(Target::Token("jti"), LOGOUT).await.unwrap();
+    other.revoke(RevokeTarget::Token("jti"), LOGOUT).await.unwrap();
     timeout(SOON, waiting).await.unwrap();
 }
 
@@ -158,7 +164,7 @@ async fn it_listens_only_where_it_is_to_and_only_as_long_as_there_is_a_store() {
     assert_eq!(listeners(&mut plain).await, 1);
     drop(store);
     let waiting = begun(Box::pin(clone.changed())).await;
-    silent.revoke(Target::Token("jti"), LOGOUT).await.unwrap();
+    silent.revoke(RevokeTarget::Token("jti"), LOGOUT).await.unwrap();
     timeout(SOON, waiting).await.unwrap();
     drop(clone);
     let started = Instant::now();

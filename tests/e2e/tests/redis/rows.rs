@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use axum_refresh::config::OnMaxSessions;
 use axum_refresh::store::conformance;
-use axum_refresh::{
-    Admission, Cap, CapResponse, Cursor, Ended, Inserted, RedisStore, Session, SessionStore, Target, Timestamp,
+use axum_refresh::store::{
+    FeedCursor, InsertOptions, Inserted, RevokeTarget, RevokedItem, SessionLimit, SessionRecord, Timestamp,
 };
+use axum_refresh::{RedisStore, SessionStore};
 use redis::Client;
 use redis::aio::ConnectionManager;
 
@@ -24,22 +26,22 @@ async fn rig() -> Rig {
 }
 
 impl Rig {
-    fn key(&self, session: &Session, name: &str) -> String {
+    fn key(&self, session: &SessionRecord, name: &str) -> String {
         format!("{}:{{{:x}}}:{name}", self.prefix, session.id.shard())
     }
 
-    fn row(&self, session: &Session) -> String {
+    fn row(&self, session: &SessionRecord) -> String {
         self.key(session, &format!("session:{}", session.id))
     }
 
-    async fn insert(&self, session: &Session) {
+    async fn insert(&self, session: &SessionRecord) {
         assert_eq!(self.store.insert(session, ALONE).await.unwrap(), Inserted::Done(vec![]));
     }
 }
 
-fn capped(max: u32) -> Admission {
-    let cap = Cap { max, response: CapResponse::Refuse, idle_timeout: Duration::from_secs(600) };
-    Admission { cap: Some(cap), ..ALONE }
+fn capped(max: u32) -> InsertOptions {
+    let limit = SessionLimit { max, on_max_sessions: OnMaxSessions::Refuse, idle_timeout: Duration::from_secs(600) };
+    InsertOptions { limit: Some(limit), ..ALONE }
 }
 
 #[tokio::test]
@@ -77,8 +79,8 @@ async fn a_row_of_another_version_is_left_alone() {
     let row = rig.row(&foreign);
     server.ask::<()>(&["HSET", &row, "v", "2"]).await;
     let before: Vec<Vec<u8>> = server.ask(&["HVALS", &row]).await;
-    rig.store.swap(foreign.version, &foreign).await.unwrap_err();
-    rig.store.revoke(Target::Session(foreign.id), LOGOUT).await.unwrap_err();
+    rig.store.compare_and_swap(foreign.version, &foreign).await.unwrap_err();
+    rig.store.revoke(RevokeTarget::Session(foreign.id), LOGOUT).await.unwrap_err();
     rig.store.list("alice").await.unwrap_err();
     rig.store.insert(&session("alice"), capped(5)).await.unwrap_err();
     assert_eq!(server.ask::<Vec<Vec<u8>>>(&["HVALS", &row]).await, before);
@@ -88,15 +90,15 @@ async fn a_row_of_another_version_is_left_alone() {
 async fn what_fails_at_a_row_of_another_version_has_ended_nothing() {
     let rig = rig().await;
     let mut server = plain(&url()).await;
-    let everything = Target::User { user: "alice", except: None };
+    let everything = RevokeTarget::User { user_id: "alice", except: None };
     let (first, second) = (session("alice"), session("alice"));
     // Ended already, so that it takes up no room.
     rig.insert(&second).await;
     rig.store.revoke(everything, LOGOUT).await.unwrap();
     rig.insert(&first).await;
     server.ask::<()>(&["HSET", &rig.row(&second), "v", "2"]).await;
-    let cap = Cap { response: CapResponse::EvictOldest, ..capped(1).cap.unwrap() };
-    let replacing = Admission { cap: Some(cap), replacing: Some(second.id), ..ALONE };
+    let limit = SessionLimit { on_max_sessions: OnMaxSessions::EvictOldest, ..capped(1).limit.unwrap() };
+    let replacing = InsertOptions { limit: Some(limit), replacing: Some(second.id), ..ALONE };
     rig.store.insert(&session("alice"), replacing).await.unwrap_err();
     assert_eq!(rig.store.load(first.id).await.unwrap().as_ref(), Some(&first));
 
@@ -117,9 +119,9 @@ async fn a_field_of_a_later_version_survives_a_swap() {
     server.ask::<()>(&["HSET", &row, "device_key", "of a later version"]).await;
     let mut next = rig.store.load(first.id).await.unwrap().unwrap();
     assert_eq!(next, first);
-    next.chain.generation = 7;
-    assert!(rig.store.swap(0, &next).await.unwrap());
-    assert_eq!(rig.store.load(first.id).await.unwrap().unwrap().chain.generation, 7);
+    next.rotation.generation = 7;
+    assert!(rig.store.compare_and_swap(0, &next).await.unwrap());
+    assert_eq!(rig.store.load(first.id).await.unwrap().unwrap().rotation.generation, 7);
     assert_eq!(server.ask::<String>(&["HGET", &row, "device_key"]).await, "of a later version");
 }
 
@@ -128,14 +130,14 @@ async fn numbers_that_a_double_cannot_hold_come_back_as_they_were() {
     let rig = rig().await;
     let mut first = session("alice");
     first.version = (1 << 53) + 1;
-    first.chain.expires_at = Timestamp::MAX;
+    first.rotation.expires_at = Timestamp::MAX;
     rig.insert(&first).await;
     let mut next = first.clone();
-    next.chain.last_seen_at = Timestamp::from_millis((1 << 53) + 1);
-    assert!(!rig.store.swap(1 << 53, &next).await.unwrap());
-    assert!(rig.store.swap(first.version, &next).await.unwrap());
+    next.rotation.last_seen_at = Timestamp::from_millis((1 << 53) + 1);
+    assert!(!rig.store.compare_and_swap(1 << 53, &next).await.unwrap());
+    assert!(rig.store.compare_and_swap(first.version, &next).await.unwrap());
     let read = rig.store.load(first.id).await.unwrap().unwrap();
-    assert_eq!(read, Session { version: first.version + 1, ..next });
+    assert_eq!(read, SessionRecord { version: first.version + 1, ..next });
 }
 
 #[tokio::test]
@@ -146,9 +148,9 @@ async fn every_key_expires_by_itself() {
     rig.insert(&long).await;
     let short = session("alice");
     rig.insert(&short).await;
-    rig.store.revoke(Target::User { user: "alice", except: Some(long.id) }, LOGOUT).await.unwrap();
+    rig.store.revoke(RevokeTarget::User { user_id: "alice", except: Some(long.id) }, LOGOUT).await.unwrap();
     rig.insert(&session("alice")).await;
-    rig.store.revoke(Target::Token("jti"), LOGOUT).await.unwrap();
+    rig.store.revoke(RevokeTarget::Token("jti"), LOGOUT).await.unwrap();
     let keys: Vec<String> = server.ask(&["KEYS", &format!("{}:*", rig.prefix)]).await;
     assert!(keys.len() >= 7, "{keys:?}");
     for key in &keys {
@@ -172,7 +174,7 @@ async fn all_keys_of_a_session_share_a_slot() {
     let mut server = plain(&url()).await;
     let one = session("alice");
     rig.insert(&one).await;
-    rig.store.revoke(Target::Session(one.id), LOGOUT).await.unwrap();
+    rig.store.revoke(RevokeTarget::Session(one.id), LOGOUT).await.unwrap();
     let keys: Vec<String> = server.ask(&["KEYS", &format!("{}:*", rig.prefix)]).await;
     assert_eq!(keys.len(), 5, "{keys:?}");
     let mut tags: Vec<_> = keys.iter().map(|key| key.split(['{', '}']).nth(1).unwrap()).collect();
@@ -195,7 +197,7 @@ async fn a_user_s_sessions_that_are_gone_are_forgotten() {
     assert_eq!(rig.store.list("alice").await.unwrap().len(), 2);
     assert_eq!(server.ask::<usize>(&["ZCARD", &index]).await, 2);
     server.ask::<()>(&["ZADD", &index, "0", &gone.id.to_string()]).await;
-    let all = Target::User { user: "alice", except: Some(stays.id) };
+    let all = RevokeTarget::User { user_id: "alice", except: Some(stays.id) };
     assert_eq!(rig.store.revoke(all, LOGOUT).await.unwrap().len(), 1);
     assert_eq!(server.ask::<usize>(&["ZCARD", &index]).await, 1);
 }
@@ -207,7 +209,7 @@ async fn purging_leaves_nothing_behind_and_keeps_to_its_limit_in_all_shards() {
     for n in 0..60 {
         rig.insert(&session(&format!("user{n}"))).await;
     }
-    rig.store.revoke(Target::Token("jti"), LOGOUT).await.unwrap();
+    rig.store.revoke(RevokeTarget::Token("jti"), LOGOUT).await.unwrap();
     let mut steps = Vec::new();
     while steps.last().is_none_or(|step| *step == 7) {
         steps.push(rig.store.purge(Timestamp::MAX, 7).await.unwrap());
@@ -235,11 +237,14 @@ async fn nodes_that_purge_at_once_leave_nothing_behind() {
 #[tokio::test]
 async fn a_cursor_that_is_ahead_of_the_server_s_clock_misses_nothing() {
     let rig = rig().await;
-    rig.store.revoke(Target::Token("jti"), LOGOUT).await.unwrap();
-    let now = rig.store.revocations(Cursor::START).await.unwrap().next;
-    let ahead = Cursor(now.0 + 3_600_000);
-    let feed = rig.store.revocations(ahead).await.unwrap();
-    assert_eq!(feed.revoked.iter().map(|revoked| &revoked.what).collect::<Vec<_>>(), [&Ended::Token("jti".into())]);
+    rig.store.revoke(RevokeTarget::Token("jti"), LOGOUT).await.unwrap();
+    let now = rig.store.read_revocations(FeedCursor::START).await.unwrap().next;
+    let ahead = FeedCursor(now.0 + 3_600_000);
+    let feed = rig.store.read_revocations(ahead).await.unwrap();
+    assert_eq!(
+        feed.entries.iter().map(|revoked| &revoked.item).collect::<Vec<_>>(),
+        [&RevokedItem::Token("jti".into())]
+    );
     assert_eq!(feed.next, ahead);
 }
 
@@ -247,20 +252,20 @@ async fn a_cursor_that_is_ahead_of_the_server_s_clock_misses_nothing() {
 async fn the_feed_is_not_read_from_the_start_again() {
     let rig = rig().await;
     let mut server = plain(&url()).await;
-    rig.store.revoke(Target::Token("old:with:colons"), LOGOUT).await.unwrap();
-    rig.store.revoke(Target::Token("new"), LOGOUT).await.unwrap();
-    let feed = rig.store.revocations(Cursor::START).await.unwrap();
+    rig.store.revoke(RevokeTarget::Token("old:with:colons"), LOGOUT).await.unwrap();
+    rig.store.revoke(RevokeTarget::Token("new"), LOGOUT).await.unwrap();
+    let feed = rig.store.read_revocations(FeedCursor::START).await.unwrap();
     let now = feed.next.0;
-    let named: HashSet<_> = feed.revoked.into_iter().map(|revoked| revoked.what).collect();
-    assert_eq!(named, HashSet::from(["old:with:colons", "new"].map(|jti| Ended::Token(jti.into()))));
+    let named: HashSet<_> = feed.entries.into_iter().map(|revoked| revoked.item).collect();
+    assert_eq!(named, HashSet::from(["old:with:colons", "new"].map(|jti| RevokedItem::Token(jti.into()))));
     let feeds: Vec<String> = server.ask(&["KEYS", &format!("{}:*:feed", rig.prefix)]).await;
-    let old = format!("{}:t:old:with:colons", LOGOUT.until.as_millis());
+    let old = format!("{}:t:old:with:colons", LOGOUT.expires_at.as_millis());
     for feed in feeds {
         server.ask::<()>(&["ZADD", &feed, "XX", &(now - 20_000).to_string(), &old]).await;
     }
-    let cursor = rig.store.revocations(Cursor::START).await.unwrap().next;
-    let again = rig.store.revocations(cursor).await.unwrap().revoked;
-    assert_eq!(again.iter().map(|revoked| &revoked.what).collect::<Vec<_>>(), [&Ended::Token("new".into())]);
+    let cursor = rig.store.read_revocations(FeedCursor::START).await.unwrap().next;
+    let again = rig.store.read_revocations(cursor).await.unwrap().entries;
+    assert_eq!(again.iter().map(|revoked| &revoked.item).collect::<Vec<_>>(), [&RevokedItem::Token("new".into())]);
 }
 
 #[tokio::test]
@@ -269,12 +274,12 @@ async fn a_load_is_one_command_and_a_swap_one_script() {
     let store = RedisStore::options().push(false).connect(&server.url()).await.unwrap();
     let first = session("alice");
     store.insert(&first, ALONE).await.unwrap();
-    store.swap(0, &first).await.unwrap();
+    store.compare_and_swap(0, &first).await.unwrap();
     let mut plain = plain(&server.url()).await;
     plain.ask::<()>(&["CONFIG", "RESETSTAT"]).await;
     for version in 1..=10 {
         assert_eq!(store.load(first.id).await.unwrap().unwrap().version, version);
-        assert!(store.swap(version, &first).await.unwrap());
+        assert!(store.compare_and_swap(version, &first).await.unwrap());
     }
     let info: String = plain.ask(&["INFO", "commandstats"]).await;
     let mut calls: Vec<_> = info
@@ -297,7 +302,7 @@ async fn a_server_that_has_forgotten_the_scripts_is_told_them_again() {
     let first = session("alice");
     store.insert(&first, ALONE).await.unwrap();
     plain(&server.url()).await.ask::<()>(&["SCRIPT", "FLUSH"]).await;
-    assert!(store.swap(0, &first).await.unwrap());
+    assert!(store.compare_and_swap(0, &first).await.unwrap());
 }
 
 #[tokio::test]
@@ -316,7 +321,7 @@ async fn a_manager_of_one_s_own_will_do() {
 async fn a_session_whose_id_is_another_user_s_is_refused() {
     let rig = rig().await;
     let theirs = (0..).map(|n| format!("user{n}")).find(|user| session(user).id.shard() != session("alice").id.shard());
-    let odd = Session { user: theirs.unwrap().into(), ..session("alice") };
+    let odd = SessionRecord { user_id: theirs.unwrap().into(), ..session("alice") };
     rig.store.insert(&odd, ALONE).await.unwrap_err();
     assert_eq!(rig.store.load(odd.id).await.unwrap(), None);
 }
@@ -325,8 +330,8 @@ async fn a_session_whose_id_is_another_user_s_is_refused() {
 async fn a_session_that_the_server_has_lost_is_named_in_the_feed_all_the_same() {
     let rig = rig().await;
     let lost = session("alice");
-    assert_eq!(rig.store.revoke(Target::Session(lost.id), LOGOUT).await.unwrap(), []);
-    let feed = rig.store.revocations(Cursor::START).await.unwrap().revoked;
-    assert_eq!(feed.iter().map(|revoked| &revoked.what).collect::<Vec<_>>(), [&Ended::Session(lost.id)]);
+    assert_eq!(rig.store.revoke(RevokeTarget::Session(lost.id), LOGOUT).await.unwrap(), []);
+    let feed = rig.store.read_revocations(FeedCursor::START).await.unwrap().entries;
+    assert_eq!(feed.iter().map(|revoked| &revoked.item).collect::<Vec<_>>(), [&RevokedItem::Session(lost.id)]);
     assert_eq!(rig.store.load(lost.id).await.unwrap(), None);
 }

@@ -8,16 +8,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum_refresh::store::conformance;
-use axum_refresh::{Admission, Reason, RedisStore, Revocation, Session, Timestamp};
+use axum_refresh::store::{InsertOptions, Revocation, SessionRecord, Timestamp};
+use axum_refresh::{RedisStore, RevocationReason};
 use redis::aio::MultiplexedConnection;
 use redis::{Client, FromRedisValue, cmd};
 
 pub const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 pub const LIFETIME: i64 = 3_600_000;
-pub const ALONE: Admission = Admission { cap: None, replacing: None, until: Timestamp::from_millis(1_700_000_900_000) };
-pub const LOGOUT: Revocation = Revocation { at: NOW, until: ALONE.until, reason: Reason::Logout };
+pub const ALONE: InsertOptions =
+    InsertOptions { limit: None, replacing: None, revocation_expires_at: Timestamp::from_millis(1_700_000_900_000) };
+pub const LOGOUT: Revocation =
+    Revocation { at: NOW, expires_at: ALONE.revocation_expires_at, reason: RevocationReason::Logout };
 
-pub fn session(user: &str) -> Session {
+pub fn session(user: &str) -> SessionRecord {
     conformance::session(user, NOW, LIFETIME)
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use axum_refresh::store::conformance::session;
-use axum_refresh::{Admission, Reason, Revocation, Session, SessionStore, Target, Timestamp};
+use axum_refresh::store::{InsertOptions, Revocation, RevokeTarget, SessionRecord, Timestamp};
+use axum_refresh::{RevocationReason, SessionStore};
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -20,7 +21,7 @@ pub(crate) fn elsewhere(variable: &str, user: &str, database: &str) -> String {
 /// password.
 pub(crate) async fn assert_refused_at_once<T: std::fmt::Debug>(
     cases: [(String, &str); 4],
-    connect: impl AsyncFn(String) -> Result<T, axum_refresh::StoreError>,
+    connect: impl AsyncFn(String) -> Result<T, axum_refresh::store::StoreError>,
 ) {
     for (url, word) in cases {
         let started = std::time::Instant::now();
@@ -40,19 +41,19 @@ pub(crate) fn unique() -> String {
 /// Enough rows for a query planner to avoid a full scan.
 pub(crate) const MANY: usize = 100_000;
 
-pub(crate) fn alone() -> Admission {
-    Admission { cap: None, replacing: None, until: NOW.after(Duration::from_secs(900)) }
+pub(crate) fn alone() -> InsertOptions {
+    InsertOptions { limit: None, replacing: None, revocation_expires_at: NOW.after(Duration::from_secs(900)) }
 }
 
-pub(crate) fn new(user: &str) -> Session {
+pub(crate) fn new(user: &str) -> SessionRecord {
     session(user, NOW, 3_600_000)
 }
 
 pub(crate) fn revocation() -> Revocation {
-    Revocation { at: NOW, until: NOW.after(Duration::from_secs(900)), reason: Reason::Logout }
+    Revocation { at: NOW, expires_at: NOW.after(Duration::from_secs(900)), reason: RevocationReason::Logout }
 }
 
-pub(crate) async fn insert(store: &impl SessionStore, user: &str) -> Session {
+pub(crate) async fn insert(store: &impl SessionStore, user: &str) -> SessionRecord {
     let session = new(user);
     store.insert(&session, alone()).await.unwrap();
     session
@@ -64,10 +65,10 @@ pub(crate) async fn every_error(store: &impl SessionStore) -> Vec<String> {
     let errors = [
         store.insert(&session, alone()).await.err(),
         store.load(session.id).await.err(),
-        store.swap(0, &session).await.err(),
+        store.compare_and_swap(0, &session).await.err(),
         store.list("alice").await.err(),
-        store.revoke(Target::User { user: "alice", except: None }, revocation()).await.err(),
-        store.revocations(axum_refresh::Cursor::START).await.err(),
+        store.revoke(RevokeTarget::User { user_id: "alice", except: None }, revocation()).await.err(),
+        store.read_revocations(axum_refresh::store::FeedCursor::START).await.err(),
         store.purge(NOW, 10).await.err(),
     ];
     errors.into_iter().map(|error| error.expect("it fails").to_string()).collect()
@@ -131,7 +132,7 @@ macro_rules! for_every_database {
 
         #[tokio::test]
         async fn a_row_that_another_version_wrote_is_an_error_and_never_a_session_that_is_not_there() {
-            for change in ["chain = '{}'", "client = 'garbage'", "acknowledged = -7", "version = -1"] {
+            for change in ["rotation = '{}'", "client = 'garbage'", "acknowledged = -7", "version = -1"] {
                 let (store, url) = $new().await;
                 let session = crate::common::insert(&store, "alice").await;
                 $execute(&url, &format!("UPDATE axum_refresh_sessions SET {change}")).await;
@@ -140,10 +141,14 @@ macro_rules! for_every_database {
                 assert!(axum_refresh::SessionStore::list(&store, "alice").await.is_err());
             }
             let (store, url) = $new().await;
-            let target = axum_refresh::Target::Token("some-jti");
+            let target = axum_refresh::store::RevokeTarget::Token("some-jti");
             axum_refresh::SessionStore::revoke(&store, target, crate::common::revocation()).await.unwrap();
             $execute(&url, "UPDATE axum_refresh_revocations SET kind = 9").await;
-            assert!(axum_refresh::SessionStore::revocations(&store, axum_refresh::Cursor::START).await.is_err());
+            assert!(
+                axum_refresh::SessionStore::read_revocations(&store, axum_refresh::store::FeedCursor::START)
+                    .await
+                    .is_err()
+            );
         }
 
         #[tokio::test]
@@ -158,49 +163,56 @@ macro_rules! for_every_database {
             .await;
             let read = axum_refresh::SessionStore::load(&store, session.id).await.unwrap().unwrap();
             assert_eq!(read.client, session.client);
-            assert_eq!(read.chain.revoked.unwrap().reason, axum_refresh::Reason::Other);
+            assert_eq!(read.rotation.revoked.unwrap().reason, axum_refresh::RevocationReason::Other);
         }
 
         #[tokio::test]
         async fn a_revocation_whose_transaction_was_slow_to_commit_is_not_missed() {
-            use axum_refresh::{Cursor, Ended, SessionStore as _, Target};
+            use axum_refresh::SessionStore as _;
+            use axum_refresh::store::{FeedCursor, RevokeTarget, RevokedItem};
             let (store, url) = $new().await;
             let revocation = crate::common::revocation();
-            store.revoke(Target::Token("first"), revocation).await.unwrap();
-            store.revoke(Target::Token("slow"), revocation).await.unwrap();
-            let seen = store.revocations(Cursor::START).await.unwrap().next;
-            store.revoke(Target::Token("last"), revocation).await.unwrap();
+            store.revoke(RevokeTarget::Token("first"), revocation).await.unwrap();
+            store.revoke(RevokeTarget::Token("slow"), revocation).await.unwrap();
+            let seen = store.read_revocations(FeedCursor::START).await.unwrap().next;
+            store.revoke(RevokeTarget::Token("last"), revocation).await.unwrap();
             // As if the second had been committed just now, behind the place that was read already.
-            let feed = store.revocations(seen).await.unwrap();
-            let named: Vec<_> = feed.revoked.iter().map(|revoked| revoked.what.clone()).collect();
-            assert!(named.contains(&Ended::Token("slow".into())), "{named:?}");
-            assert!(named.contains(&Ended::Token("last".into())), "{named:?}");
+            let feed = store.read_revocations(seen).await.unwrap();
+            let named: Vec<_> = feed.entries.iter().map(|revoked| revoked.item.clone()).collect();
+            assert!(named.contains(&RevokedItem::Token("slow".into())), "{named:?}");
+            assert!(named.contains(&RevokedItem::Token("last".into())), "{named:?}");
             // What is long written is not told again and again.
             $execute(&url, "UPDATE axum_refresh_revocations SET written_at = written_at - 60000").await;
-            assert_eq!(store.revocations(feed.next).await.unwrap().revoked, []);
+            assert_eq!(store.read_revocations(feed.next).await.unwrap().entries, []);
         }
 
         #[tokio::test]
         async fn a_batch_of_thousands_is_taken_over() {
-            use axum_refresh::{Seen, SessionStore as _};
+            use axum_refresh::SessionStore as _;
+            use axum_refresh::store::Activity;
             let (store, _) = $new().await;
             let mut batch = Vec::new();
             for _ in 0..1_200 {
                 let session = crate::common::insert(&store, "alice").await;
-                batch.push(Seen { id: session.id, last_seen_at: axum_refresh::Timestamp::MAX, acknowledged: Some(3) });
+                batch.push(Activity {
+                    id: session.id,
+                    last_seen_at: axum_refresh::store::Timestamp::MAX,
+                    acknowledged: Some(3),
+                });
             }
-            store.seen(&batch).await.unwrap();
+            store.record_activity(&batch).await.unwrap();
             let sessions = store.list("alice").await.unwrap();
-            assert!(sessions.iter().all(|session| session.chain.acknowledged == Some(3)));
+            assert!(sessions.iter().all(|session| session.rotation.acknowledged == Some(3)));
         }
 
         #[tokio::test]
         async fn a_call_that_nobody_waits_for_any_more_leaves_nothing_behind() {
-            use axum_refresh::{SessionStore as _, Target};
+            use axum_refresh::SessionStore as _;
+            use axum_refresh::store::RevokeTarget;
             let (store, _) = $new().await;
             for n in 0..200_u64 {
                 let session = crate::common::insert(&store, "alice").await;
-                let target = Target::User { user: "alice", except: None };
+                let target = RevokeTarget::User { user_id: "alice", except: None };
                 let revoke = store.revoke(target, crate::common::revocation());
                 let _ = tokio::time::timeout(std::time::Duration::from_micros(n * 20), revoke).await;
                 // Whatever came of it, the store goes on, and nobody waits for a lock.

@@ -1,4 +1,5 @@
-use axum_refresh::{MySqlStore, SessionStore as _, Target};
+use axum_refresh::store::RevokeTarget;
+use axum_refresh::{MySqlStore, SessionStore as _};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySqlConnection, Row as _};
 
 use crate::common::{MANY, assert_refused_at_once, elsewhere, every_error, insert, revocation, unique};
@@ -52,7 +53,7 @@ async fn without_rights_migrating_says_so_and_with_tables_it_needs_few() {
     let store = MySqlStore::connect(&elsewhere("TEST_MYSQL_URL", &user, &database)).await.unwrap();
     store.migrate().await.unwrap();
     let session = insert(&store, "alice").await;
-    store.revoke(Target::Session(session.id), revocation()).await.unwrap();
+    store.revoke(RevokeTarget::Session(session.id), revocation()).await.unwrap();
 }
 
 #[tokio::test]
@@ -61,10 +62,10 @@ async fn no_statement_reads_all_of_a_large_table() {
     execute(
         &url,
         &format!(
-            "INSERT INTO axum_refresh_sessions (id, user_id, secret_hash, created_at, expires_at, client, claims, chain, \
+            "INSERT INTO axum_refresh_sessions (id, user_id, secret_hash, created_at, expires_at, client, claims, rotation, \
              last_seen_at, acknowledged, version) SELECT UNHEX(MD5(seq)), seq DIV 3, '', seq, seq, '', '', '', seq, -1, 0 \
              FROM seq_1_to_{MANY}; \
-             INSERT INTO axum_refresh_revocations (written_at, until, kind, what) SELECT seq, seq, 1, '' \
+             INSERT INTO axum_refresh_revocations (written_at, expires_at, kind, subject) SELECT seq, seq, 1, '' \
              FROM seq_1_to_{MANY}; ANALYZE TABLE axum_refresh_sessions, axum_refresh_revocations"
         ),
     )

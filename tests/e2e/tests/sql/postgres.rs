@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use axum_refresh::{PostgresStore, SessionStore as _, Target};
+use axum_refresh::store::RevokeTarget;
+use axum_refresh::{PostgresStore, SessionStore as _};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 
 use crate::common::{MANY, alone, assert_refused_at_once, elsewhere, every_error, insert, new, revocation, unique};
@@ -63,8 +64,8 @@ async fn a_server_that_only_reads_refuses_writes_and_loses_nothing() {
     let read_only = PostgresStore::connect(&format!("{url}&options[default_transaction_read_only]=on")).await.unwrap();
     assert_eq!(read_only.load(session.id).await.unwrap(), Some(session.clone()));
     for told in [
-        read_only.swap(0, &session).await.unwrap_err(),
-        read_only.revoke(Target::Session(session.id), revocation()).await.unwrap_err(),
+        read_only.compare_and_swap(0, &session).await.unwrap_err(),
+        read_only.revoke(RevokeTarget::Session(session.id), revocation()).await.unwrap_err(),
         read_only.insert(&new("alice"), alone()).await.unwrap_err(),
     ] {
         assert!(told.to_string().contains("read-only"), "{told}");
@@ -85,7 +86,7 @@ async fn a_revocation_is_pushed_to_other_nodes_and_again_after_the_connection_wa
             let wait = pushed(Duration::from_millis(200));
             let revoke = async {
                 tokio::time::sleep(Duration::from_millis(20)).await;
-                store.revoke(Target::Token(&format!("jti-{round}-{n}")), revocation()).await.unwrap();
+                store.revoke(RevokeTarget::Token(&format!("jti-{round}-{n}")), revocation()).await.unwrap();
             };
             let (is_pushed, ()) = tokio::join!(wait, revoke);
             woken |= is_pushed;
@@ -97,7 +98,7 @@ async fn a_revocation_is_pushed_to_other_nodes_and_again_after_the_connection_wa
         hang_up(&name).await;
     }
     let polled = PostgresStore::connect(&url).await.unwrap();
-    store.revoke(Target::Token("jti"), revocation()).await.unwrap();
+    store.revoke(RevokeTarget::Token("jti"), revocation()).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_millis(200), polled.changed()).await.is_err());
 }
 
@@ -126,8 +127,8 @@ async fn a_refresh_writes_no_index() {
     for n in 0..50 {
         let mut session = insert(&store, &format!("user{n}")).await;
         for _ in 0..4 {
-            session.chain.generation += 1;
-            assert!(store.swap(session.version, &session).await.unwrap());
+            session.rotation.generation += 1;
+            assert!(store.compare_and_swap(session.version, &session).await.unwrap());
             session.version += 1;
         }
     }
@@ -153,10 +154,10 @@ async fn no_statement_reads_all_of_a_large_table() {
     execute(
         &url,
         &format!(
-            "INSERT INTO axum_refresh_sessions (id, user_id, secret_hash, created_at, expires_at, client, claims, chain, \
+            "INSERT INTO axum_refresh_sessions (id, user_id, secret_hash, created_at, expires_at, client, claims, rotation, \
              last_seen_at, acknowledged, version) SELECT decode(md5(i::text), 'hex'), (i / 3)::text::bytea, '', i, i, \
              '', '', '', i, -1, 0 FROM generate_series(1, {MANY}) AS i; \
-             INSERT INTO axum_refresh_revocations (written_at, until, kind, what) SELECT i, i, 1, '' \
+             INSERT INTO axum_refresh_revocations (written_at, expires_at, kind, subject) SELECT i, i, 1, '' \
              FROM generate_series(1, {MANY}) AS i; ANALYZE axum_refresh_sessions; ANALYZE axum_refresh_revocations"
         ),
     )

@@ -1,6 +1,7 @@
 use std::str::FromStr as _;
 
-use axum_refresh::{SessionStore as _, SqliteStore, Target};
+use axum_refresh::store::RevokeTarget;
+use axum_refresh::{SessionStore as _, SqliteStore};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Row as _};
 
@@ -74,9 +75,9 @@ async fn a_file_that_is_read_only_serves_reads_and_refuses_writes() {
     let options = SqliteConnectOptions::from_str(&url).unwrap().read_only(true);
     let read_only = SqliteStore::new(SqlitePoolOptions::new().connect_with(options).await.unwrap());
     assert_eq!(read_only.load(session.id).await.unwrap(), Some(session.clone()));
-    let told = read_only.swap(0, &session).await.unwrap_err().to_string();
+    let told = read_only.compare_and_swap(0, &session).await.unwrap_err().to_string();
     assert!(told.contains("readonly"), "{told}");
-    assert!(read_only.revoke(Target::Session(session.id), revocation()).await.is_err());
+    assert!(read_only.revoke(RevokeTarget::Session(session.id), revocation()).await.is_err());
     assert_eq!(store.load(session.id).await.unwrap(), Some(session));
 }
 
@@ -87,10 +88,10 @@ async fn no_statement_reads_all_of_a_large_table() {
         &url,
         &format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY}) \
-             INSERT INTO axum_refresh_sessions (id, user_id, secret_hash, created_at, expires_at, client, claims, chain, \
+             INSERT INTO axum_refresh_sessions (id, user_id, secret_hash, created_at, expires_at, client, claims, rotation, \
              last_seen_at, acknowledged, version) SELECT randomblob(16), CAST(i / 3 AS BLOB), randomblob(32), i, i, '', \
              '', '', i, -1, 0 FROM n; \
-             INSERT INTO axum_refresh_revocations (written_at, until, kind, what) \
+             INSERT INTO axum_refresh_revocations (written_at, expires_at, kind, subject) \
              SELECT i, i, 1, id FROM (SELECT created_at AS i, id FROM axum_refresh_sessions); ANALYZE"
         ),
     )

@@ -1,0 +1,192 @@
+//! Listing sessions, and revoking sessions and access tokens.
+
+use std::cmp::Reverse;
+use std::time::SystemTime;
+
+use super::{Auth, AuthUser};
+use crate::error::Error;
+use crate::session::{RevocationReason, Session, SessionId};
+use crate::store::{RevokeTarget, SessionRecord};
+use crate::time::Timestamp;
+use crate::token::id::TokenId;
+use crate::token::refresh::RefreshToken;
+
+/// How many sessions the refresh tokens of one request may belong to. Each costs a call of the store.
+const MAX_PRESENTED_SESSIONS: usize = 4;
+
+/// # Sessions
+impl<C> Auth<C> {
+    /// The user's live sessions, most recent activity first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if the store fails.
+    pub async fn sessions(&self, user_id: &str) -> Result<Vec<Session>, Error> {
+        let node = &self.inner.node;
+        let (now, idle_timeout) = (node.now(), self.settings().policy.idle_timeout);
+        let mut records = node.list(user_id).await?;
+        records.retain(|record| record.rotation.is_live(now, idle_timeout));
+        records.sort_by_key(|record| Reverse((record.rotation.last_seen_at, record.created_at, record.id)));
+        Ok(records.into_iter().map(Session::from).collect())
+    }
+
+    /// Revokes the session that a refresh token of any generation belongs to.
+    ///
+    /// A token that is invalid, or whose session is already revoked, is not an error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if the store fails.
+    pub async fn logout(&self, refresh_token: &str) -> Result<(), Error> {
+        self.logout_each([refresh_token.as_bytes()]).await
+    }
+
+    /// Revokes a session of this user.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SessionNotFound`] if there is no such live session, or it is another user's; [`Error::Store`] if the store
+    /// fails.
+    pub async fn revoke_own_session(&self, user_id: &str, session_id: SessionId) -> Result<(), Error> {
+        self.revoke_if(session_id, |found| *found.user_id == *user_id, RevocationReason::RevokedByUser).await
+    }
+
+    /// Revokes any session.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SessionNotFound`] if there is no such live session; [`Error::Store`] if the store fails.
+    pub async fn revoke_session(&self, session_id: SessionId, reason: RevocationReason) -> Result<(), Error> {
+        self.revoke_if(session_id, |_| true, reason).await
+    }
+
+    /// Revokes all sessions of a user, or all but one, and returns how many.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if the store fails.
+    pub async fn revoke_user(
+        &self,
+        user_id: &str,
+        except: Option<SessionId>,
+        reason: RevocationReason,
+    ) -> Result<usize, Error> {
+        let revoked = self.inner.node.revoke(RevokeTarget::User { user_id, except }, reason).await?;
+        Ok(revoked.len())
+    }
+
+    /// Revokes one access token. Its session lives on and can get another token at once.
+    ///
+    /// A token that is not a valid access token of this `Auth` is refused everywhere already, so it is not an error
+    /// (RFC 7009 §2.2).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if the store fails.
+    pub async fn revoke_access_token(&self, token: &str) -> Result<(), Error> {
+        match self.inner.access.verify::<serde::de::IgnoredAny>(token) {
+            Ok(token) => self.revoke_token_id(&token.id.to_string(), token.expires_at.into()).await,
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Revokes the access token with this `jti`, which expires at `expires_at`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if the store fails.
+    pub async fn revoke_token_id(&self, jti: &str, expires_at: SystemTime) -> Result<(), Error> {
+        let node = &self.inner.node;
+        let is_over = Timestamp::from(expires_at).after(self.settings().leeway) <= node.now();
+        if !is_over && TokenId::parse(jti).is_some() {
+            node.revoke(RevokeTarget::Token(jti), RevocationReason::Other).await?;
+        }
+        Ok(())
+    }
+}
+
+impl<C> Auth<C> {
+    /// Revokes every session that one of these refresh tokens belongs to.
+    pub(crate) async fn logout_each<'a>(
+        &self,
+        refresh_tokens: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<(), Error> {
+        let node = &self.inner.node;
+        for token in self.newest_of_each_session(refresh_tokens) {
+            let Some(session) = node.load(token.session_id).await? else {
+                // The tag is valid, so there was such a session.
+                self.revoke_lost(token.session_id).await?;
+                continue;
+            };
+            if session.secret_hash != token.secret_hash() {
+                continue;
+            }
+            match session.rotation.revoked {
+                None => {
+                    node.revoke(RevokeTarget::Session(session.id), RevocationReason::Logout).await?;
+                }
+                // The feed has it, but this node may not have read it yet, and is about to confirm the logout.
+                Some(revocation) => node.revoked.revoke_session(session.id, revocation.expires_at),
+            }
+        }
+        Ok(())
+    }
+
+    /// Revokes all sessions of the caller, the caller's own even if the store has lost it.
+    pub(crate) async fn logout_everywhere(&self, caller: &AuthUser<C>) -> Result<(), Error> {
+        let target = RevokeTarget::User { user_id: &caller.id, except: None };
+        self.inner.node.revoke(target, RevocationReason::Logout).await?;
+        self.revoke_lost(caller.session_id).await
+    }
+
+    /// The refresh tokens with a valid tag, the newest of each session, highest generation first. At most
+    /// [`MAX_PRESENTED_SESSIONS`].
+    pub(super) fn newest_of_each_session<'a>(&self, texts: impl IntoIterator<Item = &'a [u8]>) -> Vec<RefreshToken> {
+        let mut tokens: Vec<_> = texts.into_iter().filter_map(|text| self.inner.refresh.decode(text)).collect();
+        tokens.sort_by_key(|token| (token.session_id, Reverse(token.generation)));
+        tokens.dedup_by_key(|token| token.session_id);
+        tokens.sort_by_key(|token| Reverse(token.generation));
+        tokens.truncate(MAX_PRESENTED_SESSIONS);
+        tokens
+    }
+
+    async fn revoke_if(
+        &self,
+        id: SessionId,
+        allowed: impl FnOnce(&SessionRecord) -> bool,
+        reason: RevocationReason,
+    ) -> Result<(), Error> {
+        let node = &self.inner.node;
+        let session = node.load(id).await?.ok_or(Error::SessionNotFound)?;
+        let is_live = session.rotation.is_live(node.now(), self.settings().policy.idle_timeout);
+        if !is_live || !allowed(&session) || node.revoke(RevokeTarget::Session(id), reason).await?.is_empty() {
+            return Err(Error::SessionNotFound);
+        }
+        Ok(())
+    }
+
+    /// Revokes a session that the store may have lost, so that its access tokens do not outlive it. Does so once: a session
+    /// that was purged long ago looks the same.
+    async fn revoke_lost(&self, session_id: SessionId) -> Result<(), Error> {
+        let node = &self.inner.node;
+        if !node.revoked.has_session(session_id) {
+            node.revoke(RevokeTarget::Session(session_id), RevocationReason::Logout).await?;
+        }
+        Ok(())
+    }
+}
+
+impl From<SessionRecord> for Session {
+    fn from(record: SessionRecord) -> Self {
+        Self {
+            id: record.id,
+            user_id: record.user_id,
+            label: record.client.label,
+            user_agent: record.client.user_agent,
+            ip: record.client.ip,
+            created_at: record.created_at.into(),
+            last_seen_at: record.rotation.last_seen_at.into(),
+            expires_at: record.rotation.expires_at.into(),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The client behind a request: its address behind trusted proxies, its browser and platform, and whether they still
+//! match those at login.
+
+pub(crate) mod binding;
+mod forwarded;
+pub(crate) mod user_agent;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::session::Client;
+
+/// What is known about the client of a request: its address, its `User-Agent` and a label.
+///
+/// An axum handler takes it as an extractor. Without HTTP, create it yourself:
+///
+/// ```
+/// use axum_refresh::ClientInfo;
+///
+/// let client = ClientInfo::new().ip("203.0.113.7".parse().unwrap()).user_agent("Mozilla/5.0").label("kitchen");
+/// ```
+///
+/// [`Auth::client_ip`](crate::Auth::client_ip) returns the client's address behind the
+/// [trusted proxies](crate::Settings::trusted_proxies).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientInfo {
+    peer: Option<IpAddr>,
+    forwarded_for: Option<Box<str>>,
+    user_agent: Option<Arc<str>>,
+    label: Option<Box<str>>,
+}
+
+const MAX_USER_AGENT_BYTES: usize = 512;
+const MAX_LABEL_BYTES: usize = 128;
+
+impl ClientInfo {
+    /// Creates a `ClientInfo` without any information.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the address at the other end of the connection: the client's, or that of the nearest proxy.
+    #[must_use]
+    pub fn ip(mut self, peer: IpAddr) -> Self {
+        self.peer = Some(peer.to_canonical());
+        self
+    }
+
+    /// Sets the `X-Forwarded-For` header, all its lines joined by commas. It is trusted only as far as the
+    /// [trusted proxies](crate::Settings::trusted_proxies) reach.
+    #[must_use]
+    pub fn forwarded_for(mut self, header: impl Into<Box<str>>) -> Self {
+        self.forwarded_for = Some(header.into());
+        self
+    }
+
+    /// Sets the `User-Agent` header, cut to 512 bytes. An empty header counts as missing.
+    #[must_use]
+    pub fn user_agent(mut self, header: &str) -> Self {
+        self.user_agent = Some(truncate(header, MAX_USER_AGENT_BYTES)).filter(|text| !text.is_empty()).map(Arc::from);
+        self
+    }
+
+    /// Sets a name for the client's device, cut to 128 bytes. It is shown in lists of sessions. An empty name counts as
+    /// missing.
+    #[must_use]
+    pub fn label(mut self, label: &str) -> Self {
+        self.label = Some(truncate(label, MAX_LABEL_BYTES)).filter(|text| !text.is_empty()).map(Box::from);
+        self
+    }
+
+    pub(crate) fn client_ip(&self, trusted: &[IpNet]) -> Option<IpAddr> {
+        forwarded::client_ip(self.peer, self.forwarded_for.as_deref(), trusted)
+    }
+
+    pub(crate) fn resolve(self, trusted: &[IpNet]) -> Client {
+        Client { ip: self.client_ip(trusted), user_agent: self.user_agent, label: self.label }
+    }
+}
+
+/// Cuts a text to at most `max_bytes`, between two characters, and trims it.
+fn truncate(text: &str, max_bytes: usize) -> &str {
+    let end = (0..=max_bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.get(..end).unwrap_or(text).trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_values_are_cut_between_two_characters() {
+        let client = ClientInfo::new().user_agent(&"é".repeat(1000)).label(&"x".repeat(1000)).resolve(&[]);
+        assert_eq!(client.user_agent.unwrap().len(), 512);
+        assert_eq!(client.label.unwrap().len(), 128);
+        let odd_boundary = ClientInfo::new().user_agent(&format!("a{}", "é".repeat(1000))).resolve(&[]);
+        assert_eq!(odd_boundary.user_agent.unwrap().len(), 511);
+        assert_eq!(ClientInfo::new().user_agent("").label(" ").resolve(&[]), Client::default());
+    }
+}

@@ -1,0 +1,324 @@
+//! Settings: plain data, written in code or read from a file, and validated once by
+//! [`AuthBuilder::build`](crate::AuthBuilder::build).
+
+mod cookie;
+mod error;
+mod policy;
+pub(crate) mod resolved;
+mod transport;
+
+use std::time::Duration;
+
+pub use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+pub use self::cookie::{CookieSettings, SameSite};
+pub use self::error::SettingsError;
+pub use self::policy::{Binding, BindingMode, OnMaxSessions, OnReuse, Policy};
+pub(crate) use self::resolved::ResolvedSettings;
+pub use self::transport::Transport;
+use crate::time::duration;
+
+/// All settings. The secret, the store, the keys and the hooks are not data, and are set on the
+/// [`AuthBuilder`](crate::AuthBuilder).
+///
+/// Settings can be read from any format that serde supports. Unknown names are errors; durations are written as `15m`
+/// or `1500ms`:
+///
+/// ```
+/// use axum_refresh::Settings;
+///
+/// let settings: Settings = serde_json::from_str(r#"{
+///     "audience": "shop.example",
+///     "policy": { "access_ttl": "5m", "max_sessions": 10 },
+///     "trusted_proxies": ["10.0.0.0/8"]
+/// }"#)?;
+/// assert_eq!(settings.policy.max_sessions, Some(10));
+/// # Ok::<_, serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The issuer of the tokens, their `iss`. Apps with different issuers never accept each other's tokens, even if
+    /// they share a secret. Changing it logs everybody out. Default: `axum-refresh`. Not empty.
+    pub issuer: String,
+    /// The audience of the access tokens, their `aud`. An access token for another audience is refused. Default:
+    /// `axum-refresh`. Not empty.
+    pub audience: String,
+    /// Lifetimes, rotation, binding and the session limit. Default: [`Policy::default`].
+    pub policy: Policy,
+    /// How long an access token is accepted after it has expired, to allow for clock skew between nodes. Default: 0. At
+    /// most 2 minutes, and together with `access_ttl` less than `idle_timeout`.
+    #[serde(with = "duration")]
+    pub leeway: Duration,
+    /// How old the revocations known to this node may be. If the store was unreachable for longer, each request reads
+    /// them from the store, and gets 503 if that fails. Default: 30 seconds. At least 2 seconds, because the store is
+    /// read every second.
+    #[serde(with = "duration")]
+    pub max_staleness: Duration,
+    /// How long a call of the store may take before it fails. Default: 5 seconds. Longer than 0.
+    #[serde(with = "duration")]
+    pub store_timeout: Duration,
+    /// How many verified access tokens are kept in memory, at about 600 bytes each, so that none of them is verified
+    /// twice. Default: 16,384. 0 switches the cache off.
+    pub token_cache: usize,
+    /// How many sessions the [guard](crate::Auth::guard) keeps in memory, at about 100 bytes each, or 250 with a
+    /// [binding](Policy::binding), so that none of them is loaded twice. Sessions of tokens in the token cache are not
+    /// looked up here at all. Default: 262,144. At least 1; 0 counts as 1.
+    pub guard_cache: usize,
+    /// How refresh tokens are transported. Default: [`Transport::Cookie`].
+    pub transport: Transport,
+    /// The cookie for the refresh token. Default: `__Secure-refresh` with the path `/auth`, see [`CookieSettings`].
+    pub refresh_cookie: CookieSettings,
+    /// A cookie for the access token, for pages and WebSockets, where a script cannot set a header. In a settings file,
+    /// fields that are left out have the defaults of [`CookieSettings::access`]. Default: none. Requires a `transport`
+    /// with cookies and another name than the refresh cookie's.
+    #[serde(deserialize_with = "cookie::access_cookie")]
+    pub access_cookie: Option<CookieSettings>,
+    /// Whether a hint cookie is set and cleared together with the refresh cookie: `__Secure-session-hint=1`, for the
+    /// path `/`, readable by scripts, and otherwise like the refresh cookie. A page without it need not ask the server
+    /// whether somebody is logged in. Default: `false`. Requires a `transport` with cookies.
+    pub hint_cookie: bool,
+    /// Whether cookies are sent without `Secure` and without name prefix, for development over plain http with a host
+    /// other than `localhost`, where browsers accept secure cookies anyway. Default: `false`.
+    pub insecure_dev_cookies: bool,
+    /// The networks of the reverse proxies whose `X-Forwarded-For` is trusted, such as `10.0.0.0/8`. Default: none, so
+    /// the header is ignored.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Other origins whose pages may send unsafe requests, spelled as in the `Origin` header: `https://app.example`, in
+    /// lower case, without default port and trailing slash. Default: none.
+    pub trusted_origins: Vec<String>,
+    /// The path of the login page, such as `/login`. A layer redirects a GET for HTML to it instead of refusing it with
+    /// 401, and appends `?next=` and the requested path. Default: none, all requests get 401. A local path without
+    /// query.
+    pub login_page: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            issuer: "axum-refresh".to_owned(),
+            audience: "axum-refresh".to_owned(),
+            policy: Policy::default(),
+            leeway: Duration::ZERO,
+            max_staleness: Duration::from_secs(30),
+            store_timeout: Duration::from_secs(5),
+            token_cache: 16_384,
+            guard_cache: 262_144,
+            transport: Transport::Cookie,
+            refresh_cookie: CookieSettings::default(),
+            access_cookie: None,
+            hint_cookie: false,
+            insecure_dev_cookies: false,
+            trusted_proxies: Vec::new(),
+            trusted_origins: Vec::new(),
+            login_page: None,
+        }
+    }
+}
+
+impl Settings {
+    /// Returns the defaults with the two cookies that [`Auth::pages`](crate::Auth::pages) needs: `__Host-refresh` and
+    /// `__Host-access`, both with `Path=/` and `SameSite=Lax`, so that a user who follows a link from an email is
+    /// logged in.
+    pub fn for_pages() -> Self {
+        let refresh = CookieSettings::default().name;
+        Self {
+            refresh_cookie: CookieSettings { name: refresh, ..CookieSettings::access() },
+            access_cookie: Some(CookieSettings::access()),
+            ..Self::default()
+        }
+    }
+
+    /// The hint cookie. Scripts find it by its name, so the name is always the same, whatever its path and domain.
+    fn hint(&self) -> CookieSettings {
+        let name = "__Secure-session-hint".to_owned();
+        CookieSettings { name, path: "/".to_owned(), ..self.refresh_cookie.clone() }
+    }
+
+    /// Checks all settings, alone and together.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError`] for the first setting that is invalid.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        self.policy.validate()?;
+        for (setting, text) in [("issuer", &self.issuer), ("audience", &self.audience)] {
+            if text.trim().is_empty() {
+                return Err(SettingsError::new(setting, "empty; set it to the name of your app"));
+            }
+        }
+        if self.leeway > Duration::from_secs(120) {
+            return Err(SettingsError::new("leeway", "too long; the limit is 2 minutes"));
+        }
+        if self.policy.idle_timeout <= self.policy.access_ttl + self.leeway {
+            return Err(SettingsError::new(
+                "leeway",
+                "access_ttl and leeway together must be shorter than idle_timeout",
+            ));
+        }
+        if self.max_staleness < Duration::from_secs(2) {
+            return Err(SettingsError::new(
+                "max_staleness",
+                "too short; use at least 2 seconds, because the store is read every second",
+            ));
+        }
+        if self.store_timeout.is_zero() {
+            return Err(SettingsError::new(
+                "store_timeout",
+                "0 would fail every call of the store; use the default of 5s, for example",
+            ));
+        }
+        let insecure = self.insecure_dev_cookies;
+        self.refresh_cookie.validate("refresh_cookie", insecure)?;
+        if let Some(access) = &self.access_cookie {
+            access.validate("access_cookie", insecure)?;
+            if !self.transport.has_cookie() {
+                return Err(SettingsError::new(
+                    "access_cookie",
+                    "transport `body` sets no cookies; use `cookie` or `both`",
+                ));
+            }
+            if access.full_name(insecure) == self.refresh_cookie.full_name(insecure) {
+                return Err(SettingsError::new("access_cookie", "same name as the refresh cookie; choose another one"));
+            }
+        }
+        if self.hint_cookie {
+            if !self.transport.has_cookie() {
+                return Err(SettingsError::new(
+                    "hint_cookie",
+                    "transport `body` sets no cookies; use `cookie` or `both`",
+                ));
+            }
+            let hint = self.hint().full_name(insecure);
+            let taken = |cookie: &CookieSettings| cookie.full_name(insecure) == hint;
+            if taken(&self.refresh_cookie) || self.access_cookie.as_ref().is_some_and(taken) {
+                return Err(SettingsError::new(
+                    "hint_cookie",
+                    "another cookie is named `session-hint`; rename that one",
+                ));
+            }
+        }
+        resolved::csrf(&self.trusted_origins).map(drop)?;
+        self.login_page.as_deref().map(resolved::login_page).transpose()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rejected(settings: &Settings) -> &'static str {
+        settings.validate().unwrap_err().setting()
+    }
+
+    fn cookie(cookie: CookieSettings) -> Settings {
+        Settings { refresh_cookie: cookie, ..Settings::default() }
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_read_from_an_empty_file() {
+        assert_eq!(Settings::default().validate(), Ok(()));
+        assert_eq!(toml::from_str::<Settings>("").unwrap(), Settings::default());
+        let text = toml::to_string(&Settings::default()).unwrap();
+        assert_eq!(toml::from_str::<Settings>(&text).unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn unknown_names_are_errors_on_every_level() {
+        for text in
+            ["audiance = 'x'", "[policy]\nttl = '1m'", "[refresh_cookie]\nsecure = false", "[access_cookie]\nx = 1"]
+        {
+            assert!(toml::from_str::<Settings>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_issuer_or_audience_is_rejected() {
+        let empty = || " ".to_owned();
+        assert_eq!(rejected(&Settings { issuer: empty(), ..Settings::default() }), "issuer");
+        assert_eq!(rejected(&Settings { audience: String::new(), ..Settings::default() }), "audience");
+    }
+
+    #[test]
+    fn durations_out_of_range_are_rejected() {
+        let secs = Duration::from_secs;
+        assert_eq!(rejected(&Settings { leeway: secs(121), ..Settings::default() }), "leeway");
+        assert_eq!(rejected(&Settings { max_staleness: secs(1), ..Settings::default() }), "max_staleness");
+        assert_eq!(rejected(&Settings { store_timeout: secs(0), ..Settings::default() }), "store_timeout");
+    }
+
+    #[test]
+    fn an_access_cookie_in_a_file_has_the_defaults_for_pages() {
+        let read = |text: &str| toml::from_str::<Settings>(text).unwrap().access_cookie;
+        assert_eq!(read("[access_cookie]"), Some(CookieSettings::access()));
+        let named = CookieSettings { name: "a".to_owned(), same_site: SameSite::Strict, ..CookieSettings::access() };
+        assert_eq!(read("[access_cookie]\nname = 'a'\nsame_site = 'strict'"), Some(named));
+        assert_eq!(read(""), None);
+    }
+
+    #[test]
+    fn an_access_cookie_that_would_never_be_set_is_rejected() {
+        let access_cookie = Some(CookieSettings::access());
+        let settings = Settings { access_cookie, transport: Transport::Body, ..Settings::default() };
+        assert_eq!(rejected(&settings), "access_cookie");
+    }
+
+    #[test]
+    fn two_cookies_with_one_name_are_rejected() {
+        let settings = Settings { access_cookie: Some(CookieSettings::default()), ..Settings::default() };
+        assert_eq!(rejected(&settings), "access_cookie");
+    }
+
+    #[test]
+    fn a_hint_cookie_that_would_never_be_set_or_has_the_name_of_another_is_rejected() {
+        let hint = |settings: Settings| Settings { hint_cookie: true, ..settings };
+        assert_eq!(hint(Settings::default()).validate(), Ok(()));
+        assert_eq!(rejected(&hint(Settings { transport: Transport::Body, ..Settings::default() })), "hint_cookie");
+        let named = || CookieSettings { name: "session-hint".to_owned(), ..CookieSettings::default() };
+        assert_eq!(rejected(&hint(cookie(named()))), "hint_cookie");
+        assert_eq!(rejected(&hint(Settings { access_cookie: Some(named()), ..Settings::default() })), "hint_cookie");
+    }
+
+    #[test]
+    fn an_origin_that_no_browser_sends_is_rejected() {
+        let with = |origin: &str| Settings { trusted_origins: vec![origin.to_owned()], ..Settings::default() };
+        for origin in ["https://app.example", "http://localhost:3000", "https://xn--bcher-kva.example:8443"] {
+            assert_eq!(with(origin).validate(), Ok(()), "{origin}");
+        }
+        for origin in [
+            "",
+            "app.example",
+            "https://app.example/",
+            "https://app.example/path",
+            "https://App.example",
+            "https://app.example:443",
+            "http://app.example:80",
+            "https://b\u{fc}cher.example",
+            "ftp://app.example",
+            "null",
+            "*",
+        ] {
+            assert_eq!(rejected(&with(origin)), "trusted_origins", "{origin}");
+        }
+    }
+
+    #[test]
+    fn an_access_token_and_its_leeway_cannot_outlast_the_idle_timeout() {
+        let secs = Duration::from_secs;
+        let policy = Policy { access_ttl: secs(60), idle_timeout: secs(90), ..Policy::default() };
+        let with = |leeway| Settings { policy: policy.clone(), leeway: secs(leeway), ..Settings::default() };
+        assert_eq!(with(29).validate(), Ok(()));
+        assert_eq!(rejected(&with(30)), "leeway");
+    }
+
+    #[test]
+    fn a_login_page_is_a_local_path() {
+        let with = |page: &str| Settings { login_page: Some(page.to_owned()), ..Settings::default() };
+        assert_eq!(with("/login").validate(), Ok(()));
+        for page in ["", "login", "//evil.example", "https://evil.example/", "/\\evil.example", "/login?x", "/a b"] {
+            assert_eq!(rejected(&with(page)), "login_page", "{page}");
+        }
+    }
+}

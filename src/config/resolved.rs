@@ -1,0 +1,200 @@
+//! Validated settings in the form that requests use, so that nothing is formatted, parsed or checked again.
+
+use std::ops::Deref;
+use std::time::Duration;
+
+use http::HeaderValue;
+use tower_cookies::Cookie;
+use tower_cookies::cookie::SameSite as CookieSameSite;
+use tower_cookies::cookie::time::Duration as CookieDuration;
+use tower_http::csrf::CsrfLayer;
+
+use super::{CookieSettings, SameSite, Settings, SettingsError};
+
+/// Settings accepted by [`Settings::validate`], and the values derived from them.
+#[derive(Debug)]
+pub(crate) struct ResolvedSettings {
+    settings: Settings,
+    pub(crate) refresh_cookie: ResolvedCookie,
+    /// `None` if the app has no access cookie.
+    pub(crate) access_cookie: Option<ResolvedCookie>,
+    /// `None` if the app has no hint cookie.
+    pub(crate) hint_cookie: Option<ResolvedCookie>,
+    /// The origin check with the trusted origins.
+    pub(crate) csrf: CsrfLayer,
+    /// The path of the login page, as a `Location` header. A `?next=` may be appended.
+    pub(crate) login_page: Option<HeaderValue>,
+}
+
+impl ResolvedSettings {
+    /// Validates the settings and resolves them.
+    pub(crate) fn new(settings: Settings) -> Result<Self, SettingsError> {
+        settings.validate()?;
+        let cookie = |cookie: &CookieSettings, http_only| ResolvedCookie::new(cookie, &settings, http_only);
+        Ok(Self {
+            refresh_cookie: cookie(&settings.refresh_cookie, true),
+            access_cookie: settings.access_cookie.as_ref().map(|access| cookie(access, true)),
+            hint_cookie: settings.hint_cookie.then(|| cookie(&settings.hint(), false)),
+            csrf: csrf(&settings.trusted_origins)?,
+            login_page: settings.login_page.as_deref().map(login_page).transpose()?,
+            settings,
+        })
+    }
+}
+
+impl Deref for ResolvedSettings {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.settings
+    }
+}
+
+/// A cookie with its final name and attributes, and without a value.
+#[derive(Debug)]
+pub(crate) struct ResolvedCookie {
+    /// The name with its prefix, as it is sent.
+    pub(crate) name: String,
+    /// Everything but the value and `Max-Age`.
+    template: Cookie<'static>,
+    /// Whether the cookie has a `Max-Age`.
+    persistent: bool,
+}
+
+impl ResolvedCookie {
+    pub(crate) fn new(cookie: &CookieSettings, settings: &Settings, http_only: bool) -> Self {
+        let insecure = settings.insecure_dev_cookies;
+        let name = cookie.full_name(insecure);
+        let mut template = Cookie::build((name.clone(), ""))
+            .path(cookie.path.clone())
+            .http_only(http_only)
+            .secure(!insecure)
+            .partitioned(cookie.partitioned)
+            .same_site(match cookie.same_site {
+                SameSite::Strict => CookieSameSite::Strict,
+                SameSite::Lax => CookieSameSite::Lax,
+                SameSite::None => CookieSameSite::None,
+            })
+            .build();
+        if let Some(domain) = &cookie.domain {
+            template.set_domain(domain.clone());
+        }
+        Self { name, template, persistent: cookie.persistent }
+    }
+
+    /// Returns the `Set-Cookie` header that sets the cookie to a value for some time, or, without a value, clears it.
+    ///
+    /// Returns `None` if the value is not valid in a header.
+    pub(crate) fn header(&self, value: Option<(&str, Duration)>) -> Option<HeaderValue> {
+        let (text, max_age) = value.unwrap_or_default();
+        let mut cookie = self.template.clone();
+        cookie.set_value(text.to_owned());
+        // A clearing cookie needs a Max-Age of zero even if the cookie is not persistent.
+        if self.persistent || value.is_none() {
+            let seconds = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
+            cookie.set_max_age(CookieDuration::seconds(seconds));
+        }
+        let mut header = HeaderValue::try_from(cookie.to_string()).ok()?;
+        header.set_sensitive(true);
+        Some(header)
+    }
+}
+
+/// Creates the origin check with the trusted origins.
+///
+/// An origin is compared byte for byte with the `Origin` header, so a spelling that browsers never send is an error.
+pub(super) fn csrf(trusted_origins: &[String]) -> Result<CsrfLayer, SettingsError> {
+    let mut layer = CsrfLayer::new();
+    for origin in trusted_origins {
+        let reject = |problem: String| SettingsError::new("trusted_origins", problem);
+        layer = layer.add_trusted_origin(origin).map_err(|error| reject(error.to_string()))?;
+        let default_port = (origin.starts_with("https:") && origin.ends_with(":443"))
+            || (origin.starts_with("http:") && origin.ends_with(":80"));
+        if default_port || origin.ends_with('/') || origin.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(reject(format!(
+                "{origin:?} never matches; write it in lower case, without default port and trailing slash"
+            )));
+        }
+    }
+    Ok(layer)
+}
+
+/// Converts the path of the login page to a header value.
+pub(super) fn login_page(page: &str) -> Result<HeaderValue, SettingsError> {
+    let is_local = page.starts_with('/') && !page.starts_with("//") && page.bytes().all(|b| b.is_ascii_graphic());
+    let header = HeaderValue::try_from(page).ok().filter(|_| is_local && !page.contains(['\\', '?', '#']));
+    header.ok_or_else(|| {
+        SettingsError::new("login_page", format!("{page:?} is not a local path; use one such as `/login`"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(settings: &Settings) -> ResolvedSettings {
+        ResolvedSettings::new(settings.clone()).unwrap()
+    }
+
+    fn text(settings: &Settings, value: Option<(&str, Duration)>) -> String {
+        resolved(settings).refresh_cookie.header(value).unwrap().to_str().unwrap().to_owned()
+    }
+
+    const VALUE: Option<(&str, Duration)> = Some(("token", Duration::from_millis(90_999)));
+
+    #[test]
+    fn the_refresh_cookie_has_the_documented_attributes() {
+        let header = resolved(&Settings::default()).refresh_cookie.header(VALUE).unwrap();
+        assert!(header.is_sensitive());
+        let expected = "__Secure-refresh=token; HttpOnly; SameSite=Strict; Secure; Path=/auth; Max-Age=90";
+        assert_eq!(header.to_str().unwrap(), expected);
+    }
+
+    #[test]
+    fn every_cookie_setting_is_in_the_header() {
+        let cookie = CookieSettings {
+            name: "r".to_owned(),
+            path: "/".to_owned(),
+            domain: Some("example.com".to_owned()),
+            same_site: SameSite::None,
+            partitioned: true,
+            persistent: false,
+        };
+        let settings = Settings { refresh_cookie: cookie, ..Settings::default() };
+        let expected = "__Secure-r=token; HttpOnly; SameSite=None; Partitioned; Secure; Path=/; Domain=example.com";
+        assert_eq!(text(&settings, VALUE), expected);
+        let cleared =
+            "__Secure-r=; HttpOnly; SameSite=None; Partitioned; Secure; Path=/; Domain=example.com; Max-Age=0";
+        assert_eq!(text(&settings, None), cleared);
+    }
+
+    #[test]
+    fn insecure_dev_cookies_have_neither_secure_nor_a_prefix() {
+        let settings = Settings { insecure_dev_cookies: true, ..Settings::default() };
+        assert_eq!(text(&settings, VALUE), "refresh=token; HttpOnly; SameSite=Strict; Path=/auth; Max-Age=90");
+    }
+
+    #[test]
+    fn the_hint_cookie_is_readable_by_scripts_on_every_path_and_otherwise_like_the_refresh_cookie() {
+        let text = |settings: &Settings, max_age: Option<Duration>| {
+            let settings = resolved(&Settings { hint_cookie: true, ..settings.clone() });
+            let header = settings.hint_cookie.as_ref().unwrap().header(max_age.map(|max_age| ("1", max_age))).unwrap();
+            header.to_str().unwrap().to_owned()
+        };
+        let max_age = Some(Duration::from_millis(90_999));
+        let mut settings = Settings::default();
+        assert_eq!(text(&settings, max_age), "__Secure-session-hint=1; SameSite=Strict; Secure; Path=/; Max-Age=90");
+        assert_eq!(text(&settings, None), "__Secure-session-hint=; SameSite=Strict; Secure; Path=/; Max-Age=0");
+        settings.refresh_cookie = CookieSettings {
+            domain: Some("example.com".to_owned()),
+            same_site: SameSite::None,
+            partitioned: true,
+            persistent: false,
+            ..CookieSettings::default()
+        };
+        let expected = "__Secure-session-hint=1; SameSite=None; Partitioned; Secure; Path=/; Domain=example.com";
+        assert_eq!(text(&settings, max_age), expected);
+        let settings = Settings { insecure_dev_cookies: true, ..Settings::default() };
+        assert_eq!(text(&settings, max_age), "session-hint=1; SameSite=Strict; Path=/; Max-Age=90");
+    }
+}

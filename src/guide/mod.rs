@@ -1,0 +1,22 @@
+//! Guides.
+
+#[doc = include_str!("ratchet.md")]
+pub mod ratchet {}
+
+#[doc = include_str!("http.md")]
+pub mod http {}
+
+#[doc = include_str!("settings.md")]
+pub mod settings {}
+
+#[doc = include_str!("stores.md")]
+pub mod stores {}
+
+#[doc = include_str!("recipes.md")]
+pub mod recipes {}
+
+#[doc = include_str!("production.md")]
+pub mod production {}
+
+#[doc = include_str!("security.md")]
+pub mod security {}

@@ -1,0 +1,181 @@
+/**
+ * Keeps a user of axum-refresh logged in, in every tab of a browser.
+ *
+ * The access token is kept in memory only, and no script can read the refresh cookie. All tabs of a browser share one
+ * refresh (Web Locks) and notify each other of new tokens and of a logout (BroadcastChannel). Where the browser lacks
+ * either of these, everything works the same with more requests.
+ *
+ * The token is refreshed at a random moment shortly after the time that the server has set (`refresh_in`). A hidden
+ * page refreshes only if a caller waits for a token. The module also checks whether a refresh is due when the page
+ * becomes visible, when the network is back and after the computer was asleep.
+ *
+ * The state becomes `out` only by a logout, or if the server refuses a refresh with 401 and one of its own codes.
+ * After any other failure the module tries again: it waits for `Retry-After` (at most one hour) plus a random part of
+ * a time that doubles up to a minute, and it sends at most 20 refreshes per minute.
+ */
+export function createAuth(options?: AuthOptions): Auth;
+
+/**
+ * - `unknown`: the server has not responded yet.
+ * - `in`: a user is logged in.
+ * - `out`: no user is logged in.
+ * - `offline`: the last refresh failed, and another one is planned. The current token may still be valid.
+ */
+export type AuthState = "unknown" | "in" | "out" | "offline";
+
+/** The claims of an access token, decoded but not verified. */
+export interface Claims {
+  /** The user's id. */
+  sub: string;
+  /** The session's id. */
+  sid: string;
+  /** The generation of the refresh token that the access token was issued for. */
+  gen: number;
+  iat: number;
+  exp: number;
+  jti: string;
+  iss: string;
+  aud: string;
+  /** The app's own claims. */
+  [name: string]: unknown;
+}
+
+/** The tokens in the response to a login. */
+export interface Tokens {
+  access_token: string;
+  /** How long the access token is valid, in seconds. */
+  expires_in: number;
+  /** When to refresh, in seconds. Default: `expires_in`. */
+  refresh_in?: number;
+}
+
+export interface Change {
+  state: AuthState;
+  /** The same as {@link Auth.user}. If `sub` has changed, the page shows another user's data: reload it. */
+  user: Claims | null;
+  /**
+   * The cause: `login`, `refresh`, `logout`, `idle` or `no_session` (no hint cookie when the page was loaded); the
+   * server's code if it refused a refresh; `offline`, `status_502`, `too_many_attempts` and the like if a refresh
+   * failed.
+   */
+  reason: string;
+  /** Whether the change was made in another tab. */
+  elsewhere: boolean;
+}
+
+export interface IdleOptions {
+  /** The user is logged out after this many milliseconds without activity in any tab. */
+  after: number;
+  /** How many milliseconds before the logout `onWarn` is called. Default: 0. */
+  warn?: number;
+  /**
+   * Called with the milliseconds that are left when the warning is due, and with null when it no longer applies: the
+   * user is active again, or logged out.
+   */
+  onWarn?(left: number | null): void;
+}
+
+export interface AuthOptions {
+  /**
+   * The path or URL where the router is mounted, relative to the page's URL (not to `<base href>`). Default: `/auth`.
+   */
+  base?: string;
+  /**
+   * The `credentials` of requests to `base`. Default: `same-origin`. Use `include` if `base` is on another origin.
+   */
+  credentials?: RequestCredentials;
+  /** More origins that receive the access token. Default: none; only the page's own origin and that of `base` do. */
+  origins?: string[];
+  /** Called after every change of the state or the token. */
+  onChange?(change: Change): void;
+  /**
+   * Logs out a user who is inactive. It works only while a tab is open, so the real limit is the server's
+   * `idle_timeout`. Opening a tab does not count as activity while another tab is open. Requires BroadcastChannel and
+   * is off without it. Default: off.
+   */
+  idle?: IdleOptions;
+  /**
+   * Whether the server sets the hint cookie (setting `hint_cookie`). If so, a page without the cookie makes no
+   * request. Default: false.
+   */
+  hint?: boolean;
+  /** Replaces the browser's globals, for tests. Default: `globalThis`. */
+  env?: object;
+}
+
+/** The code is one of the server's, `status_…` for a response without one, `offline` or `user_changed`. */
+export class AuthError extends Error {
+  constructor(code: string, status?: number);
+  readonly code: string;
+  /** The status of the response; 0 if there was none. */
+  readonly status: number;
+}
+
+export interface Auth {
+  readonly state: AuthState;
+  /** When the access token expires, in milliseconds since 1970; 0 without a token. */
+  readonly expiresAt: number;
+  /** When the next refresh is planned, in milliseconds since 1970; Infinity if none is. */
+  readonly nextAt: number;
+  /** The claims of the access token, or null. */
+  user(): Claims | null;
+  /** Returns a valid access token; null if no user is logged in or no token can be had within 15 seconds. */
+  token(): Promise<string | null>;
+  /** Refreshes now, for example after the user's role has changed. Returns null if there is no newer token. */
+  refresh(): Promise<string | null>;
+  /**
+   * `fetch` with the access token. If the server refuses the token, the module refreshes and sends the request once
+   * more; the second response is returned, whatever it is. A request whose body is a stream (the body of a `Request`
+   * is one) is sent only once, so a refresh that is due comes first. If no user is logged in, the request is sent
+   * without a token.
+   *
+   * Relative URLs are resolved against the document's base URL, as `fetch` does. Requests to other origins, and
+   * requests with an `Authorization` header, are sent unchanged.
+   *
+   * Rejects as `fetch` does. Rejects with an {@link AuthError}, and sends nothing, if no token can be had within 15
+   * seconds (`offline`), or if the user has logged out or another user has logged in meanwhile (`user_changed`).
+   */
+  fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>;
+  /**
+   * Sends a login to the app's own route and takes the tokens from the response. The request is a POST with `body` as
+   * JSON; `init` overrides that. Returns the response, whether the login succeeded or not. A response without an
+   * access token, for example because a second factor is required, changes nothing.
+   *
+   * Refreshes wait up to 11 seconds for the login, in all tabs (in this tab without Web Locks), because the response
+   * to a refresh could restore the previous session's cookie. If that may have happened, the module refreshes again
+   * and shows the user whom the cookie belongs to.
+   *
+   * Rejects as `fetch` does, and with an `AbortError` after 60 seconds unless `init` has a signal.
+   */
+  login(url: string | URL, body?: unknown, init?: RequestInit): Promise<Response>;
+  /** Takes the tokens of a login that was sent without {@link Auth.login}. */
+  accept(tokens: Tokens): void;
+  /**
+   * Revokes this session and logs out all tabs. Rejects if the server cannot be reached; then nothing has changed.
+   */
+  logout(): Promise<void>;
+  /** Revokes all sessions of the user, on all devices. */
+  logoutAll(): Promise<void>;
+  /** Revokes all other sessions of the user and returns how many there were. */
+  logoutOthers(): Promise<number>;
+  /** Lists the user's sessions, most recent activity first. */
+  sessions(): Promise<Session[]>;
+  /** Revokes one of the user's sessions. The current session's id logs this browser out. */
+  revokeSession(id: string): Promise<void>;
+  /** Stops all timers and listeners. Does not log out. */
+  close(): void;
+}
+
+/** A session in the list. Times are RFC 3339. */
+export interface Session {
+  id: string;
+  /** The name that the app gave the device at login. */
+  label: string | null;
+  user_agent: string | null;
+  ip: string | null;
+  created_at: string;
+  last_seen_at: string;
+  expires_at: string;
+  /** Whether this is the session of the request. */
+  current: boolean;
+}

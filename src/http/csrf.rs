@@ -1,0 +1,120 @@
+//! The origin check against cross-site request forgery, for one request: tower-http's rules for `Sec-Fetch-Site` and
+//! `Origin`.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use axum_core::response::Response;
+use http::header::{HOST, ORIGIN, UPGRADE};
+use http::request::Parts;
+use http::{HeaderName, Method, Request};
+use tower_http::csrf::CsrfLayer;
+use tower_layer::Layer as _;
+use tower_service::Service;
+
+use super::negotiate::accepts;
+use crate::config::ResolvedSettings;
+
+/// Whether a request is safe, or comes from this origin or a trusted one.
+pub(super) fn is_same_origin(settings: &ResolvedSettings, parts: &Parts) -> bool {
+    passes(&settings.csrf, parts.method.clone(), parts)
+}
+
+/// Whether a cookie may authenticate a request: it is safe, or comes from this origin or a trusted one.
+///
+/// An upgrade counts as unsafe whatever its method, because no preflight protects a WebSocket. So does an event stream,
+/// because it keeps sending data.
+pub(super) fn cookie_is_trusted(settings: &ResolvedSettings, parts: &Parts) -> bool {
+    let opens_channel = parts.headers.contains_key(UPGRADE) || accepts(&parts.headers, "text/event-stream");
+    let method = if opens_channel { Method::POST } else { parts.method.clone() };
+    passes(&settings.csrf, method, parts)
+}
+
+/// Sends a copy of what the check looks at through tower-http's layer.
+fn passes(csrf: &CsrfLayer, method: Method, parts: &Parts) -> bool {
+    let mut request = Request::new(());
+    *request.method_mut() = method;
+    *request.uri_mut() = parts.uri.clone();
+    for name in [HOST, ORIGIN, HeaderName::from_static("sec-fetch-site")] {
+        if let Some(value) = parts.headers.get(&name) {
+            request.headers_mut().insert(name, value.clone());
+        }
+    }
+    let response = csrf.layer(Passed).call(request);
+    // Neither the check nor the service behind it ever waits.
+    match pin!(response).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(response)) => response.status().is_success(),
+        Poll::Pending => false,
+    }
+}
+
+/// The service behind the check.
+#[derive(Clone)]
+struct Passed;
+
+impl Service<Request<()>> for Passed {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Ready<Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<()>) -> Self::Future {
+        ready(Ok(Response::default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    fn may(method: &str, headers: &[(&str, &str)]) -> bool {
+        let mut request = Request::builder().method(method).uri("/x").header("host", "app.example");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let settings = Settings { trusted_origins: vec!["https://friend.example".to_owned()], ..Settings::default() };
+        let settings = ResolvedSettings::new(settings).unwrap();
+        cookie_is_trusted(&settings, &request.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn a_cookie_authenticates_unsafe_methods_only_from_here_or_from_a_trusted_origin() {
+        for method in ["GET", "HEAD", "OPTIONS"] {
+            assert!(may(method, &[("sec-fetch-site", "cross-site")]), "{method}");
+        }
+        for method in ["POST", "PUT", "PATCH", "DELETE", "CONNECT"] {
+            assert!(!may(method, &[("sec-fetch-site", "cross-site")]), "{method}");
+            assert!(!may(method, &[("sec-fetch-site", "same-site")]), "{method}");
+            assert!(!may(method, &[("origin", "https://evil.example")]), "{method}");
+            assert!(!may(method, &[("origin", "null")]), "{method}");
+            assert!(may(method, &[("sec-fetch-site", "same-origin")]), "{method}");
+            assert!(may(method, &[("origin", "https://app.example")]), "{method}");
+            assert!(may(method, &[("sec-fetch-site", "cross-site"), ("origin", "https://friend.example")]));
+            assert!(may(method, &[]), "{method}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_authenticates_an_upgrade_only_from_here() {
+        assert!(!may("GET", &[("upgrade", "websocket"), ("origin", "https://evil.example")]));
+        assert!(!may("GET", &[("upgrade", "websocket"), ("sec-fetch-site", "cross-site")]));
+        assert!(may("GET", &[("upgrade", "websocket"), ("origin", "https://app.example")]));
+    }
+
+    #[test]
+    fn a_cookie_authenticates_a_stream_of_events_only_from_here() {
+        let stream = ("accept", "text/event-stream");
+        assert!(!may("GET", &[stream, ("sec-fetch-site", "same-site"), ("origin", "https://evil.example")]));
+        assert!(!may("GET", &[stream, ("origin", "https://evil.example")]));
+        assert!(may("GET", &[stream, ("sec-fetch-site", "same-origin")]));
+        assert!(may("GET", &[stream, ("origin", "https://friend.example")]));
+        // Older browsers send no Origin to their own.
+        assert!(may("GET", &[stream]));
+    }
+}

@@ -1,0 +1,210 @@
+//! Who is behind a request: found once, by its access token, and remembered for the other layers and the extractors.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+
+use super::cookie;
+use super::csrf::cookie_is_trusted;
+use super::problem::Problem;
+use crate::auth::{Auth, Claims, Decision, Verified};
+use crate::error::Error;
+use crate::time::Timestamp;
+
+/// What a layer has found out about a request. Kept in the request's extensions.
+pub(crate) struct Identity<C> {
+    /// Distinguishes several [`Auth`]s in one app.
+    pub(super) auth: Auth<C>,
+    /// None for an anonymous request that was let through.
+    pub(super) token: Option<Arc<Verified<C>>>,
+}
+
+impl<C> Clone for Identity<C> {
+    fn clone(&self) -> Self {
+        Self { auth: self.auth.clone(), token: self.token.clone() }
+    }
+}
+
+/// A verified access token of a request.
+pub(super) struct PresentedToken<C> {
+    pub(super) token: Arc<Verified<C>>,
+    source: Source,
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    Header,
+    Cookie,
+}
+
+impl Source {
+    const fn refused(self, error: Error) -> Unidentified {
+        match self {
+            Self::Header => Unidentified::Header(error),
+            Self::Cookie => Unidentified::Cookie(error),
+        }
+    }
+}
+
+impl<C: Claims> PresentedToken<C> {
+    /// Whether the token may be used, after reading the feed of revocations. A failure of that is a [`Problem`].
+    pub(super) async fn admit_after_catching_up(
+        self,
+        auth: &Auth<C>,
+    ) -> Result<Result<Arc<Verified<C>>, Unidentified>, Problem> {
+        match auth.admit_after_catching_up(&self.token).await {
+            Ok(()) => Ok(Ok(self.token)),
+            Err(error @ Error::AccessTokenRevoked) => Ok(Err(self.source.refused(error))),
+            Err(error) => Err(Problem::from(&error)),
+        }
+    }
+}
+
+/// Why a request does not identify its user.
+pub(super) enum Unidentified {
+    NoToken,
+    /// The token in the header is refused.
+    Header(Error),
+    /// The token in the access cookie is refused.
+    Cookie(Error),
+    /// There is an access cookie, but another origin's page has caused the request.
+    CrossOrigin,
+}
+
+impl From<Unidentified> for Problem {
+    fn from(reason: Unidentified) -> Self {
+        match reason {
+            Unidentified::NoToken => Self::from(&Error::AccessTokenMissing),
+            Unidentified::Header(error) | Unidentified::Cookie(error) => Self::from(&error).of_presented_token(),
+            Unidentified::CrossOrigin => Self::CROSS_ORIGIN,
+        }
+    }
+}
+
+/// Identifies the user, or lets an anonymous request pass if that is allowed. `optional` says so.
+pub(super) fn identify<C: Claims>(
+    auth: &Auth<C>,
+    optional: bool,
+    parts: &mut Parts,
+) -> Decision<Option<Arc<Verified<C>>>, PresentedToken<C>, Problem> {
+    if let Some(token) = remembered(auth, parts) {
+        return Decision::Pass(Some(token));
+    }
+    match verified_token(auth, parts) {
+        Decision::AskStore(presented) => Decision::AskStore(presented),
+        Decision::Pass(token) => {
+            remember(auth, parts, Some(Arc::clone(&token)));
+            Decision::Pass(Some(token))
+        }
+        Decision::Refuse(reason) => match refused(auth, optional, parts, reason) {
+            Ok(()) => Decision::Pass(None),
+            Err(problem) => Decision::Refuse(problem),
+        },
+    }
+}
+
+/// [`identify`] after reading the feed of revocations.
+pub(super) async fn identify_after_catching_up<C: Claims>(
+    auth: &Auth<C>,
+    optional: bool,
+    parts: &mut Parts,
+    presented: PresentedToken<C>,
+) -> Result<Option<Arc<Verified<C>>>, Problem> {
+    match presented.admit_after_catching_up(auth).await? {
+        Ok(token) => {
+            remember(auth, parts, Some(Arc::clone(&token)));
+            Ok(Some(token))
+        }
+        Err(reason) => refused(auth, optional, parts, reason).map(|()| None),
+    }
+}
+
+/// Lets an unidentified request pass as an anonymous one if that is allowed.
+fn refused<C: Claims>(auth: &Auth<C>, optional: bool, parts: &mut Parts, reason: Unidentified) -> Result<(), Problem> {
+    match reason {
+        // Browsers send an outdated cookie with every request; that is no reason to refuse a public page.
+        Unidentified::NoToken | Unidentified::Cookie(_) if optional => {
+            remember(auth, parts, None);
+            Ok(())
+        }
+        reason => Err(Problem::from(reason)),
+    }
+}
+
+pub(super) fn remember<C: Claims>(auth: &Auth<C>, parts: &mut Parts, token: Option<Arc<Verified<C>>>) {
+    parts.extensions.insert(Identity { auth: auth.clone(), token });
+}
+
+/// The token that another layer of the same [`Auth`] has found. If that layer let an anonymous request pass, the next one
+/// decides for itself.
+pub(super) fn remembered<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Option<Arc<Verified<C>>> {
+    let identity = parts.extensions.get::<Identity<C>>()?;
+    identity.token.clone().filter(|_| identity.auth.is_same(auth))
+}
+
+/// The access token of a request, if it may be used by what this node knows. Its use is recorded.
+pub(super) fn verified_token<C: Claims>(
+    auth: &Auth<C>,
+    parts: &Parts,
+) -> Decision<Arc<Verified<C>>, PresentedToken<C>, Unidentified> {
+    let now = auth.now();
+    let presented = match token_of(auth, parts, now) {
+        Ok(presented) => presented,
+        Err(reason) => return Decision::Refuse(reason),
+    };
+    match auth.admit(&presented.token, now) {
+        Decision::Pass(()) => Decision::Pass(presented.token),
+        Decision::Refuse(error) => Decision::Refuse(presented.source.refused(error)),
+        Decision::AskStore(()) => Decision::AskStore(presented),
+    }
+}
+
+/// The access token in the header or else in the access cookie, if it is ours and not expired.
+fn token_of<C: Claims>(auth: &Auth<C>, parts: &Parts, now: Timestamp) -> Result<PresentedToken<C>, Unidentified> {
+    if let Some(token) = parts.headers.get(AUTHORIZATION).and_then(bearer) {
+        let text = std::str::from_utf8(token).map_err(|_| Unidentified::Header(Error::AccessTokenInvalid))?;
+        let token = auth.verify(text, now).map_err(Unidentified::Header)?;
+        return Ok(PresentedToken { token, source: Source::Header });
+    }
+    let settings = auth.resolved();
+    let access_cookie = settings.access_cookie.as_ref().ok_or(Unidentified::NoToken)?;
+    let mut first_error = None;
+    for value in cookie::values(&parts.headers, &access_cookie.name) {
+        if !cookie_is_trusted(settings, parts) {
+            return Err(Unidentified::CrossOrigin);
+        }
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        match auth.verify(text, now) {
+            Ok(token) => return Ok(PresentedToken { token, source: Source::Cookie }),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    Err(first_error.map_or(Unidentified::NoToken, Unidentified::Cookie))
+}
+
+/// The credentials of `Authorization: Bearer` (RFC 6750 §2.1). The scheme is compared without regard to case (RFC 9110
+/// §11.1).
+pub(crate) fn bearer(header: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = header.as_bytes().split_at_checked(6)?;
+    let token = token.strip_prefix(b" ")?;
+    scheme.eq_ignore_ascii_case(b"bearer").then(|| token.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_token_is_read_whatever_the_case_of_its_scheme() {
+        let read = |header: &'static str| bearer(&HeaderValue::from_static(header)).map(|token| token.to_vec());
+        for header in ["Bearer x.y", "bearer x.y", "BEARER  x.y "] {
+            assert_eq!(read(header).as_deref(), Some(b"x.y".as_slice()), "{header}");
+        }
+        for header in ["", "Bearer", "Basic x.y", "Bearerx.y", "x.y"] {
+            assert_eq!(read(header), None, "{header}");
+        }
+        assert_eq!(read("Bearer ").as_deref(), Some(b"".as_slice()));
+    }
+}

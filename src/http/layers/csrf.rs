@@ -1,0 +1,77 @@
+//! The layer that refuses requests caused by other origins' pages.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+
+use axum_core::response::{IntoResponse, Response};
+use http::request::Parts;
+use tower_layer::Layer;
+
+use super::{Check, CheckService, CsrfService};
+use crate::auth::{Auth, Decision};
+use crate::config::ResolvedSettings;
+use crate::http::csrf::is_same_origin;
+use crate::http::problem::Problem;
+
+/// Refuses unsafe requests (any method but GET, HEAD and OPTIONS) that another origin's page has caused, with 403
+/// `cross_origin`. Made by [`Auth::csrf`].
+///
+/// The check is that of [`tower_http::csrf`]: `Sec-Fetch-Site` if the browser sends it, or else `Origin` against `Host`.
+/// Pages of the [trusted origins](crate::Settings::trusted_origins) pass. Proxies have to leave `Host` and `Origin` as they
+/// are.
+#[derive(Clone)]
+pub struct CsrfLayer {
+    settings: Arc<ResolvedSettings>,
+}
+
+impl fmt::Debug for CsrfLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CsrfLayer").field("trusted_origins", &self.settings.trusted_origins).finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for CsrfLayer {
+    type Service = CsrfService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CheckService::new(inner, self.clone())
+    }
+}
+
+impl Check for CsrfLayer {
+    type Found = Infallible;
+    type Addition = ();
+
+    fn check(&self, parts: &mut Parts) -> Decision<(), Infallible, Response> {
+        if is_same_origin(&self.settings, parts) {
+            Decision::Pass(())
+        } else {
+            Decision::Refuse(Problem::CROSS_ORIGIN.into_response())
+        }
+    }
+
+    async fn check_in_store(&self, _: &mut Parts, found: Infallible) -> Result<(), Response> {
+        match found {}
+    }
+}
+
+/// # Layers
+impl<C> Auth<C> {
+    /// The layer that refuses unsafe requests caused by other origins' pages: see [`CsrfLayer`].
+    ///
+    /// The [router](Auth::router) has it built in. The app's own login route needs it too, or another site could log a
+    /// visitor in as somebody else.
+    ///
+    /// ```
+    /// # use axum::{Router, routing::post};
+    /// # use axum_refresh::Auth;
+    /// # async fn log_in() {}
+    /// # fn app(auth: &Auth) -> Router {
+    /// Router::new().route("/login", post(log_in).layer(auth.csrf()))
+    /// # }
+    /// ```
+    pub fn csrf(&self) -> CsrfLayer {
+        CsrfLayer { settings: Arc::clone(self.resolved()) }
+    }
+}

@@ -1,0 +1,122 @@
+//! The layer that checks the session behind an access token.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum_core::response::{IntoResponse, Response};
+use http::header::USER_AGENT;
+use http::request::Parts;
+use tower_layer::Layer;
+
+use super::{Check, CheckService, GuardService};
+use crate::auth::{Auth, Claims, Decision, NoClaims, Verified};
+use crate::error::Error;
+use crate::http::extract::{AuthRejection, client_info};
+use crate::http::identify::{PresentedToken, identify, identify_after_catching_up};
+use crate::http::problem::Problem;
+
+/// Checks the session behind an access token: that it exists, is not idle, and is used by the client that logged in. Made
+/// by [`Auth::guard`].
+///
+/// For every request, in this order:
+///
+/// 1. The access token is verified as by [`AuthLayer`](crate::AuthLayer), unless that layer has done so already. The two
+///    layers may come in any order.
+/// 2. The first time this node sees the session, it is loaded from the store: 401 `access_token_revoked` if it does not
+///    exist or is revoked, 401 `session_idle` if it was idle for too long.
+/// 3. The client's IP address and User-Agent are compared with those at login, as far as the
+///    [binding](crate::config::Binding) says: 401 `client_mismatch`, and by policy the session is revoked.
+///
+/// After the first request of a session nothing waits for the store: the client at login never changes, revocations reach
+/// every node by themselves, and a valid access token keeps its session from being idle, because it lives for less time than
+/// the idle timeout.
+pub struct GuardLayer<C = NoClaims> {
+    auth: Auth<C>,
+    optional: bool,
+}
+
+impl<C> GuardLayer<C> {
+    /// Lets anonymous requests pass, as [`AuthLayer::optional`](crate::AuthLayer::optional) does. If both layers are used,
+    /// both need it.
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+
+    fn refuse(&self, parts: &Parts, problem: Problem) -> Response {
+        AuthRejection::new(self.auth.resolved(), parts, problem).into_response()
+    }
+}
+
+impl<C> Clone for GuardLayer<C> {
+    fn clone(&self) -> Self {
+        Self { auth: self.auth.clone(), optional: self.optional }
+    }
+}
+
+impl<C> fmt::Debug for GuardLayer<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardLayer").field("optional", &self.optional).finish_non_exhaustive()
+    }
+}
+
+impl<S, C> Layer<S> for GuardLayer<C> {
+    type Service = GuardService<S, C>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CheckService::new(inner, self.clone())
+    }
+}
+
+/// What the store has to be asked about.
+pub(crate) enum Unsure<C> {
+    /// Whether the token is revoked.
+    Token(PresentedToken<C>),
+    /// Whether the session is live and this client's.
+    Session(Arc<Verified<C>>),
+}
+
+fn of_presented_token(error: &Error) -> Problem {
+    Problem::from(error).of_presented_token()
+}
+
+impl<C: Claims> Check for GuardLayer<C> {
+    type Found = Unsure<C>;
+    type Addition = ();
+
+    fn check(&self, parts: &mut Parts) -> Decision<(), Unsure<C>, Response> {
+        let token = match identify(&self.auth, self.optional, parts) {
+            Decision::Pass(Some(token)) => token,
+            Decision::Pass(None) => return Decision::Pass(()),
+            Decision::Refuse(problem) => return Decision::Refuse(self.refuse(parts, problem)),
+            Decision::AskStore(presented) => return Decision::AskStore(Unsure::Token(presented)),
+        };
+        let user_agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
+        match self.auth.check_session(&token, user_agent, || client_info(parts)) {
+            Decision::Pass(()) => Decision::Pass(()),
+            Decision::Refuse(error) => Decision::Refuse(self.refuse(parts, of_presented_token(&error))),
+            Decision::AskStore(()) => Decision::AskStore(Unsure::Session(token)),
+        }
+    }
+
+    async fn check_in_store(&self, parts: &mut Parts, unsure: Unsure<C>) -> Result<(), Response> {
+        let token = match unsure {
+            Unsure::Session(token) => Some(token),
+            Unsure::Token(presented) => identify_after_catching_up(&self.auth, self.optional, parts, presented)
+                .await
+                .map_err(|problem| self.refuse(parts, problem))?,
+        };
+        let Some(token) = token else { return Ok(()) };
+        let checked = self.auth.check_session_in_store(&token, client_info(parts)).await;
+        checked.map_err(|error| self.refuse(parts, of_presented_token(&error)))
+    }
+}
+
+/// # Layers
+impl<C: Claims> Auth<C> {
+    /// The layer that checks the session behind an access token: see [`GuardLayer`].
+    pub fn guard(&self) -> GuardLayer<C> {
+        GuardLayer { auth: self.clone(), optional: false }
+    }
+}

@@ -1,0 +1,182 @@
+//! How tokens are transported: refresh tokens in requests, and tokens in responses, by cookie or in the body.
+
+use axum::body::Body;
+use axum_core::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
+use http::{HeaderMap, HeaderValue};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::{Deserialize, Serialize};
+
+use super::cookie;
+use super::problem::Problem;
+use crate::auth::{Login, Tokens};
+use crate::config::{ResolvedSettings, Transport};
+use crate::error::{ClaimsError, Error};
+
+/// The largest JSON body, in bytes. A refresh token needs 120.
+const MAX_BODY: usize = 16 * 1024;
+
+/// The refresh tokens of a request.
+pub(crate) struct PresentedTokens {
+    /// How they came, cookie or body: the response uses the same way.
+    pub(crate) transport: Transport,
+    /// Several cookies may have the same name.
+    pub(crate) tokens: Vec<Vec<u8>>,
+}
+
+/// Reads the refresh tokens of a request. If there is a cookie, the body is ignored.
+pub(crate) async fn read(
+    settings: &ResolvedSettings,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<PresentedTokens, Problem> {
+    let missing = || Problem::from(&Error::RefreshTokenMissing);
+    if settings.transport.has_cookie() {
+        let tokens: Vec<_> = cookie::values(headers, &settings.refresh_cookie.name).map(<[u8]>::to_vec).collect();
+        if !tokens.is_empty() {
+            return Ok(PresentedTokens { transport: Transport::Cookie, tokens });
+        }
+    }
+    if !settings.transport.has_body() {
+        return Err(missing());
+    }
+    let body = read_json::<RefreshRequest>(headers, body).await?;
+    let token = body.and_then(|body| body.refresh_token).ok_or_else(missing)?;
+    Ok(PresentedTokens { transport: Transport::Body, tokens: vec![token.into_bytes()] })
+}
+
+#[derive(Deserialize)]
+struct RefreshRequest {
+    refresh_token: Option<String>,
+}
+
+/// Reads a small JSON body; none if the request has no body.
+pub(crate) async fn read_json<T: serde::de::DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Option<T>, Problem> {
+    let bytes = match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return Err(Problem::BODY_TOO_LARGE),
+        Err(_) => return Err(Problem::MALFORMED_BODY),
+    };
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        return Err(Problem::UNSUPPORTED_MEDIA_TYPE);
+    }
+    // A derived type would accept an array of its members too.
+    let object: serde_json::Map<_, _> = serde_json::from_slice(&bytes).map_err(|_| Problem::MALFORMED_BODY)?;
+    serde_json::from_value(object.into()).map(Some).map_err(|_| Problem::MALFORMED_BODY)
+}
+
+/// The token response of RFC 6749 §5.1, and when to refresh.
+#[derive(Serialize)]
+struct TokenResponse<'a> {
+    access_token: &'a str,
+    token_type: &'a str,
+    expires_in: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_in: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
+}
+
+/// The response that hands tokens to the client.
+pub(crate) fn respond(settings: &ResolvedSettings, tokens: &Tokens, transport: Transport) -> Response {
+    let by_cookie = transport.has_cookie();
+    let refresh_token = tokens.refresh_token.as_deref();
+    let body = TokenResponse {
+        access_token: &tokens.access_token,
+        token_type: "Bearer",
+        expires_in: tokens.expires_in.as_secs(),
+        refresh_in: tokens.refresh_in.map(|duration| duration.as_secs()),
+        refresh_token: refresh_token.filter(|_| !by_cookie),
+    };
+    let body = match serde_json::to_string(&body) {
+        Ok(body) => body,
+        Err(error) => return Error::Claims(ClaimsError::Json(error.into())).into_response(),
+    };
+    let mut response = ([(CONTENT_TYPE, "application/json")], body).into_response();
+    // Also adds `Cache-Control: no-store`, which a body with tokens needs too.
+    add_cookies(response.headers_mut(), if by_cookie { cookies(settings, tokens) } else { Vec::new() });
+    response
+}
+
+/// The cookies for these tokens: the refresh cookie and the hint cookie if the refresh token is new, and the access cookie in
+/// any case.
+fn cookies(settings: &ResolvedSettings, tokens: &Tokens) -> Vec<Option<HeaderValue>> {
+    let refresh = tokens.refresh_token.as_deref();
+    let refresh = refresh.map(|token| settings.refresh_cookie.header(Some((token, tokens.session_expires_in))));
+    let hint = refresh.as_ref().and(settings.hint_cookie.as_ref());
+    let hint = hint.map(|hint| hint.header(Some(("1", tokens.session_expires_in))));
+    let access = settings.access_cookie.as_ref();
+    let access = access.map(|access| access.header(Some((tokens.access_token.as_str(), tokens.expires_in))));
+    refresh.into_iter().chain(hint).chain(access).collect()
+}
+
+/// Adds the cookies for these tokens to the response of a handler. A cookie that the handler sets itself (a login, a logout,
+/// an update of the claims) stays as it is.
+pub(super) fn add_to(settings: &ResolvedSettings, tokens: &Tokens, headers: &mut HeaderMap) {
+    let mut cookies = cookies(settings, tokens);
+    cookies.retain(|cookie| cookie.as_ref().is_some_and(|cookie| !sets(headers, name_of(cookie))));
+    if !cookies.is_empty() {
+        add_cookies(headers, cookies);
+    }
+}
+
+fn sets(headers: &HeaderMap, name: &[u8]) -> bool {
+    headers.get_all(SET_COOKIE).iter().any(|cookie| name_of(cookie) == name)
+}
+
+fn name_of(cookie: &HeaderValue) -> &[u8] {
+    cookie.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default()
+}
+
+/// Clears our cookies: after a logout, and never otherwise.
+pub(crate) fn clear(settings: &ResolvedSettings, mut response: Response) -> Response {
+    let mut cookies = Vec::new();
+    if settings.transport.has_cookie() {
+        cookies.push(settings.refresh_cookie.header(None));
+        cookies.extend(settings.hint_cookie.as_ref().map(|hint| hint.header(None)));
+    }
+    cookies.extend(settings.access_cookie.as_ref().map(|access| access.header(None)));
+    add_cookies(response.headers_mut(), cookies);
+    response
+}
+
+fn add_cookies(headers: &mut HeaderMap, cookies: Vec<Option<HeaderValue>>) {
+    for cookie in cookies.into_iter().flatten() {
+        headers.append(SET_COOKIE, cookie);
+    }
+    // A shared cache must never hand one client's tokens to the next. Caches with a header of their own (RFC 9213) ignore
+    // `Cache-Control`.
+    let own: Vec<_> = headers.keys().filter(|name| name.as_str().ends_with("-cache-control")).cloned().collect();
+    for name in own.into_iter().chain([CACHE_CONTROL]) {
+        headers.insert(name, HeaderValue::from_static("no-store"));
+    }
+}
+
+impl IntoResponse for Login {
+    fn into_response(self) -> Response {
+        respond(&self.settings, &self.tokens, self.transport)
+    }
+}
+
+/// As a part of another response, such as `(login, Redirect::to("/"))` after a form, it sets the cookies and leaves the body
+/// alone. Tokens that are transported in the body cannot be a part of another response: that is 500 and an error in the log.
+impl IntoResponseParts for Login {
+    type Error = Response;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Self::Error> {
+        if !self.transport.has_cookie() {
+            tracing::error!(target: "axum_refresh", "a login with Transport::Body was returned as a part of another response; return it alone, or use Transport::Cookie");
+            return Err(Problem::INTERNAL.into_response());
+        }
+        add_cookies(parts.headers_mut(), cookies(&self.settings, &self.tokens));
+        Ok(parts)
+    }
+}

@@ -1,0 +1,23 @@
+-- KEYS: the row, the shard's feed, its feed expiries
+-- ARGV: the expected version, the next one, the fields below; then, if revoked: the revocation, the channel, the id,
+-- when the entry expires, the feed's time to live
+-- Returns 1 if the row was written.
+-- Lua would round large numbers, so they are compared and written as strings.
+local old = read_row(KEYS[1], 'version', 'seen', 'ack')
+if not old or old[2] ~= ARGV[1] then
+  return 0
+end
+local seen, ack = ARGV[8], ARGV[9]
+if tonumber(old[3]) > tonumber(seen) then
+  seen = old[3]
+end
+if tonumber(old[4]) > tonumber(ack) then
+  ack = old[4]
+end
+redis.call('HSET', KEYS[1], 'version', ARGV[2], 'generation', ARGV[3], 'parent', ARGV[4], 'rotated', ARGV[5],
+  'recoveries', ARGV[6], 'claims', ARGV[7], 'seen', seen, 'ack', ack)
+if ARGV[10] then
+  redis.call('HSET', KEYS[1], 'revoked', ARGV[10])
+  publish(KEYS[2], KEYS[3], ARGV[11], {'s:' .. ARGV[12]}, ARGV[13], ARGV[14])
+end
+return 1
