@@ -1,4 +1,4 @@
-//! What `Auth` does, without HTTP, on the memory store, with the clock in hand.
+//! The use cases of `Auth`, without HTTP, on the memory store and with a manual clock.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -21,7 +21,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 // ---- logging in -----------------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn a_login_opens_a_session_that_is_listed() {
+async fn a_login_creates_a_session_that_is_listed() {
     let node = Node::new();
     let login = node.login("alice").await;
     let user = node.auth.authenticate(&login.tokens.access_token).await.unwrap();
@@ -32,7 +32,7 @@ async fn a_login_opens_a_session_that_is_listed() {
 }
 
 #[tokio::test]
-async fn a_user_id_may_be_anything_that_is_text() {
+async fn a_user_id_is_any_text_of_1_to_255_bytes() {
     let node = Node::new();
     let _ = node.auth.login(42_u64, claims("user")).await.unwrap();
     assert_eq!(node.auth.sessions("42").await.unwrap().len(), 1);
@@ -53,7 +53,7 @@ async fn claims_that_use_a_reserved_name_are_a_typed_error_at_login() {
 }
 
 #[tokio::test]
-async fn an_app_may_have_no_claims_at_all() {
+async fn an_app_may_have_no_claims() {
     let auth = Auth::<NoClaims>::builder(Secret::new(SECRET), MemoryStore::new()).build().unwrap();
     let login = auth.login("alice", NoClaims {}).await.unwrap();
     let refreshed = auth.refresh(&login.tokens.refresh_token.unwrap(), ClientInfo::new()).await.unwrap();
@@ -61,7 +61,7 @@ async fn an_app_may_have_no_claims_at_all() {
 }
 
 #[tokio::test]
-async fn a_login_without_refresh_has_a_session_that_ends_with_its_access_token() {
+async fn a_session_without_a_refresh_token_expires_with_its_access_token() {
     let node = Node::new();
     let login = node.auth.login("alice", claims("user")).without_refresh().await.unwrap();
     assert_eq!((&login.tokens.refresh_token, login.tokens.refresh_in), (&None, None));
@@ -74,7 +74,7 @@ async fn a_login_without_refresh_has_a_session_that_ends_with_its_access_token()
 }
 
 #[tokio::test]
-async fn a_cap_of_one_keeps_the_newest_session() {
+async fn a_session_limit_of_one_keeps_the_newest_session() {
     let node = Node::with_policy(Policy { max_sessions: Some(1), ..Policy::default() });
     let first = node.login("alice").await;
     let second = node.login("alice").await;
@@ -86,7 +86,7 @@ async fn a_cap_of_one_keeps_the_newest_session() {
 }
 
 #[tokio::test]
-async fn a_cap_can_refuse_instead() {
+async fn a_session_limit_can_refuse_the_login() {
     let policy = Policy { max_sessions: Some(1), on_max_sessions: OnMaxSessions::Refuse, ..Policy::default() };
     let node = Node::with_policy(policy);
     let token = node.refresh_token("alice").await;
@@ -133,7 +133,7 @@ async fn a_refresh_costs_one_load_and_one_swap_and_an_echo_one_load() {
 }
 
 #[tokio::test]
-async fn hole_1_garbage_costs_no_call_of_the_store() {
+async fn hole_1_garbage_causes_no_store_call() {
     let node = Node::new();
     let good = node.refresh_token("alice").await;
     node.store.calls();
@@ -146,7 +146,7 @@ async fn hole_1_garbage_costs_no_call_of_the_store() {
 }
 
 #[tokio::test]
-async fn hole_2_neither_token_passes_for_the_other() {
+async fn hole_2_neither_token_is_accepted_as_the_other() {
     let node = Node::new();
     let login = node.login("alice").await;
     assert_eq!(code(node.refresh(&login.tokens.access_token).await), "refresh_token_invalid");
@@ -154,7 +154,7 @@ async fn hole_2_neither_token_passes_for_the_other() {
 }
 
 #[tokio::test]
-async fn hole_4_a_lost_answer_logs_nobody_out_however_late_the_retry() {
+async fn hole_4_a_lost_response_logs_nobody_out_however_late_the_retry() {
     let node = Node::new();
     let first = node.refresh_token("alice").await;
     let lost = node.rotate(&first).await;
@@ -168,7 +168,7 @@ async fn hole_4_a_lost_answer_logs_nobody_out_however_late_the_retry() {
 }
 
 #[tokio::test]
-async fn many_lost_answers_in_a_row_are_an_event() {
+async fn many_lost_responses_in_a_row_emit_an_event() {
     let node = Node::new();
     let first = node.refresh_token("alice").await;
     node.rotate(&first).await;
@@ -176,14 +176,14 @@ async fn many_lost_answers_in_a_row_are_an_event() {
         node.after_grace();
         node.events();
         assert_eq!(node.refresh(&first).await.unwrap().verdict, Verdict::Recover);
-        let told =
+        let emitted =
             node.has_event(|event| matches!(event, Event::ManyRecoveries { recoveries: n, .. } if *n == recoveries));
-        assert_eq!(told, recoveries >= 4);
+        assert_eq!(emitted, recoveries >= 4);
     }
 }
 
 #[tokio::test]
-async fn hole_5_replaying_an_old_token_ends_its_own_session_once_and_no_other() {
+async fn hole_5_replaying_an_old_token_revokes_its_own_session_once_and_no_other() {
     let node = Node::new();
     let other = node.refresh_token("alice").await;
     let stolen = node.refresh_token("alice").await;
@@ -203,7 +203,7 @@ async fn hole_5_replaying_an_old_token_ends_its_own_session_once_and_no_other() 
 }
 
 #[tokio::test]
-async fn reuse_can_end_all_of_the_users_sessions() {
+async fn reuse_can_revoke_all_sessions_of_the_user() {
     let node = Node::with_policy(Policy { on_reuse: OnReuse::User, ..Policy::default() });
     let other = node.login("alice").await;
     let bob = node.refresh_token("bob").await;
@@ -220,7 +220,7 @@ async fn reuse_can_end_all_of_the_users_sessions() {
 }
 
 #[tokio::test]
-async fn reuse_that_cannot_end_all_of_the_users_sessions_is_found_again() {
+async fn reuse_is_detected_again_if_revoking_all_sessions_failed() {
     let node = Node::with_policy(Policy { on_reuse: OnReuse::User, ..Policy::default() });
     let other = node.refresh_token("alice").await;
     let old = node.refresh_token("alice").await;
@@ -236,7 +236,7 @@ async fn reuse_that_cannot_end_all_of_the_users_sessions_is_found_again() {
 }
 
 #[tokio::test]
-async fn hole_8_the_end_of_one_session_ends_no_other() {
+async fn hole_8_the_expiry_of_one_session_does_not_affect_another() {
     let node = Node::with_policy(Policy { lifetime: Policy::default().idle_timeout, ..Policy::default() });
     let first = node.refresh_token("alice").await;
     node.clock.advance(Duration::from_secs(6 * 24 * 3600));
@@ -248,7 +248,7 @@ async fn hole_8_the_end_of_one_session_ends_no_other() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_session_never_moves_and_no_token_outlives_it() {
+async fn the_expiry_of_a_session_never_moves_and_no_token_outlives_it() {
     let node = Node::new();
     let login = node.login("alice").await;
     let ends = Timestamp::from(node.auth.sessions("alice").await.unwrap()[0].expires_at);
@@ -271,11 +271,11 @@ async fn the_end_of_a_session_never_moves_and_no_token_outlives_it() {
             }
         }
     }
-    panic!("the session never ended");
+    panic!("the session never expired");
 }
 
 #[tokio::test]
-async fn an_idle_session_ends_and_using_an_access_token_keeps_it_from_that() {
+async fn an_idle_session_expires_and_using_an_access_token_prevents_it() {
     let policy = Policy { idle_timeout: 20 * MINUTE, ..Policy::default() };
     let node = Node::with_policy(policy);
     let login = node.login("alice").await;
@@ -290,7 +290,7 @@ async fn an_idle_session_ends_and_using_an_access_token_keeps_it_from_that() {
 }
 
 #[tokio::test]
-async fn activity_that_was_flushed_counts_on_other_nodes() {
+async fn flushed_activity_counts_on_other_nodes() {
     let policy = Policy { idle_timeout: 20 * MINUTE, ..Policy::default() };
     let one = Node::with_policy(policy.clone());
     let two = Node::on(one.store.clone(), one.clock.clone(), |builder| {
@@ -305,7 +305,7 @@ async fn activity_that_was_flushed_counts_on_other_nodes() {
 }
 
 #[tokio::test]
-async fn an_access_token_used_after_the_grace_acknowledges_its_generation_and_sooner_does_not() {
+async fn an_access_token_acknowledges_its_generation_only_after_the_grace_period() {
     for (late, parent) in [(false, "recovers"), (true, "is reuse")] {
         let node = Node::new();
         let first = node.refresh_token("alice").await;
@@ -334,7 +334,7 @@ async fn an_acknowledgement_reaches_the_store_within_a_second_or_two() {
 }
 
 #[tokio::test]
-async fn a_renewal_changes_the_claims_and_not_the_generation() {
+async fn updating_the_claims_does_not_change_the_generation() {
     let node = Node::new();
     let login = node.login("alice").await;
     let token = login.tokens.refresh_token.unwrap();
@@ -350,12 +350,12 @@ async fn a_renewal_changes_the_claims_and_not_the_generation() {
 }
 
 #[tokio::test]
-async fn a_renewal_does_not_acknowledge_a_cookie_that_never_arrived() {
+async fn updating_the_claims_does_not_acknowledge_a_cookie_that_never_arrived() {
     let node = Node::new();
     let login = node.login("alice").await;
     let first = login.tokens.refresh_token.unwrap();
     node.rotate(&first).await;
-    // The answer to that was lost. The client goes on with what it has, and gets more rights.
+    // That response was lost. The client continues with the tokens it has, and its claims are updated.
     let user = node.auth.authenticate(&login.tokens.access_token).await.unwrap();
     let renewed = node.auth.update_claims(&user, claims("admin")).await.unwrap();
     node.after_grace();
@@ -364,7 +364,7 @@ async fn a_renewal_does_not_acknowledge_a_cookie_that_never_arrived() {
 }
 
 #[tokio::test]
-async fn a_refresh_that_races_a_renewal_has_the_renewed_claims() {
+async fn a_refresh_that_races_an_update_of_the_claims_has_the_new_claims() {
     let node = Node::new();
     let login = node.auth.login("alice", claims("admin")).client(client()).await.unwrap();
     node.store.set(Fault::ChangesRoleBeforeSwap);
@@ -374,7 +374,7 @@ async fn a_refresh_that_races_a_renewal_has_the_renewed_claims() {
 }
 
 #[tokio::test]
-async fn a_renewal_of_a_session_without_a_refresh_token_does_not_ask_to_come_back() {
+async fn updating_the_claims_of_a_session_without_a_refresh_token_returns_no_refresh_in() {
     let node = Node::new();
     let login = node.auth.login("alice", claims("user")).without_refresh().await.unwrap();
     let user = node.auth.authenticate(&login.tokens.access_token).await.unwrap();
@@ -382,7 +382,7 @@ async fn a_renewal_of_a_session_without_a_refresh_token_does_not_ask_to_come_bac
 }
 
 #[tokio::test]
-async fn without_rotation_one_token_serves_for_the_whole_session() {
+async fn without_rotation_one_token_lasts_for_the_whole_session() {
     let node = Node::with_policy(Policy { rotation: false, ..Policy::default() });
     let token = node.refresh_token("alice").await;
     node.store.calls();
@@ -395,7 +395,7 @@ async fn without_rotation_one_token_serves_for_the_whole_session() {
 }
 
 #[tokio::test]
-async fn a_store_that_fell_back_logs_nobody_out() {
+async fn a_store_that_lost_its_latest_writes_logs_nobody_out() {
     let node = Node::new();
     let mut token = node.refresh_token("alice").await;
     let before = Node::new();
@@ -420,11 +420,11 @@ async fn a_store_that_fell_back_logs_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_token_with_our_tag_and_another_secret_is_forged() {
+async fn a_token_with_a_valid_tag_and_a_wrong_secret_is_forged() {
     let node = Node::new();
     let session = node.login("alice").await.tokens.session_id;
     let token = node.refresh_token("alice").await;
-    // A session of the same id with another secret: as a store would have it that somebody has written to.
+    // The same session id with another secret, as if somebody had written to the store.
     use axum_refresh::SessionStore as _;
     use axum_refresh::store::SecretHash;
     let mut row = node.store.inner.load(session).await.unwrap().unwrap();
@@ -470,7 +470,7 @@ async fn the_secret_can_be_changed_in_two_steps_without_logging_anybody_out() {
 }
 
 #[test]
-fn contradictions_do_not_build() {
+fn contradictory_settings_are_rejected_by_build() {
     let base = || Auth::<Claims>::builder(Secret::new(SECRET), MemoryStore::new());
     let refused = |builder: axum_refresh::AuthBuilder<Claims>| builder.build().unwrap_err().setting();
     base().build().unwrap();
@@ -490,7 +490,7 @@ fn contradictions_do_not_build() {
 }
 
 #[tokio::test]
-async fn an_auth_that_was_built_before_the_runtime_works() {
+async fn an_auth_that_was_built_outside_of_a_runtime_works() {
     let auth = std::thread::spawn(|| Auth::<Claims>::builder(Secret::new(SECRET), MemoryStore::new()).build().unwrap());
     let auth = auth.join().unwrap();
     let login = auth.login("alice", claims("user")).await.unwrap();
@@ -500,7 +500,7 @@ async fn an_auth_that_was_built_before_the_runtime_works() {
 // ---- the claims hook ------------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn hole_13_a_change_of_role_is_felt_at_the_next_refresh_and_a_disabled_user_is_refused() {
+async fn hole_13_a_changed_role_takes_effect_at_the_next_refresh_and_a_disabled_user_is_refused() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
     let node = Node::with(move |builder| {
@@ -531,7 +531,7 @@ async fn hole_13_a_change_of_role_is_felt_at_the_next_refresh_and_a_disabled_use
 }
 
 #[tokio::test]
-async fn the_hook_is_not_asked_for_those_who_are_refused_anyway() {
+async fn the_claims_hook_is_not_called_for_a_refused_refresh() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
     let node = Node::with(move |builder| {
@@ -547,7 +547,7 @@ async fn the_hook_is_not_asked_for_those_who_are_refused_anyway() {
 }
 
 #[tokio::test]
-async fn claims_that_a_deploy_made_unreadable_revoke_nothing() {
+async fn claims_that_no_longer_deserialize_after_a_deploy_revoke_nothing() {
     #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
     struct Newer {
         level: u32,
@@ -566,14 +566,14 @@ fn bound(user_agent: BindingMode) -> Node {
 }
 
 #[tokio::test]
-async fn every_binding_mode_does_what_it_says_at_a_refresh() {
+async fn every_binding_mode_has_its_effect_at_a_refresh() {
     let stranger = || ClientInfo::new().user_agent("wget/1.0");
     for mode in [BindingMode::Off, BindingMode::Observe] {
         let node = bound(mode);
         let token = node.refresh_token("alice").await;
         node.auth.refresh(&token, stranger()).await.unwrap();
-        let told = node.has_event(|event| matches!(event, Event::ClientMismatch { .. }));
-        assert_eq!(told, mode == BindingMode::Observe);
+        let emitted = node.has_event(|event| matches!(event, Event::ClientMismatch { .. }));
+        assert_eq!(emitted, mode == BindingMode::Observe);
     }
     for mode in [BindingMode::Reject, BindingMode::Revoke] {
         let node = bound(mode);
@@ -587,10 +587,10 @@ async fn every_binding_mode_does_what_it_says_at_a_refresh() {
     }
 }
 
-// ---- ending ---------------------------------------------------------------------------------------------------------
+// ---- revoking ---------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn hole_15_a_logout_needs_any_refresh_token_of_the_session_and_nothing_else() {
+async fn hole_15_a_logout_requires_any_refresh_token_of_the_session_and_nothing_else() {
     let node = Node::new();
     let first = node.refresh_token("alice").await;
     let mut token = first.clone();
@@ -604,10 +604,10 @@ async fn hole_15_a_logout_needs_any_refresh_token_of_the_session_and_nothing_els
 }
 
 #[tokio::test]
-async fn a_logout_ends_the_access_tokens_of_a_session_that_the_store_has_lost() {
+async fn a_logout_revokes_the_access_tokens_of_a_session_that_the_store_has_lost() {
     let before = Node::new();
     let login = before.login("alice").await;
-    // A failover to a replica that never had the login.
+    // As after a failover to a replica that does not have the login.
     let lost = FaultyStore::default();
     let one = Node::on(lost.clone(), before.clock.clone(), |builder| builder);
     let two = Node::on(lost, before.clock.clone(), |builder| builder);
@@ -624,7 +624,7 @@ async fn a_logout_ends_the_access_tokens_of_a_session_that_the_store_has_lost() 
 }
 
 #[tokio::test]
-async fn hole_11_an_access_token_dies_with_its_session_on_every_node() {
+async fn hole_11_revoking_a_session_revokes_its_access_tokens_on_every_node() {
     let one = Node::new();
     let two = Node::on(one.store.clone(), one.clock.clone(), |builder| builder);
     let login = one.login("alice").await;
@@ -641,7 +641,7 @@ async fn hole_11_an_access_token_dies_with_its_session_on_every_node() {
 }
 
 #[tokio::test]
-async fn hole_14_a_session_keeps_its_id_so_ending_the_listed_one_ends_it() {
+async fn hole_14_a_session_keeps_its_id_so_revoking_the_listed_session_revokes_it() {
     let node = Node::new();
     let mut token = node.refresh_token("alice").await;
     for _ in 0..50 {
@@ -654,19 +654,19 @@ async fn hole_14_a_session_keeps_its_id_so_ending_the_listed_one_ends_it() {
 }
 
 #[tokio::test]
-async fn only_ones_own_live_session_can_be_ended() {
+async fn a_user_can_revoke_only_their_own_live_sessions() {
     let node = Node::new();
     let session = node.login("alice").await.tokens.session_id;
     assert_eq!(code(node.auth.revoke_own_session("bob", session).await), "session_not_found");
-    let nobodys = SessionId::from_bytes([1; 16]);
-    assert_eq!(code(node.auth.revoke_own_session("alice", nobodys).await), "session_not_found");
+    let unknown = SessionId::from_bytes([1; 16]);
+    assert_eq!(code(node.auth.revoke_own_session("alice", unknown).await), "session_not_found");
     node.auth.revoke_own_session("alice", session).await.unwrap();
     assert_eq!(code(node.auth.revoke_own_session("alice", session).await), "session_not_found");
     assert_eq!(code(node.auth.revoke_session(session, RevocationReason::RevokedByAdmin).await), "session_not_found");
 }
 
 #[tokio::test]
-async fn one_access_token_can_be_ended_alone() {
+async fn a_single_access_token_can_be_revoked() {
     let node = Node::new();
     let login = node.login("alice").await;
     let refreshed = node.refresh(&login.tokens.refresh_token.unwrap()).await.unwrap();
@@ -726,7 +726,7 @@ async fn a_cached_token_expires_and_is_revoked_like_any_other() {
 }
 
 #[tokio::test]
-async fn purging_drops_expired_sessions() {
+async fn purging_removes_expired_sessions() {
     let node = Node::new();
     let _ = node.login("alice").await;
     node.clock.advance(Duration::from_secs(31 * 24 * 3600));
@@ -738,7 +738,7 @@ async fn purging_drops_expired_sessions() {
 // ---- stores that fail, hang and lie ---------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn hole_12_a_store_that_fails_is_unavailable_and_nobody_is_logged_out() {
+async fn hole_12_a_failing_store_is_reported_as_unavailable_and_nobody_is_logged_out() {
     for fault in [Fault::Fails, Fault::Hangs, Fault::LoadsWrongSession] {
         let settings = axum_refresh::Settings { store_timeout: Duration::from_millis(50), ..Default::default() };
         let node = Node::with(|builder| builder.settings(settings));
@@ -767,7 +767,7 @@ async fn a_store_that_loses_replies_logs_nobody_out() {
     let token = node.refresh_token("alice").await;
     node.store.set(Fault::LosesReplies);
     assert_eq!(code(node.refresh(&token).await), "store_unavailable");
-    // It was done all the same: the retry is an echo, which writes nothing.
+    // The write took effect all the same: the retry is an echo, which writes nothing.
     assert_eq!(node.refresh(&token).await.unwrap().verdict, Verdict::Echo);
     node.after_grace();
     assert_eq!(code(node.refresh(&token).await), "store_unavailable");
@@ -780,7 +780,7 @@ async fn a_store_that_loses_replies_logs_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_logout_whose_answer_was_lost_is_in_force_when_the_retry_is_answered() {
+async fn a_logout_whose_response_was_lost_has_taken_effect_once_the_retry_succeeds() {
     let node = Node::new();
     let login = node.login("alice").await;
     let token = login.tokens.refresh_token.unwrap();
@@ -792,7 +792,7 @@ async fn a_logout_whose_answer_was_lost_is_in_force_when_the_retry_is_answered()
 }
 
 #[tokio::test]
-async fn a_store_that_never_swaps_is_busy_after_eight_tries() {
+async fn a_refresh_is_busy_after_eight_failed_swaps() {
     let node = Node::new();
     let token = node.refresh_token("alice").await;
     node.store.set(Fault::NeverSwaps);
@@ -804,7 +804,7 @@ async fn a_store_that_never_swaps_is_busy_after_eight_tries() {
 }
 
 #[tokio::test]
-async fn a_store_that_only_pretends_to_swap_has_lost_a_write_and_nobody_is_logged_out() {
+async fn a_store_that_only_pretends_to_swap_counts_as_a_lost_write_and_nobody_is_logged_out() {
     let node = Node::new();
     let token = node.refresh_token("alice").await;
     node.store.set(Fault::PretendsToSwap);
@@ -814,7 +814,7 @@ async fn a_store_that_only_pretends_to_swap_has_lost_a_write_and_nobody_is_logge
 }
 
 #[tokio::test]
-async fn a_node_that_was_cut_off_asks_the_store_and_trusts_nothing_else() {
+async fn a_partitioned_node_trusts_only_the_store_once_its_revocations_are_stale() {
     let settings = axum_refresh::Settings { store_timeout: Duration::from_millis(50), ..Default::default() };
     let node = Node::with(|builder| builder.settings(settings));
     let login = node.login("alice").await;
@@ -825,7 +825,7 @@ async fn a_node_that_was_cut_off_asks_the_store_and_trusts_nothing_else() {
     node.auth.authenticate(token).await.unwrap();
     node.clock.advance(Duration::from_secs(1));
     assert_eq!(code(node.auth.authenticate(token).await), "store_unavailable");
-    // Meanwhile another node ends the session.
+    // Meanwhile another node revokes the session.
     let other = Node::on(FaultyStore::over(node.store.inner.clone()), node.clock.clone(), |b| b);
     other.auth.revoke_own_session("alice", login.tokens.session_id).await.unwrap();
     node.store.set(Fault::None);
@@ -835,7 +835,7 @@ async fn a_node_that_was_cut_off_asks_the_store_and_trusts_nothing_else() {
 // ---- races ----------------------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn hole_6_sixty_four_tasks_on_one_token_hand_out_one_refresh_token_and_serve_everybody() {
+async fn hole_6_sixty_four_concurrent_refreshes_of_one_token_all_succeed_and_return_one_refresh_token() {
     let node = Node::new();
     for _ in 0..200 {
         let token: Arc<str> = node.refresh_token("alice").await.into();
@@ -846,7 +846,7 @@ async fn hole_6_sixty_four_tasks_on_one_token_hand_out_one_refresh_token_and_ser
                 let (node, token, barrier) = (node.clone(), Arc::clone(&token), Arc::clone(&barrier));
                 tokio::spawn(async move {
                     barrier.wait().await;
-                    node.refresh(&token).await.expect("everybody is served").tokens
+                    node.refresh(&token).await.expect("every refresh succeeds").tokens
                 })
             })
             .collect();
@@ -903,7 +903,7 @@ async fn hole_7_a_revocation_is_never_undone_by_a_refresh_or_a_write_behind() {
 // ---- the background task --------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn the_background_task_writes_what_is_pending_and_ends_with_the_last_clone() {
+async fn the_background_task_flushes_pending_writes_and_ends_with_the_last_clone() {
     use axum_refresh::SessionStore as _;
     let node = Node::new();
     let store = node.store.clone();
@@ -925,7 +925,7 @@ async fn the_background_task_writes_what_is_pending_and_ends_with_the_last_clone
     assert_eq!(seen().await, clock.now());
 }
 
-/// Waits for something that a task of its own does.
+/// Waits for the effect of another task.
 async fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
     for _ in 0..150 {
         if is_so() {
@@ -937,7 +937,7 @@ async fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
 }
 
 #[test]
-fn an_auth_that_outlives_its_runtime_goes_on_in_the_next() {
+fn an_auth_that_outlives_its_runtime_continues_in_the_next_one() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (first, second) = (runtime(), runtime());
     let node = first.block_on(async { Node::new() });
@@ -953,7 +953,7 @@ fn an_auth_that_outlives_its_runtime_goes_on_in_the_next() {
 }
 
 #[tokio::test]
-async fn a_hook_that_panics_fails_neither_a_request_nor_the_background_task() {
+async fn a_panicking_event_hook_fails_neither_a_request_nor_the_background_task() {
     let node = Node::with(|builder| builder.on_event(|_| panic!("the app's hook")));
     let token = node.refresh_token("alice").await;
     node.store.set(Fault::Fails);
@@ -967,19 +967,19 @@ async fn a_hook_that_panics_fails_neither_a_request_nor_the_background_task() {
 }
 
 #[tokio::test]
-async fn a_native_client_can_be_given_its_token_in_the_body() {
+async fn a_native_client_can_receive_its_refresh_token_in_the_body() {
     let node = Node::with(|builder| builder.configure(|settings| settings.transport = Transport::Body));
     assert!(node.refresh_token("alice").await.len() == 94);
 }
 
-/// What the store's feed names, of all time.
-async fn in_the_feed(store: &FaultyStore) -> Vec<RevokedItem> {
+/// All items in the store's feed.
+async fn feed_items(store: &FaultyStore) -> Vec<RevokedItem> {
     let feed = store.inner.read_revocations(FeedCursor::START).await.unwrap();
     feed.entries.into_iter().map(|revoked| revoked.item).collect()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_lost_a_revocation_is_told_again_once_and_other_nodes_learn_of_it() {
+async fn a_revocation_that_the_store_lost_is_written_again_once_and_reaches_other_nodes() {
     let node = Node::new();
     let login = node.login("alice").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -987,25 +987,25 @@ async fn a_store_that_lost_a_revocation_is_told_again_once_and_other_nodes_learn
     node.auth.revoke_session(login.tokens.session_id, RevocationReason::RevokedByAdmin).await.unwrap();
     node.auth.revoke_access_token(&login.tokens.access_token).await.unwrap();
     node.store.set(Fault::None);
-    assert_eq!(in_the_feed(&node.store).await, []);
-    // Not before a minute is over.
+    assert_eq!(feed_items(&node.store).await, []);
+    // Not before a minute has passed.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(in_the_feed(&node.store).await, []);
+    assert_eq!(feed_items(&node.store).await, []);
     node.clock.advance(Duration::from_secs(60));
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let told = in_the_feed(&node.store).await;
-    assert_eq!(told.len(), 2);
-    assert!(told.contains(&RevokedItem::Session(login.tokens.session_id)));
-    assert!(told.iter().any(|ended| matches!(ended, RevokedItem::Token(_))));
+    let written = feed_items(&node.store).await;
+    assert_eq!(written.len(), 2);
+    assert!(written.contains(&RevokedItem::Session(login.tokens.session_id)));
+    assert!(written.iter().any(|item| matches!(item, RevokedItem::Token(_))));
     assert!(node.has_event(|event| *event == Event::RevocationsLost { count: 2 }));
     assert!(node.store.inner.load(login.tokens.session_id).await.unwrap().unwrap().rotation.revoked.is_some());
     node.clock.advance(Duration::from_secs(60));
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(in_the_feed(&node.store).await.len(), 2);
+    assert_eq!(feed_items(&node.store).await.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fell_back_while_it_was_away_is_told_again_as_soon_as_it_is_back() {
+async fn a_revocation_that_was_lost_in_an_outage_is_written_again_as_soon_as_the_store_is_back() {
     let node = Node::new();
     let login = node.login("alice").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -1015,16 +1015,16 @@ async fn a_store_that_fell_back_while_it_was_away_is_told_again_as_soon_as_it_is
     tokio::time::sleep(Duration::from_secs(3)).await;
     node.store.set(Fault::None);
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(in_the_feed(&node.store).await, [RevokedItem::Session(login.tokens.session_id)]);
+    assert_eq!(feed_items(&node.store).await, [RevokedItem::Session(login.tokens.session_id)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_revoked_while_the_feed_is_read_is_read_at_once_and_not_a_second_later() {
+async fn a_revocation_during_a_read_of_the_feed_is_read_immediately_and_not_a_second_later() {
     let node = Node::new();
     let login = node.login("alice").await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     node.store.set(Fault::SlowFeed);
-    // Somebody else revokes: first something, so that the feed is read, and while it is read, the session.
+    // Another node revokes: first a token, so that the feed is read, and during that read the session.
     let expires_at = Timestamp::MAX;
     let revocation =
         axum_refresh::store::Revocation { at: node.clock.now(), expires_at, reason: RevocationReason::RevokedByAdmin };
@@ -1032,7 +1032,7 @@ async fn what_is_revoked_while_the_feed_is_read_is_read_at_once_and_not_a_second
     tokio::time::sleep(Duration::from_millis(100)).await;
     node.store.inner.revoke(RevokeTarget::Session(login.tokens.session_id), revocation).await.unwrap();
     assert!(node.auth.authenticate(&login.tokens.access_token).await.is_ok());
-    // Two readings take 200 ms each; the next tick would have begun its own at two seconds.
+    // Two reads take 200 ms each; the next tick would start its own read at two seconds.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_revoked");
 }

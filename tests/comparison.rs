@@ -1,7 +1,7 @@
-//! The ratchet compared with other schemes, on the same schedules. The other schemes are minimal implementations of their
-//! published behavior; the ratchet is the function that ships.
+//! The ratchet compared with other schemes, on the same schedules. The other schemes are minimal implementations of
+//! their published behavior; the ratchet is the function that ships.
 //!
-//! The guide (`src/guide/ratchet.md`) contains the table that this prints.
+//! The guide (`src/guide/ratchet.md`) contains the table that this test prints.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::HashMap;
@@ -18,65 +18,65 @@ const HOUR: u64 = 3_600;
 /// A refresh token; the one from login is 0.
 type Token = u32;
 
-/// What a refresh answers: nothing, if it is refused; otherwise the token to go on with.
+/// The result of a refresh: the token to continue with, or `None` if it was refused.
 type Answer = Option<Token>;
 
 trait Scheme {
     fn refresh(&mut self, token: Token, now: u64) -> Answer;
 
-    /// An access token is used that came with this refresh token, at `issued`.
+    /// An access token is used that was issued at `issued`, together with this refresh token.
     fn uses(&mut self, _token: Token, _issued: u64, _now: u64) {}
 
-    /// Nothing that anybody holds is good any more.
-    fn has_ended(&self) -> bool;
+    /// Whether the session is revoked, so that no token is valid any more.
+    fn is_revoked(&self) -> bool;
 }
 
-/// Every token once; whatever comes twice ends the session.
+/// Every token is valid once; a second use revokes the session.
 #[derive(Default)]
 struct OneTime {
     current: Token,
-    ended: bool,
+    revoked: bool,
 }
 
 impl Scheme for OneTime {
     fn refresh(&mut self, token: Token, _: u64) -> Answer {
-        self.ended |= token != self.current;
-        self.current += u32::from(!self.ended);
-        (!self.ended).then_some(self.current)
+        self.revoked |= token != self.current;
+        self.current += u32::from(!self.revoked);
+        (!self.revoked).then_some(self.current)
     }
 
-    fn has_ended(&self) -> bool {
-        self.ended
+    fn is_revoked(&self) -> bool {
+        self.revoked
     }
 }
 
-/// A token that was used is good for a grace longer, and every use hands out a successor of its own.
+/// A used token stays valid for a grace period, and every use hands out a new successor.
 #[derive(Default)]
 struct Siblings {
     used_at: HashMap<Token, u64>,
     last: Token,
-    ended: bool,
+    revoked: bool,
 }
 
 impl Scheme for Siblings {
     fn refresh(&mut self, token: Token, now: u64) -> Answer {
         let used_at = *self.used_at.entry(token).or_insert(now);
-        self.ended |= now - used_at > GRACE;
-        self.last += u32::from(!self.ended);
-        (!self.ended).then_some(self.last)
+        self.revoked |= now - used_at > GRACE;
+        self.last += u32::from(!self.revoked);
+        (!self.revoked).then_some(self.last)
     }
 
-    fn has_ended(&self) -> bool {
-        self.ended
+    fn is_revoked(&self) -> bool {
+        self.revoked
     }
 }
 
-/// The last token is good until it was not used for a grace, and gets the one that took its place.
+/// The previous token stays valid until it was not used for a grace period, and is exchanged for the current one.
 #[derive(Default)]
 struct Sliding {
     current: Token,
     last_used: HashMap<Token, u64>,
-    ended: bool,
+    revoked: bool,
 }
 
 impl Scheme for Sliding {
@@ -85,24 +85,24 @@ impl Scheme for Sliding {
             self.current += 1;
         } else {
             let used = self.last_used.get(&token).copied().unwrap_or(0);
-            self.ended |= now - used > GRACE;
+            self.revoked |= now - used > GRACE;
         }
         self.last_used.insert(token, now);
-        (!self.ended).then_some(self.current)
+        (!self.revoked).then_some(self.current)
     }
 
-    fn has_ended(&self) -> bool {
-        self.ended
+    fn is_revoked(&self) -> bool {
+        self.revoked
     }
 }
 
-/// A counter for the session (Supabase Auth, refresh token algorithm 2): a token one behind, or any within the reuse
-/// interval of the last refresh, gets the newest; further behind ends the session.
+/// A counter per session (Supabase Auth, refresh token algorithm 2): a token one behind, or any token within the reuse
+/// interval of the last refresh, is exchanged for the newest; a token further behind revokes the session.
 #[derive(Default)]
 struct Counter {
     counter: u32,
     refreshed_at: u64,
-    ended: bool,
+    revoked: bool,
 }
 
 impl Scheme for Counter {
@@ -111,32 +111,32 @@ impl Scheme for Counter {
             0 => self.counter += 1,
             1 => {}
             _ if now - self.refreshed_at < GRACE => {}
-            _ => self.ended = true,
+            _ => self.revoked = true,
         }
         self.refreshed_at = now;
-        (!self.ended).then_some(self.counter)
+        (!self.revoked).then_some(self.counter)
     }
 
-    fn has_ended(&self) -> bool {
-        self.ended
+    fn is_revoked(&self) -> bool {
+        self.revoked
     }
 }
 
-/// A token may be exchanged again and again until one of its successors, or an access token that came with one, is used
+/// A token can be exchanged repeatedly until one of its successors, or an access token issued with one, is used
 /// (SuperTokens).
 #[derive(Default)]
 struct UntilUsed {
     confirmed: Token,
     parents: HashMap<Token, Token>,
     last: Token,
-    ended: bool,
+    revoked: bool,
 }
 
 impl Scheme for UntilUsed {
     fn refresh(&mut self, token: Token, now: u64) -> Answer {
         self.uses(token, now, now);
-        self.ended |= token != self.confirmed;
-        if self.ended {
+        self.revoked |= token != self.confirmed;
+        if self.revoked {
             return None;
         }
         self.last += 1;
@@ -150,8 +150,8 @@ impl Scheme for UntilUsed {
         }
     }
 
-    fn has_ended(&self) -> bool {
-        self.ended
+    fn is_revoked(&self) -> bool {
+        self.revoked
     }
 }
 
@@ -185,7 +185,7 @@ impl Scheme for Ratchet {
             }
             None => {}
         }
-        // Without a new token the client keeps the one it has.
+        // Without a new token the client keeps its current one.
         outcome.access.map(|_| outcome.refresh.unwrap_or(token))
     }
 
@@ -195,41 +195,41 @@ impl Scheme for Ratchet {
         }
     }
 
-    fn has_ended(&self) -> bool {
+    fn is_revoked(&self) -> bool {
         self.0.revoked.is_some()
     }
 }
 
-/// Whether somebody who holds this token is served, now and at the next refresh.
-fn goes_on(scheme: &mut dyn Scheme, token: Token, now: u64) -> bool {
+/// Whether the holder of this token is served, now and at the next refresh.
+fn is_served_twice(scheme: &mut dyn Scheme, token: Token, now: u64) -> bool {
     let next = scheme.refresh(token, now);
     next.is_some_and(|next| scheme.refresh(next, now + HOUR).is_some())
 }
 
-/// Two tabs refresh at once. The jar ends up with whichever answer came last.
+/// Two tabs refresh at once. The jar keeps the token of the last response.
 fn two_tabs(scheme: &mut dyn Scheme) -> bool {
     let (first, second) = (scheme.refresh(0, HOUR), scheme.refresh(0, HOUR));
     let (Some(first), Some(second)) = (first, second) else { return false };
-    // An echo answers the old token: the client keeps the new one.
-    goes_on(scheme, second.max(first), 2 * HOUR)
+    // An echo returns the old token: the client keeps the new one.
+    is_served_twice(scheme, second.max(first), 2 * HOUR)
 }
 
-/// The answer gets lost, and the client comes back an hour later.
+/// The response is lost, and the client retries an hour later.
 fn lost_answer(scheme: &mut dyn Scheme) -> bool {
     scheme.refresh(0, HOUR);
-    goes_on(scheme, 0, 2 * HOUR)
+    is_served_twice(scheme, 0, 2 * HOUR)
 }
 
-/// A page that is rendered on the server refreshes, uses its access token at once, and its answer gets lost.
+/// A server-rendered page refreshes and uses its access token at once, and its response is lost.
 fn lost_page(scheme: &mut dyn Scheme) -> bool {
     if let Some(next) = scheme.refresh(0, HOUR) {
         scheme.uses(next, HOUR, HOUR);
     }
-    goes_on(scheme, 0, 2 * HOUR)
+    is_served_twice(scheme, 0, 2 * HOUR)
 }
 
-/// The owner refreshes; a thief with a copy does so within the grace; then both go on, in turn. How many refreshes each
-/// of them got until the session ended; none, if it never did.
+/// The owner refreshes; a thief with a copy does so within or after the grace period; then both continue in turn.
+/// Returns how many refreshes each of them made until the session was revoked, or `None` if it never was.
 fn theft(scheme: &mut dyn Scheme, within_the_grace: bool) -> Option<usize> {
     let mut owner = scheme.refresh(0, HOUR)?;
     let mut thief = 0;
@@ -238,14 +238,14 @@ fn theft(scheme: &mut dyn Scheme, within_the_grace: bool) -> Option<usize> {
         if let Some(next) = scheme.refresh(thief, now) {
             thief = next;
         }
-        if scheme.has_ended() {
+        if scheme.is_revoked() {
             return Some(turn);
         }
         now += HOUR;
         if let Some(next) = scheme.refresh(owner, now) {
             owner = next;
         }
-        if scheme.has_ended() {
+        if scheme.is_revoked() {
             return Some(turn);
         }
         now += HOUR;
@@ -253,7 +253,8 @@ fn theft(scheme: &mut dyn Scheme, within_the_grace: bool) -> Option<usize> {
     None
 }
 
-/// A thief replays a copy of an old token, every ten seconds for an hour, beginning within its grace.
+/// A thief replays a copy of an old token every ten seconds for an hour, starting within the grace period. Returns
+/// whether a replay is refused.
 fn replay(scheme: &mut dyn Scheme) -> bool {
     scheme.refresh(0, HOUR);
     (0..360).map(|n| HOUR + 10 + n * 10).any(|now| scheme.refresh(0, now).is_none())
@@ -262,7 +263,7 @@ fn replay(scheme: &mut dyn Scheme) -> bool {
 type New = fn() -> Box<dyn Scheme>;
 
 #[test]
-fn the_ratchet_alone_serves_every_honest_schedule_and_finds_every_theft() {
+fn only_the_ratchet_serves_every_honest_schedule_and_detects_every_theft() {
     let schemes: [(&str, New); 6] = [
         ("one-time tokens", || Box::<OneTime>::default()),
         ("a grace that hands out siblings", || Box::<Siblings>::default()),
@@ -294,16 +295,16 @@ fn the_ratchet_alone_serves_every_honest_schedule_and_finds_every_theft() {
     let _ = writeln!(std::io::stdout(), "{table}");
     assert_eq!(perfect, ["the ratchet"]);
     let guide = include_str!("../src/guide/ratchet.md");
-    assert!(guide.contains(table.trim()), "the guide has another table");
+    assert!(guide.contains(table.trim()), "the guide contains a different table");
 }
 
 #[test]
-fn a_replay_within_the_grace_does_not_keep_the_window_open() {
-    assert!(!replay(&mut Sliding::default()), "this is how a sliding window fails");
+fn a_replay_within_the_grace_period_does_not_extend_it() {
+    assert!(!replay(&mut Sliding::default()), "a sliding window never closes");
     let mut ratchet = Ratchet::default();
-    // The owner refreshes on, and uses what he gets.
+    // The owner continues to refresh, and uses the new tokens.
     let newest = ratchet.refresh(0, HOUR).unwrap();
     ratchet.uses(newest, HOUR, HOUR + GRACE + 1);
     assert!((1..360).any(|n| ratchet.refresh(0, HOUR + n * 10).is_none()));
-    assert!(ratchet.has_ended());
+    assert!(ratchet.is_revoked());
 }

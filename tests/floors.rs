@@ -1,5 +1,5 @@
-//! The order of the modules: `src/lib.rs` lists the floors, and no floor imports from a higher one. No two modules import
-//! each other.
+//! The order of the modules: `src/lib.rs` lists the floors, and no floor imports from a higher one. No two modules
+//! import each other.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -12,11 +12,11 @@ type Module = Vec<String>;
 /// The floors as `src/lib.rs` lists them, bottom first.
 fn floors() -> Vec<String> {
     let lib = fs::read_to_string("src/lib.rs").unwrap();
-    let list = lib.lines().find_map(|line| line.strip_prefix("//     ")).expect("src/lib.rs lists the floors");
+    let list = lib.lines().find_map(|line| line.strip_prefix("//     ")).expect("src/lib.rs has a list of the floors");
     list.split(", ").map(str::to_owned).collect()
 }
 
-/// All modules, with their source.
+/// Collects all modules with their source.
 fn modules(folder: &Path, prefix: &[String], found: &mut BTreeMap<Module, String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -34,13 +34,13 @@ fn modules(folder: &Path, prefix: &[String], found: &mut BTreeMap<Module, String
     }
 }
 
-/// The paths that a module uses: whatever follows `crate::` or `super::` in its code.
+/// The paths that a module uses: everything after `crate::` or `super::` in its code.
 fn used(module: &Module, source: &str) -> BTreeSet<Module> {
     let code: String = source
         .lines()
         .filter(|line| !line.trim_start().starts_with("//"))
         .fold(String::new(), |all, line| all + line + "\n");
-    // The tests of a module may use whatever they like.
+    // The tests of a module may import from any floor.
     let code = code.split("#[cfg(test)]\nmod ").next().unwrap();
     let mut paths = BTreeSet::new();
     for root in ["crate::", "super::"] {
@@ -63,7 +63,7 @@ fn used(module: &Module, source: &str) -> BTreeSet<Module> {
     paths
 }
 
-/// `a::{b, c::d}` as `a::b` and `a::c::d`.
+/// Expands `a::{b, c::d}` to `a::b` and `a::c::d`.
 fn expand(text: &str) -> Vec<Module> {
     let end = text.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':' && c != '#').unwrap_or(text.len());
     let (path, rest) = text.split_at(end);
@@ -90,7 +90,7 @@ fn expand(text: &str) -> Vec<Module> {
     all
 }
 
-/// Which module uses which other one.
+/// The modules that each module uses.
 fn imports() -> BTreeMap<Module, BTreeSet<Module>> {
     let mut all = BTreeMap::new();
     modules(Path::new("src"), &[], &mut all);
@@ -118,7 +118,7 @@ fn no_floor_imports_from_a_higher_one() {
     assert!(floors.len() > 8, "{floors:?}");
     let height = |module: &Module| {
         let floor = floors.iter().position(|floor| *floor == module[0]);
-        floor.unwrap_or_else(|| panic!("{} is not among the floors of src/lib.rs", module[0]))
+        floor.unwrap_or_else(|| panic!("{} is not in the list of floors in src/lib.rs", module[0]))
     };
     let mut upward = Vec::new();
     for (module, targets) in imports() {
@@ -132,18 +132,18 @@ fn no_floor_imports_from_a_higher_one() {
 }
 
 #[test]
-fn no_modules_import_each_other_in_a_circle() {
+fn no_modules_import_each_other_in_a_cycle() {
     let imports = imports();
-    // A module and those inside it belong together.
+    // A module and its submodules count as one.
     let together = |a: &Module, b: &Module| a.starts_with(b) || b.starts_with(a);
-    let mut circles = Vec::new();
+    let mut cycles = Vec::new();
     for start in imports.keys() {
         let mut seen = BTreeSet::new();
         let mut next: Vec<_> = vec![start.clone()];
         while let Some(module) = next.pop() {
             for target in imports.get(&module).into_iter().flatten().filter(|target| !together(&module, target)) {
                 if target == start {
-                    circles.push(format!("{} ... {}", start.join("::"), module.join("::")));
+                    cycles.push(format!("{} ... {}", start.join("::"), module.join("::")));
                 }
                 if seen.insert(target.clone()) {
                     next.push(target.clone());
@@ -151,5 +151,5 @@ fn no_modules_import_each_other_in_a_circle() {
             }
         }
     }
-    assert!(circles.is_empty(), "circles of imports: {circles:#?}");
+    assert!(cycles.is_empty(), "import cycles: {cycles:#?}");
 }

@@ -1,5 +1,5 @@
-//! What the demo cannot show: the access cookie, the login page, optional users, the order of the layers, every type a
-//! user starts from. Real routers, called in the process.
+//! What the contract tests of the demo do not cover: the access cookie, the login page, optional users, the order of
+//! the layers, and `Auth` in every kind of router state. Real routers, called in process.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -70,7 +70,7 @@ async fn me(user: AuthUser<Claims>) -> String {
 // ---- several refresh cookies ----------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn a_user_who_is_refused_for_now_is_nobody_else_meanwhile() {
+async fn a_refused_user_is_not_replaced_by_the_user_of_another_cookie() {
     let disabled = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&disabled);
     let node = Node::with(|builder| {
@@ -82,7 +82,7 @@ async fn a_user_who_is_refused_for_now_is_nobody_else_meanwhile() {
     let app = Router::new().nest("/auth", node.auth.router());
     let [alice, bob] = [node.refresh_token("alice").await, node.refresh_token("bob").await];
     node.after_grace();
-    // Of the higher generation: it counts.
+    // Has the higher generation, so it takes precedence.
     let alice = node.rotate(&alice).await;
     let cookies = format!("__Secure-refresh={bob}; __Secure-refresh={alice}");
     for refused in [true, false] {
@@ -101,7 +101,7 @@ async fn a_user_who_is_refused_for_now_is_nobody_else_meanwhile() {
 // ---- a store that has lost a session ----------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn logging_out_everywhere_ends_a_session_that_the_store_has_lost() {
+async fn logging_out_everywhere_revokes_a_session_that_the_store_has_lost() {
     let node = Node::new();
     let login = node.login("alice").await;
     let app = Router::new()
@@ -111,14 +111,14 @@ async fn logging_out_everywhere_ends_a_session_that_the_store_has_lost() {
         .with_state(node.auth.clone());
     let headers = [("authorization", &*bearer(&login))];
     assert_eq!(call(&app, "GET", "/auth/sessions", &headers).await.status, 200);
-    // As after a failover to a replica that never had the login. This node's guard has seen it.
+    // As after a failover to a replica that does not have the login. This node's guard has seen the session.
     assert_eq!(node.store.inner.purge(Timestamp::MAX, 10).await.unwrap(), 1);
     assert_eq!(call(&app, "GET", "/me", &headers).await.body, "alice");
     assert_eq!(call(&app, "POST", "/auth/logout/all", &headers).await.status, 204);
     assert_eq!(call(&app, "GET", "/me", &headers).await.code(), (401, "access_token_revoked".to_owned()));
 }
 
-// ---- every type a user starts from ----------------------------------------------------------------------------------
+// ---- `Auth` and the state of a router ----------------------------------------------------------------------------------
 
 #[derive(Clone, FromRef)]
 struct AppState {
@@ -131,7 +131,7 @@ async fn login(State(auth): State<Auth<Claims>>, client: ClientInfo) -> Result<L
 }
 
 #[tokio::test]
-async fn auth_works_as_the_state_and_inside_one_and_beside_none() {
+async fn auth_works_as_the_state_as_part_of_it_and_without_one() {
     let node = Node::new();
     let auth = &node.auth;
     let alone = Router::new()
@@ -163,7 +163,7 @@ async fn auth_works_as_the_state_and_inside_one_and_beside_none() {
 }
 
 #[tokio::test]
-async fn the_layers_stand_before_any_tower_service_with_any_body() {
+async fn the_layers_wrap_any_tower_service_with_any_body() {
     use tower::{Layer as _, Service as _};
     let node = Node::new();
     let inner = tower::service_fn(|request: Request<String>| async move {
@@ -179,7 +179,7 @@ async fn the_layers_stand_before_any_tower_service_with_any_body() {
 }
 
 #[tokio::test]
-async fn two_auths_in_one_app_do_not_take_each_others_word() {
+async fn two_auths_in_one_app_do_not_accept_each_others_tokens() {
     let (one, two) =
         (Node::new(), Node::with(|builder| builder.configure(|settings| settings.issuer = "other app".into())));
     let app = Router::new().route("/both", get(me)).route_layer(two.auth.layer()).route_layer(one.auth.layer());
@@ -219,7 +219,7 @@ async fn the_order_of_the_layers_does_not_matter_and_the_guard_works_alone() {
 }
 
 #[tokio::test]
-async fn a_guard_that_revokes_ends_the_session() {
+async fn a_guard_in_revoke_mode_revokes_the_session() {
     let policy =
         Policy { binding: Binding { user_agent: BindingMode::Revoke, ..Binding::default() }, ..Policy::default() };
     let node = Node::with_policy(policy);
@@ -234,7 +234,7 @@ async fn a_guard_that_revokes_ends_the_session() {
 }
 
 #[tokio::test]
-async fn the_guard_asks_the_store_once_for_a_session_and_the_layer_never() {
+async fn the_guard_loads_a_session_once_and_the_layer_never() {
     let node = Node::new();
     let app = Router::new().route("/me", get(me)).route_layer(node.auth.guard()).route_layer(node.auth.layer());
     let login = node.login("alice").await;
@@ -248,7 +248,7 @@ async fn the_guard_asks_the_store_once_for_a_session_and_the_layer_never() {
 }
 
 #[tokio::test]
-async fn a_session_that_the_store_does_not_have_is_refused_by_the_guard() {
+async fn the_guard_refuses_a_session_that_the_store_does_not_have() {
     let (node, empty) = (Node::new(), Node::new());
     let login = node.login("alice").await;
     let app = Router::new().route("/", get(me)).route_layer(empty.auth.guard());
@@ -257,7 +257,7 @@ async fn a_session_that_the_store_does_not_have_is_refused_by_the_guard() {
 }
 
 #[tokio::test]
-async fn a_store_that_fails_is_503_in_front_of_the_guard_and_clears_nothing() {
+async fn a_failing_store_behind_the_guard_returns_503_and_clears_no_cookie() {
     let node = Node::new();
     let app = Router::new().route("/", get(me)).route_layer(node.auth.guard()).nest("/auth", node.auth.router());
     let login = node.login("alice").await;
@@ -283,7 +283,7 @@ async fn a_store_that_fails_is_503_in_front_of_the_guard_and_clears_nothing() {
 }
 
 #[tokio::test]
-async fn an_optional_layer_lets_anonymous_requests_pass_and_no_bad_token_in_the_header() {
+async fn an_optional_layer_accepts_anonymous_requests_but_no_invalid_token_in_the_header() {
     let node =
         Node::with(|builder| builder.configure(|settings| settings.access_cookie = Some(CookieSettings::access())));
     let app = Router::new()
@@ -307,7 +307,7 @@ async fn an_optional_layer_lets_anonymous_requests_pass_and_no_bad_token_in_the_
 }
 
 #[tokio::test]
-async fn an_optional_layer_around_everything_opens_no_door_that_another_layer_keeps() {
+async fn an_outer_optional_layer_does_not_weaken_an_inner_layer() {
     let node =
         Node::with(|builder| builder.configure(|settings| settings.access_cookie = Some(CookieSettings::access())));
     let secret = || get(|| async { "secret" });
@@ -326,7 +326,7 @@ async fn an_optional_layer_around_everything_opens_no_door_that_another_layer_ke
 }
 
 #[tokio::test]
-async fn who_brings_no_token_does_not_wait_for_the_store() {
+async fn a_request_without_a_valid_token_does_not_wait_for_the_store() {
     let node = Node::new();
     node.store.set(Fault::Hangs);
     let strict: Router =
@@ -339,7 +339,7 @@ async fn who_brings_no_token_does_not_wait_for_the_store() {
 }
 
 #[tokio::test]
-async fn a_store_that_hangs_makes_nobody_wait_for_the_others() {
+async fn requests_do_not_wait_for_each_other_on_a_hanging_store() {
     let settings = Settings { store_timeout: std::time::Duration::from_millis(200), ..Settings::default() };
     let node = Node::with(|builder| builder.settings(settings));
     let login = node.login("alice").await;
@@ -347,7 +347,7 @@ async fn a_store_that_hangs_makes_nobody_wait_for_the_others() {
     for stale in [true, false] {
         if !stale {
             node.store.set(Fault::None);
-            // A call that was made while it hung has to time out first.
+            // A call that began while the store was hanging has to time out first.
             while node.auth.authenticate(&login.tokens.access_token).await.is_err() {}
         }
         node.store.set(Fault::Hangs);
@@ -361,13 +361,13 @@ async fn a_store_that_hangs_makes_nobody_wait_for_the_others() {
         for task in tasks {
             assert_eq!(task.await.unwrap(), (503, "store_unavailable".to_owned()));
         }
-        // One after the other they would take four seconds.
+        // In sequence they would take four seconds.
         assert!(started.elapsed() < std::time::Duration::from_secs(2), "{:?}", started.elapsed());
     }
 }
 
 #[tokio::test]
-async fn a_handler_that_nothing_stands_before_lets_nobody_in() {
+async fn a_handler_without_a_layer_authenticates_nobody() {
     let node = Node::new();
     let app: Router = Router::new().route("/", get(me)).route("/who", get(who));
     let login = node.login("alice").await;
@@ -397,7 +397,7 @@ async fn a_hint_is_set_with_every_refresh_cookie_and_cleared_with_it() {
     let second = refresh.split(';').next().unwrap();
     let echo = call(&app, "POST", "/auth/refresh", &[("cookie", first)]).await;
     assert_eq!((echo.status.as_u16(), echo.cookies().len()), (200, 0));
-    // No refusal clears a cookie, this one neither.
+    // No refusal clears a cookie, and this one does not clear the hint either.
     assert!(call(&app, "POST", "/auth/refresh", &[("cookie", "__Secure-refresh=x")]).await.cookies().is_empty());
     let logout = call(&app, "POST", "/auth/logout", &[("cookie", second)]).await;
     let [refresh, hint] = logout.cookies().try_into().unwrap();
@@ -406,7 +406,7 @@ async fn a_hint_is_set_with_every_refresh_cookie_and_cleared_with_it() {
 }
 
 #[tokio::test]
-async fn there_is_no_hint_unless_it_was_asked_for() {
+async fn there_is_no_hint_cookie_by_default() {
     let node = Node::new();
     let app: Router = Router::new().route("/login", post(login).with_state(node.auth.clone()));
     assert_eq!(call(&app, "POST", "/login", &[]).await.cookies().len(), 1);
@@ -448,7 +448,7 @@ async fn an_access_cookie_is_set_with_every_access_token_and_cleared_at_logout()
 }
 
 #[tokio::test]
-async fn an_access_cookie_authenticates_and_the_header_counts_first() {
+async fn an_access_cookie_authenticates_and_the_header_takes_precedence() {
     let (node, app) = with_access_cookie();
     let (alice, bob) = (node.login("alice").await, node.login("bob").await);
     let cookie = format!("a=b; __Host-access=garbage; __Host-access={}", alice.tokens.access_token);
@@ -462,7 +462,7 @@ async fn an_access_cookie_authenticates_and_the_header_counts_first() {
 }
 
 #[tokio::test]
-async fn a_token_that_came_by_cookie_is_held_to_the_origin_check_and_one_by_header_is_not() {
+async fn the_origin_check_applies_to_a_token_in_the_cookie_and_not_in_the_header() {
     let (node, app) = with_access_cookie();
     let login = node.login("alice").await;
     let cookie = format!("__Host-access={}", login.tokens.access_token);
@@ -477,7 +477,7 @@ async fn a_token_that_came_by_cookie_is_held_to_the_origin_check_and_one_by_head
 }
 
 #[tokio::test]
-async fn no_access_cookie_is_read_where_the_app_chose_none() {
+async fn no_access_cookie_is_read_unless_it_is_configured() {
     let node = Node::new();
     let app: Router = Router::new().route("/", get(me)).route_layer(node.auth.layer());
     let login = node.login("alice").await;
@@ -493,7 +493,7 @@ async fn no_access_cookie_is_read_where_the_app_chose_none() {
 // ---- the login page -------------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn a_refused_page_leads_to_the_login_page_and_an_api_call_does_not() {
+async fn a_refused_page_redirects_to_the_login_page_and_an_api_call_does_not() {
     let node = Node::with(|builder| builder.configure(|settings| settings.login_page = Some("/login".into())));
     let app = Router::new()
         .nest("/shop", Router::new().route("/orders/{id}", any(me)).route_layer(node.auth.layer()))
@@ -512,7 +512,7 @@ async fn a_refused_page_leads_to_the_login_page_and_an_api_call_does_not() {
 }
 
 #[tokio::test]
-async fn the_login_page_never_sends_anybody_to_another_host() {
+async fn the_redirect_to_the_login_page_never_contains_another_host() {
     let node = Node::with(|builder| builder.configure(|settings| settings.login_page = Some("/login".into())));
     let app = Router::new().fallback(me).layer(node.auth.layer());
     for path in ["//evil.example/x", "/%2f%2fevil.example", "/\\evil.example", "///evil.example"] {
@@ -550,7 +550,7 @@ async fn every_route_can_be_left_out() {
 
 #[cfg(feature = "browser")]
 #[tokio::test]
-async fn the_module_for_browsers_is_cached_and_asked_for_by_its_tag() {
+async fn the_browser_module_is_cached_and_revalidated_by_its_etag() {
     let node = Node::new();
     let app: Router = Router::new().nest("/auth", node.auth.router());
     let foreign = ("sec-fetch-site", "cross-site");
@@ -574,7 +574,7 @@ async fn the_module_for_browsers_is_cached_and_asked_for_by_its_tag() {
 }
 
 #[tokio::test]
-async fn the_router_works_wherever_it_is_mounted() {
+async fn the_router_works_at_any_path() {
     let cookie = CookieSettings { path: "/api/v1/session".to_owned(), ..CookieSettings::default() };
     let node = Node::with(|builder| builder.configure(|settings| settings.refresh_cookie = cookie));
     let app: Router = Router::new().nest("/api/v1/session", node.auth.router());
@@ -585,7 +585,7 @@ async fn the_router_works_wherever_it_is_mounted() {
 }
 
 #[tokio::test]
-async fn every_refresh_token_that_is_sent_along_is_logged_out() {
+async fn a_logout_revokes_the_sessions_of_all_refresh_cookies() {
     let node = Node::new();
     let app: Router = Router::new().nest("/auth", node.auth.router());
     let (own, planted) = (node.refresh_token("alice").await, node.refresh_token("mallory").await);
@@ -598,7 +598,7 @@ async fn every_refresh_token_that_is_sent_along_is_logged_out() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_of_a_session_that_has_ended_does_not_hide_a_good_one() {
+async fn a_refresh_token_of_a_revoked_session_does_not_hide_a_valid_one() {
     let node = Node::new();
     let app: Router = Router::new().nest("/auth", node.auth.router());
     let mut old = node.refresh_token("alice").await;
@@ -630,7 +630,7 @@ async fn a_token_that_is_sent_five_hundred_times_is_looked_up_once() {
 }
 
 #[tokio::test]
-async fn a_login_that_the_cap_refuses_is_409() {
+async fn a_login_that_the_session_limit_refuses_returns_409() {
     let node = Node::with_policy(Policy {
         max_sessions: Some(1),
         on_max_sessions: OnMaxSessions::Refuse,
@@ -644,7 +644,7 @@ async fn a_login_that_the_cap_refuses_is_409() {
 }
 
 #[tokio::test]
-async fn a_user_whom_the_hook_refuses_is_401_and_keeps_the_cookie() {
+async fn a_user_whom_the_claims_hook_refuses_gets_401_and_keeps_the_cookie() {
     let node = Node::with(|builder| builder.claims_hook(|_| async { Ok::<_, std::io::Error>(None) }));
     let app: Router = Router::new().nest("/auth", node.auth.router());
     let cookie = format!("__Secure-refresh={}", node.refresh_token("alice").await);
@@ -654,7 +654,7 @@ async fn a_user_whom_the_hook_refuses_is_401_and_keeps_the_cookie() {
 }
 
 #[tokio::test]
-async fn settings_from_a_file_reach_the_wire() {
+async fn settings_from_a_file_take_effect() {
     let settings: Settings = toml::from_str(
         r#"
         audience = "shop.example"
@@ -681,7 +681,7 @@ async fn settings_from_a_file_reach_the_wire() {
 }
 
 #[tokio::test]
-async fn a_renewal_answers_tokens_and_sets_no_refresh_cookie() {
+async fn updating_the_claims_returns_tokens_and_sets_no_refresh_cookie() {
     let node = Node::new();
     async fn promote(State(auth): State<Auth<Claims>>, user: AuthUser<Claims>) -> Result<Login, Error> {
         auth.update_claims(&user, claims("admin")).await

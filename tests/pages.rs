@@ -1,5 +1,5 @@
-//! Server-rendered pages: the layer that refreshes within the request. Real routers, called in the process, and a
-//! browser that keeps cookies by the clock in hand; where a connection is upgraded, a real server.
+//! Server-rendered pages: the layer that refreshes within the request. Real routers, called in process, and a browser
+//! that stores cookies by a manual clock; connections that are upgraded use a real server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -44,9 +44,9 @@ fn app(node: &Node) -> Router {
     let closed = Router::new()
         .route("/me", any(me))
         .route("/notes", post(note))
-        .route("/renew", post(update_claims))
+        .route("/claims", post(update_claims))
         .route("/slow", get(slow))
-        .route("/slow/renew", post(slow_renew))
+        .route("/slow/claims", post(slow_update_claims))
         .route("/ws", any(greet))
         .route("/events", get(events))
         .route_layer(auth.guard())
@@ -81,7 +81,7 @@ async fn login(State(auth): State<Auth<Claims>>, client: ClientInfo, user: Strin
 }
 
 async fn update_claims(State(auth): State<Auth<Claims>>, user: AuthUser<Claims>) -> Result<(Login, String), Error> {
-    Ok((auth.update_claims(&user, claims("admin")).await?, "renewed".to_owned()))
+    Ok((auth.update_claims(&user, claims("admin")).await?, "updated".to_owned()))
 }
 
 async fn slow(Extension(clock): Extension<Clock>, user: AuthUser<Claims>) -> String {
@@ -89,7 +89,7 @@ async fn slow(Extension(clock): Extension<Clock>, user: AuthUser<Claims>) -> Str
     user.id.to_string()
 }
 
-async fn slow_renew(
+async fn slow_update_claims(
     Extension(clock): Extension<Clock>,
     auth: State<Auth<Claims>>,
     user: AuthUser<Claims>,
@@ -157,7 +157,8 @@ async fn send(app: &Router, method: &str, path: &str, headers: &[(&str, &str)], 
     Answer { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
 }
 
-/// Keeps cookies until they expire, by the clock in hand, and sends all of them everywhere: every path is `/`.
+/// A browser that stores cookies until they expire by the manual clock, and sends all of them with every request: every
+/// path is `/`.
 #[derive(Clone)]
 struct Browser {
     app: Router,
@@ -166,7 +167,7 @@ struct Browser {
 }
 
 impl Browser {
-    /// One in which nobody has logged in.
+    /// A browser in which nobody has logged in.
     fn new(node: &Node) -> Self {
         Self { app: app(node), clock: node.clock.clone(), jar: BTreeMap::new() }
     }
@@ -177,7 +178,7 @@ impl Browser {
         browser
     }
 
-    /// One that comes back after a pause: the access cookie has expired.
+    /// A browser that returns after a pause: its access cookie has expired.
     async fn after_a_pause(node: &Node) -> Self {
         let browser = Self::logged_in(node, "alice").await;
         browser.clock.advance(ACCESS_TTL);
@@ -214,7 +215,7 @@ impl Browser {
         }
     }
 
-    /// Sends, and loses the answer.
+    /// Sends a request and discards the cookies of the response, as if the response were lost.
     async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let cookies = self.cookies();
         let mut headers = headers.to_vec();
@@ -245,10 +246,10 @@ fn verdicts(node: &Node) -> Vec<Verdict> {
 
 const NO_CALLS: Calls = Calls { loads: 0, swaps: 0, others: 0 };
 
-// ---- what the layer is for ------------------------------------------------------------------------------------------
+// ---- refreshing within a request ------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn a_login_gives_the_two_cookies_that_every_page_gets() {
+async fn a_login_sets_two_cookies_for_every_path() {
     let node = node();
     let mut browser = Browser::new(&node);
     let answer = browser.post("/login", "alice").await;
@@ -262,7 +263,7 @@ async fn a_login_gives_the_two_cookies_that_every_page_gets() {
 }
 
 #[tokio::test]
-async fn a_page_after_a_pause_refreshes_and_shows_who_it_is() {
+async fn a_page_after_a_pause_refreshes_and_shows_the_user() {
     let node = node();
     for path in ["/me", "/"] {
         let mut browser = Browser::after_a_pause(&node).await;
@@ -275,7 +276,7 @@ async fn a_page_after_a_pause_refreshes_and_shows_who_it_is() {
 }
 
 #[tokio::test]
-async fn a_visitor_stays_logged_in_for_days_by_pages_alone() {
+async fn a_visitor_who_only_loads_pages_stays_logged_in_for_days() {
     let node = node();
     let mut browser = Browser::logged_in(&node, "alice").await;
     for _ in 0..200 {
@@ -286,7 +287,7 @@ async fn a_visitor_stays_logged_in_for_days_by_pages_alone() {
 }
 
 #[tokio::test]
-async fn a_page_with_a_good_access_cookie_costs_nothing_extra() {
+async fn a_page_with_a_valid_access_cookie_has_no_extra_cost() {
     let node = node();
     let mut browser = Browser::logged_in(&node, "alice").await;
     browser.get("/me").await;
@@ -301,7 +302,7 @@ async fn a_page_with_a_good_access_cookie_costs_nothing_extra() {
 }
 
 #[tokio::test]
-async fn who_has_no_cookies_does_not_reach_the_store() {
+async fn a_request_without_cookies_does_not_reach_the_store() {
     let node = node();
     node.store.set(Fault::Fails);
     let mut browser = Browser::new(&node);
@@ -313,7 +314,7 @@ async fn who_has_no_cookies_does_not_reach_the_store() {
 }
 
 #[tokio::test]
-async fn an_access_cookie_that_is_garbage_is_replaced() {
+async fn an_invalid_access_cookie_is_replaced() {
     let node = node();
     let mut browser = Browser::logged_in(&node, "alice").await;
     node.after_grace();
@@ -323,7 +324,7 @@ async fn an_access_cookie_that_is_garbage_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_prefetch_and_a_head_request_are_like_any_other() {
+async fn prefetch_and_head_requests_are_treated_like_any_other() {
     let node = node();
     for (method, header) in [("GET", ("sec-purpose", "prefetch")), ("HEAD", HTML)] {
         let browser = Browser::after_a_pause(&node).await;
@@ -333,17 +334,17 @@ async fn a_prefetch_and_a_head_request_are_like_any_other() {
 }
 
 #[tokio::test]
-async fn a_link_in_a_mail_arrives_logged_in() {
+async fn a_link_in_an_email_opens_a_logged_in_page() {
     let node = node();
     let browser = Browser::after_a_pause(&node).await;
     let answer = browser.send("GET", "/me", &[HTML, ("sec-fetch-site", "cross-site")], "").await;
     assert_eq!(answer.body, "alice");
 }
 
-// ---- races and lost answers -----------------------------------------------------------------------------------------
+// ---- races and lost responses -----------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn twenty_requests_of_one_navigation_have_the_same_user_and_cost_one_rotation() {
+async fn twenty_requests_of_one_navigation_have_the_same_user_and_cause_one_rotation() {
     for _ in 0..20 {
         let node = node();
         let mut browser = Browser::after_a_pause(&node).await;
@@ -375,26 +376,27 @@ async fn twenty_requests_of_one_navigation_have_the_same_user_and_cost_one_rotat
     }
 }
 
-/// All orders in which these can arrive.
-fn orders(items: &[usize]) -> Vec<Vec<usize>> {
+/// All permutations.
+fn permutations(items: &[usize]) -> Vec<Vec<usize>> {
     if items.is_empty() {
         return vec![Vec::new()];
     }
     let first = |chosen: usize| {
         let rest: Vec<_> = items.iter().copied().filter(|item| *item != chosen).collect();
-        orders(&rest).into_iter().map(move |order| [vec![chosen], order].concat())
+        permutations(&rest).into_iter().map(move |order| [vec![chosen], order].concat())
     };
     items.iter().copied().flat_map(first).collect()
 }
 
 #[tokio::test]
-async fn whatever_order_the_answers_arrive_in_and_whichever_get_lost_the_cookies_go_on_working() {
+async fn the_cookies_keep_working_in_whatever_order_the_responses_arrive_and_whichever_are_lost() {
     let answers = [0, 1, 2, 3, 4];
     let mut jars = std::collections::BTreeSet::new();
-    for order in orders(&answers) {
-        // The rest of them is lost.
+    for order in permutations(&answers) {
+        // The remaining responses are lost.
         for arrived in 0..=order.len() {
-            // What a jar ends up with is the last of each name.
+            // The content of the jar depends only on whether the response of the rotation arrived and on which response
+            // arrived last.
             let winner = order[..arrived].contains(&0);
             if !jars.insert((winner, order[..arrived].last().copied())) {
                 continue;
@@ -419,12 +421,12 @@ async fn whatever_order_the_answers_arrive_in_and_whichever_get_lost_the_cookies
             }
         }
     }
-    // None; any of the five last, with the winner before it or not.
+    // No response at all; or any of the five as the last one, with or without the winner before it.
     assert_eq!(jars.len(), 1 + 5 + 4);
 }
 
 #[tokio::test]
-async fn an_answer_that_got_lost_logs_nobody_out() {
+async fn a_lost_response_logs_nobody_out() {
     for pause in [Duration::ZERO, GRACE * 2, ACCESS_TTL * 5] {
         let node = node();
         let mut browser = Browser::after_a_pause(&node).await;
@@ -439,7 +441,7 @@ async fn an_answer_that_got_lost_logs_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_slow_page_does_not_overwrite_what_a_later_one_was_given() {
+async fn a_slow_page_does_not_overwrite_the_cookies_of_a_later_one() {
     let node = node();
     let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let gates = (Arc::clone(&entered), Arc::clone(&release));
@@ -460,7 +462,7 @@ async fn a_slow_page_does_not_overwrite_what_a_later_one_was_given() {
         async move { browser.send("GET", "/report", &[HTML], "").await }
     });
     entered.notified().await;
-    // Somebody gets tired of waiting and opens another page.
+    // The user does not wait, and opens another page.
     node.after_grace();
     assert_eq!(browser.get("/me").await.body, "alice");
     release.notify_one();
@@ -475,7 +477,7 @@ async fn a_slow_page_does_not_overwrite_what_a_later_one_was_given() {
 }
 
 #[tokio::test]
-async fn an_answer_that_takes_half_the_grace_counts_as_lost() {
+async fn a_response_that_takes_half_the_grace_period_counts_as_lost() {
     let node = node();
     let mut browser = Browser::after_a_pause(&node).await;
     for _ in 0..5 {
@@ -488,7 +490,7 @@ async fn an_answer_that_takes_half_the_grace_counts_as_lost() {
 }
 
 #[tokio::test]
-async fn a_race_that_is_not_decided_is_409_after_a_while_and_nobody_is_sent_to_the_login_page() {
+async fn an_undecided_race_returns_409_after_a_while_and_never_redirects_to_the_login_page() {
     let node = node();
     let mut browser = Browser::after_a_pause(&node).await;
     node.store.set(Fault::NeverSwaps);
@@ -503,7 +505,7 @@ async fn a_race_that_is_not_decided_is_409_after_a_while_and_nobody_is_sent_to_t
 }
 
 #[tokio::test]
-async fn a_race_that_is_lost_several_times_is_won_within_the_request() {
+async fn a_race_that_is_lost_several_times_is_retried_within_the_request() {
     let node = node();
     let browser = Browser::after_a_pause(&node).await;
     node.store.set(Fault::NeverSwaps);
@@ -515,7 +517,7 @@ async fn a_race_that_is_lost_several_times_is_won_within_the_request() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_two_behind_within_the_grace_is_busy_and_is_not_tried_until_it_counts_as_stolen() {
+async fn a_token_two_generations_behind_within_the_grace_period_is_busy_and_is_not_retried_until_it_counts_as_reuse() {
     let node = node();
     let old = Browser::after_a_pause(&node).await;
     let mut browser = old.clone();
@@ -543,7 +545,7 @@ async fn a_form_that_is_posted_after_a_pause_is_not_lost() {
 }
 
 #[tokio::test]
-async fn a_foreign_form_is_refused_and_nothing_is_refreshed() {
+async fn a_cross_origin_form_is_refused_and_refreshes_nothing() {
     let node = node();
     let mut browser = Browser::after_a_pause(&node).await;
     let foreign = [vec![FOREIGN], vec![("sec-fetch-site", "cross-site")], vec![("sec-fetch-site", "same-site")]];
@@ -556,13 +558,13 @@ async fn a_foreign_form_is_refused_and_nothing_is_refreshed() {
     }
     assert_eq!(node.store.calls(), NO_CALLS);
     assert_eq!(browser.get("/me").await.names().len(), 2);
-    // With a good access cookie it is no different.
+    // A valid access cookie makes no difference.
     let answer = browser.send("POST", "/notes", &[FOREIGN], "").await;
     assert_eq!(answer.code(), (403, "cross_origin".to_owned()));
 }
 
 #[tokio::test]
-async fn a_form_of_a_trusted_origin_is_let_in() {
+async fn a_form_from_a_trusted_origin_is_accepted() {
     let node = Node::with(|builder| {
         builder
             .settings(Settings::for_pages())
@@ -574,17 +576,17 @@ async fn a_form_of_a_trusted_origin_is_let_in() {
 }
 
 #[tokio::test]
-async fn a_foreign_form_that_carries_no_cookie_is_not_for_this_layer_to_refuse() {
+async fn a_cross_origin_form_without_a_cookie_is_not_refused_by_this_layer() {
     let node = node();
     let browser = Browser::new(&node);
     let answer = browser.send("POST", "/notes", &[FOREIGN], "").await;
     assert_eq!(answer.code(), (401, "access_token_missing".to_owned()));
 }
 
-// ---- the end of a session -------------------------------------------------------------------------------------------
+// ---- revoked and expired sessions -------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn a_session_that_was_ended_leads_to_the_login_page_once() {
+async fn a_revoked_session_redirects_to_the_login_page_once() {
     for paused in [true, false] {
         let node = node();
         let mut browser = Browser::logged_in(&node, "alice").await;
@@ -610,7 +612,7 @@ async fn a_session_that_was_ended_leads_to_the_login_page_once() {
 }
 
 #[tokio::test]
-async fn a_session_that_expired_or_was_idle_or_stolen_leads_to_the_login_page() {
+async fn an_expired_idle_or_stolen_session_redirects_to_the_login_page() {
     let policy = || Policy { lifetime: Duration::from_secs(10 * 86_400), ..Policy::default() };
     let node = || Node::with(|builder| builder.settings(Settings { policy: policy(), ..with_login_page() }));
     let idle = node();
@@ -640,13 +642,13 @@ async fn a_session_that_expired_or_was_idle_or_stolen_leads_to_the_login_page() 
 }
 
 #[tokio::test]
-async fn a_revoked_access_token_is_replaced_while_its_session_lives_and_not_after() {
+async fn a_revoked_access_token_is_replaced_while_its_session_is_live_and_not_afterwards() {
     let node = node();
     let mut browser = Browser::logged_in(&node, "alice").await;
     node.after_grace();
     let access = browser.value("__Host-access");
     node.auth.revoke_access_token(&access).await.unwrap();
-    // Whoever has the access token alone gets nowhere with it.
+    // The access token alone is not enough.
     let stolen = format!("__Host-access={access}");
     let answer = send(&browser.app, "GET", "/me", &[("cookie", &stolen)], "").await;
     assert_eq!(answer.code(), (401, "access_token_revoked".to_owned()));
@@ -674,10 +676,10 @@ async fn a_client_that_the_binding_refuses_is_anonymous() {
     assert_eq!(browser.send("GET", "/me", &[("user-agent", "curl/9.0")], "").await.body, "alice");
 }
 
-// ---- the store is away ----------------------------------------------------------------------------------------------
+// ---- the store is unreachable ----------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn a_store_that_fails_is_503_and_never_the_login_page() {
+async fn a_failing_store_returns_503_and_never_redirects_to_the_login_page() {
     let node = node();
     let mut browser = Browser::after_a_pause(&node).await;
     let jar = browser.cookies();
@@ -693,7 +695,7 @@ async fn a_store_that_fails_is_503_and_never_the_login_page() {
 }
 
 #[tokio::test]
-async fn a_write_whose_reply_got_lost_logs_nobody_out() {
+async fn a_write_whose_reply_was_lost_logs_nobody_out() {
     let node = node();
     let mut browser = Browser::after_a_pause(&node).await;
     node.store.set(Fault::LosesReplies);
@@ -706,7 +708,7 @@ async fn a_write_whose_reply_got_lost_logs_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_good_access_cookie_is_not_taken_while_nobody_knows_what_was_revoked() {
+async fn a_valid_access_cookie_is_not_accepted_while_the_revocations_are_stale() {
     let node = node();
     let mut browser = Browser::logged_in(&node, "alice").await;
     assert_eq!(browser.get("/me").await.body, "alice");
@@ -720,7 +722,7 @@ async fn a_good_access_cookie_is_not_taken_while_nobody_knows_what_was_revoked()
 }
 
 #[tokio::test]
-async fn a_claims_hook_that_fails_is_503_and_one_that_refuses_leads_to_the_login_page() {
+async fn a_failing_claims_hook_returns_503_and_a_refusing_one_redirects_to_the_login_page() {
     let answer: Arc<std::sync::Mutex<Result<Option<&str>, &str>>> = Arc::new(std::sync::Mutex::new(Err("away")));
     let hook = Arc::clone(&answer);
     let node = Node::with(|builder| {
@@ -737,10 +739,10 @@ async fn a_claims_hook_that_fails_is_503_and_one_that_refuses_leads_to_the_login
     assert_eq!(browser.get("/me").await.body, "alice");
 }
 
-// ---- what handlers set ----------------------------------------------------------------------------------------------
+// ---- cookies and headers of handlers ----------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn the_handlers_cookies_stay_and_no_cache_keeps_the_answer() {
+async fn the_cookies_of_handlers_are_kept_and_no_cache_stores_the_response() {
     let node = node();
     let mut browser = Browser::after_a_pause(&node).await;
     let answer = browser.get("/own").await;
@@ -754,7 +756,7 @@ async fn the_handlers_cookies_stay_and_no_cache_keeps_the_answer() {
 }
 
 #[tokio::test]
-async fn who_logs_in_as_somebody_else_after_a_pause_is_somebody_else() {
+async fn logging_in_as_another_user_after_a_pause_changes_the_user() {
     let node = node();
     let mut browser = Browser::after_a_pause(&node).await;
     let answer = browser.post("/login", "bob").await;
@@ -765,7 +767,7 @@ async fn who_logs_in_as_somebody_else_after_a_pause_is_somebody_else() {
 }
 
 #[tokio::test]
-async fn a_logout_form_that_is_posted_after_a_pause_leaves_no_cookie_and_leads_to_the_login_page() {
+async fn a_logout_form_that_is_posted_after_a_pause_removes_every_cookie_and_redirects_to_the_login_page() {
     for path in ["/auth/logout", "/auth/logout/all"] {
         let node = node();
         let mut browser = Browser::after_a_pause(&node).await;
@@ -778,7 +780,7 @@ async fn a_logout_form_that_is_posted_after_a_pause_leaves_no_cookie_and_leads_t
 }
 
 #[tokio::test]
-async fn a_logout_by_a_script_or_without_a_login_page_is_204() {
+async fn a_logout_by_a_script_or_without_a_login_page_returns_204() {
     let node = node();
     let browser = Browser::logged_in(&node, "alice").await;
     assert_eq!(browser.send("POST", "/auth/logout", &[("accept", "*/*")], "").await.status, 204);
@@ -789,19 +791,19 @@ async fn a_logout_by_a_script_or_without_a_login_page_is_204() {
 }
 
 #[tokio::test]
-async fn a_renewal_after_a_pause_keeps_its_access_token_and_gets_the_new_refresh_token_unless_it_is_late() {
+async fn an_update_of_the_claims_after_a_pause_keeps_its_access_token_and_sets_the_new_refresh_token_unless_it_is_late() {
     let node = node();
     for (path, cookies) in
-        [("/renew", ["__Host-access", "__Host-refresh"].as_slice()), ("/slow/renew", ["__Host-access"].as_slice())]
+        [("/claims", ["__Host-access", "__Host-refresh"].as_slice()), ("/slow/claims", ["__Host-access"].as_slice())]
     {
         let mut browser = Browser::after_a_pause(&node).await;
         let answer = browser.post(path, "").await;
         let mut names = answer.names();
         names.sort_unstable();
-        assert_eq!((answer.body.as_str(), names.as_slice()), ("renewed", cookies));
+        assert_eq!((answer.body.as_str(), names.as_slice()), ("updated", cookies));
         let access = node.auth.authenticate(&browser.value("__Host-access")).await.unwrap();
         assert_eq!(access.claims.role, "admin");
-        // Using it acknowledges no refresh token that the browser may not have.
+        // Using it does not acknowledge a refresh token that the browser may not have.
         for _ in 0..3 {
             node.after_grace();
             assert_eq!(browser.get("/me").await.body, "alice");
@@ -811,12 +813,12 @@ async fn a_renewal_after_a_pause_keeps_its_access_token_and_gets_the_new_refresh
 }
 
 #[tokio::test]
-async fn a_renewal_that_is_late_does_not_overwrite_what_another_page_was_given_meanwhile() {
+async fn a_late_update_of_the_claims_does_not_overwrite_the_cookies_of_another_page() {
     let node = node();
     let mut browser = Browser::after_a_pause(&node).await;
-    // As long as the renewal takes, the other page has been there and gone.
+    // The response is late: meanwhile, another page may have received newer cookies.
     let refresh_token = browser.value("__Host-refresh");
-    let late = browser.post("/slow/renew", "").await;
+    let late = browser.post("/slow/claims", "").await;
     assert_eq!(late.names(), ["__Host-access"]);
     assert_eq!(browser.value("__Host-refresh"), refresh_token);
     for _ in 0..3 {
@@ -827,17 +829,17 @@ async fn a_renewal_that_is_late_does_not_overwrite_what_another_page_was_given_m
 }
 
 #[tokio::test]
-async fn a_login_whose_tokens_travel_in_the_body_is_no_part_of_another_answer() {
+async fn a_login_with_the_body_transport_cannot_be_part_of_another_response() {
     let node = Node::with(|builder| builder.configure(|settings| settings.transport = Transport::Body));
     let login = node.login("alice").await;
     let response = (login, Redirect::to("/")).into_response();
     assert_eq!((response.status().as_u16(), response.headers().get("set-cookie")), (500, None));
 }
 
-// ---- beside the other layers ----------------------------------------------------------------------------------------
+// ---- together with other layers ----------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn the_layer_authenticates_alone_and_inside_and_outside_of_the_others_and_twice() {
+async fn the_layer_works_alone_inside_and_outside_of_other_layers_and_twice() {
     let node = node();
     let (pages, layer, guard) = (|| node.auth.pages().unwrap(), || node.auth.layer(), || node.auth.guard());
     let routes = || Router::new().route("/", get(who)).route("/me", get(me));
@@ -863,7 +865,7 @@ async fn the_layer_authenticates_alone_and_inside_and_outside_of_the_others_and_
 }
 
 #[tokio::test]
-async fn two_auths_in_one_app_refresh_their_own() {
+async fn two_auths_in_one_app_refresh_only_their_own_cookies() {
     let one = node();
     let other = |builder: axum_refresh::AuthBuilder<Claims>| {
         let access = CookieSettings { name: "admin-access".to_owned(), ..CookieSettings::access() };
@@ -884,7 +886,7 @@ async fn two_auths_in_one_app_refresh_their_own() {
 }
 
 #[tokio::test]
-async fn a_request_with_a_bearer_header_is_left_alone() {
+async fn a_request_with_a_bearer_header_is_not_refreshed() {
     let node = node();
     let browser = Browser::after_a_pause(&node).await;
     let bob = format!("Bearer {}", node.login("bob").await.tokens.access_token);
@@ -907,7 +909,7 @@ async fn a_request_with_a_bearer_header_is_left_alone() {
     let answer = browser.send("POST", "/notes", &[("authorization", &fresh), FOREIGN], "x").await;
     assert_eq!((answer.body.as_str(), answer.names().len()), ("carol: x", 0));
     assert_eq!(verdicts(&node).len(), 0);
-    // Without a layer inside it is anonymous, and not an error of the server.
+    // Without a layer inside the request is anonymous, and this is not a server error.
     let alone: Router = Router::new().route("/", get(who)).route("/me", get(me)).layer(node.auth.pages().unwrap());
     assert_eq!(send(&alone, "GET", "/", &[("authorization", "Bearer x")], "").await.body, "nobody");
     assert_eq!(send(&alone, "GET", "/me", &[("authorization", "Bearer x")], "").await.status, 401);
@@ -915,7 +917,7 @@ async fn a_request_with_a_bearer_header_is_left_alone() {
 }
 
 #[tokio::test]
-async fn the_routes_of_the_router_go_on_working_behind_the_layer() {
+async fn the_routes_of_the_router_work_behind_the_layer() {
     let node = node();
     let mut browser = Browser::after_a_pause(&node).await;
     let answer = browser.post("/auth/refresh", "").await;
@@ -937,7 +939,7 @@ async fn the_routes_of_the_router_go_on_working_behind_the_layer() {
 // ---- settings -------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn pages_want_both_cookies_on_every_page() {
+async fn pages_require_both_cookies_on_every_path() {
     let setting = |settings: Settings| {
         let node = Node::with(|builder| builder.settings(settings));
         node.auth.pages().map(|_| ()).map_err(|error| error.setting())
@@ -956,10 +958,10 @@ async fn pages_want_both_cookies_on_every_page() {
     assert_eq!(Settings::for_pages().refresh_cookie.same_site, SameSite::Lax);
 }
 
-// ---- what a script opens --------------------------------------------------------------------------------------------
+// ---- event streams and WebSockets --------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn an_event_stream_is_opened_from_here_and_refreshes_and_from_elsewhere_is_refused() {
+async fn an_event_stream_from_the_same_origin_refreshes_and_from_another_origin_is_refused() {
     let node = node();
     let browser = Browser::after_a_pause(&node).await;
     let stream = ("accept", "text/event-stream");
@@ -974,14 +976,14 @@ async fn an_event_stream_is_opened_from_here_and_refreshes_and_from_elsewhere_is
     assert_eq!((answer.body.as_str(), answer.names().len()), ("data: alice\n\n", 2));
     assert_eq!(answer.header("content-type"), "text/event-stream");
     browser.keep(&answer);
-    // By a good access cookie alone, too.
+    // A valid access cookie alone is enough, too.
     assert_eq!(browser.send("GET", "/events", &own, "").await.body, "data: alice\n\n");
     assert_eq!(browser.send("GET", "/events", &[stream], "").await.body, "data: alice\n\n");
     let foreign = browser.send("GET", "/events", &[stream, FOREIGN], "").await;
     assert_eq!(foreign.code(), (403, "cross_origin".to_owned()));
 }
 
-/// Opens a WebSocket (RFC 6455 §4.1) and reads the first message; or what was answered instead.
+/// Opens a WebSocket (RFC 6455 §4.1) and reads the first message. The error is the response that refused it.
 async fn open_socket(
     address: std::net::SocketAddr,
     browser: &Browser,
@@ -1019,7 +1021,7 @@ async fn open_socket(
 }
 
 #[tokio::test]
-async fn a_websocket_is_opened_from_here_and_refreshes_and_from_elsewhere_is_refused() {
+async fn a_websocket_from_the_same_origin_refreshes_and_from_another_origin_is_refused() {
     let node = node();
     let mut browser = Browser::after_a_pause(&node).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -50,7 +50,7 @@ impl Node {
             // that a slow transaction may have become visible behind the cursor.
             position.cursor = FeedCursor::START;
         }
-        match self.call("read_revocations", self.store.read_revocations(position.cursor)).await {
+        match self.call("read_revocations", self.store().read_revocations(position.cursor)).await {
             Ok(batch) => {
                 batch.entries.iter().for_each(|entry| self.revoked.apply(entry));
                 *position = FeedPosition { cursor: batch.next, read_at: now, compared_at: position.compared_at };
@@ -108,7 +108,7 @@ impl Node {
                 RevokedItem::Token(jti) => RevokeTarget::Token(jti),
             };
             let revocation = Revocation { at: now, expires_at: *expires_at, reason: RevocationReason::Other };
-            self.call("revoke", self.store.revoke(target, revocation)).await?;
+            self.call("revoke", self.store().revoke(target, revocation)).await?;
         }
         Ok(())
     }

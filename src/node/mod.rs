@@ -70,6 +70,11 @@ impl Node {
         (Arc::new(node), sender)
     }
 
+    /// The store itself: a call by way of the `Arc`, which is a store too, would box its future twice.
+    fn store(&self) -> &dyn SessionStore {
+        &*self.store
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         (self.clock)().into()
     }
@@ -112,7 +117,7 @@ impl Node {
     }
 
     pub(crate) async fn insert(&self, new: &SessionRecord, options: InsertOptions) -> Result<Inserted, StoreError> {
-        let inserted = self.call("insert", self.store.insert(new, options)).await?;
+        let inserted = self.call("insert", self.store().insert(new, options)).await?;
         if let Inserted::Done(revoked) = &inserted {
             self.note_revoked(revoked, options.revocation_expires_at);
         }
@@ -121,7 +126,7 @@ impl Node {
 
     /// The session as stored, with the activity and revocations that this node knows and the store does not yet.
     pub(crate) async fn load(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
-        let Some(mut session) = self.call("load", self.store.load(id)).await? else { return Ok(None) };
+        let Some(mut session) = self.call("load", self.store().load(id)).await? else { return Ok(None) };
         if session.id != id {
             let error = StoreError::new("load returned a session with another id");
             self.events.emit(Event::StoreFailed { call: "load", error: error.to_string() });
@@ -140,13 +145,13 @@ impl Node {
     }
 
     pub(crate) async fn list(&self, user_id: &str) -> Result<Vec<SessionRecord>, StoreError> {
-        let mut sessions = self.call("list", self.store.list(user_id)).await?;
+        let mut sessions = self.call("list", self.store().list(user_id)).await?;
         sessions.iter_mut().for_each(|session| self.overlay_local(session));
         Ok(sessions)
     }
 
     pub(crate) async fn compare_and_swap(&self, expected: u64, next: &SessionRecord) -> Result<bool, StoreError> {
-        let swapped = self.call("compare_and_swap", self.store.compare_and_swap(expected, next)).await?;
+        let swapped = self.call("compare_and_swap", self.store().compare_and_swap(expected, next)).await?;
         if let (true, Some(revocation)) = (swapped, next.rotation.revoked) {
             self.note_revoked(&[next.id], revocation.expires_at);
         }
@@ -159,7 +164,7 @@ impl Node {
         reason: RevocationReason,
     ) -> Result<Vec<SessionId>, StoreError> {
         let revocation = self.revocation(self.now(), reason);
-        let revoked = self.call("revoke", self.store.revoke(target, revocation)).await?;
+        let revoked = self.call("revoke", self.store().revoke(target, revocation)).await?;
         self.note_revoked(&revoked, revocation.expires_at);
         match target {
             RevokeTarget::Session(id) => self.revoked.revoke_session(id, revocation.expires_at),
@@ -193,7 +198,7 @@ impl Node {
         let mut result = Ok(());
         for batch in activity.chunks(BATCH) {
             if result.is_ok() {
-                result = self.call("record_activity", self.store.record_activity(batch)).await;
+                result = self.call("record_activity", self.store().record_activity(batch)).await;
             }
             if result.is_ok() {
                 self.write_behind.written(batch);
@@ -209,7 +214,7 @@ impl Node {
         let before = self.now().before(self.settings.policy.grace);
         let mut purged = 0;
         for _ in 0..MAX_PURGE_STEPS {
-            let step = self.call("purge", self.store.purge(before, PURGE_STEP)).await?;
+            let step = self.call("purge", self.store().purge(before, PURGE_STEP)).await?;
             purged += step;
             if step < PURGE_STEP {
                 break;

@@ -36,7 +36,7 @@ impl Node {
     async fn follow(self: &Arc<Self>) {
         let mut stop = self.stop.clone();
         let mut tick = ticks();
-        let mut changed = self.store.changed();
+        let mut changed = self.store().changed();
         let mut at_once = false;
         loop {
             let pushed = tokio::select! {
@@ -47,7 +47,7 @@ impl Node {
                 _ = tick.tick() => false,
             };
             if pushed {
-                changed = self.store.changed();
+                changed = self.store().changed();
             }
             // Starts to wait before it reads, so that a change during the read is not missed.
             at_once = poll_fn(|context| Poll::Ready(changed.as_mut().poll(context).is_ready())).await;

@@ -1,4 +1,5 @@
-//! What the in-process tests share: a manual clock, a store that counts calls and fails on request, and an `Auth` on both.
+//! Shared by the in-process tests: a manual clock, a store that counts calls and fails on request, and an `Auth` on
+//! both.
 #![allow(dead_code, reason = "each test crate uses a part of this")]
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -70,7 +71,7 @@ pub(crate) enum Fault {
     NeverSwaps,
     /// Every swap reports success, without effect.
     PretendsToSwap,
-    /// Every load returns a different session than the requested one.
+    /// Every load returns another session than the requested one.
     LoadsWrongSession,
     /// A concurrent write sets the role to `user` before the next swap.
     ChangesRoleBeforeSwap,
@@ -101,7 +102,7 @@ pub(crate) struct Calls {
 }
 
 impl FaultyStore {
-    /// Without a fault, on existing sessions.
+    /// A store without a fault, on existing sessions.
     pub(crate) fn over(inner: MemoryStore) -> Self {
         Self { inner, ..Self::default() }
     }
@@ -119,7 +120,7 @@ impl FaultyStore {
         *self.fault.lock().unwrap() = fault;
     }
 
-    /// The calls since the previous call of this. Reading the feed, purging and write-behind do not count.
+    /// The calls since the last call of this method. Reading the feed, purging and write-behind are not counted.
     pub(crate) fn calls(&self) -> Calls {
         let take = |counter: &AtomicUsize| counter.swap(0, Ordering::SeqCst);
         Calls { loads: take(&self.loads), swaps: take(&self.swaps), others: take(&self.others) }
@@ -163,7 +164,7 @@ impl SessionStore for FaultyStore {
         let fault = *self.fault.lock().unwrap();
         if fault == Fault::ChangesRoleBeforeSwap {
             self.set(Fault::None);
-            let mut row = self.inner.load(next.id).await?.expect("the session is there");
+            let mut row = self.inner.load(next.id).await?.expect("the session exists");
             row.claims = r#"{"role":"user"}"#.into();
             assert!(self.inner.compare_and_swap(row.version, &row).await?);
         }
@@ -270,7 +271,7 @@ impl Node {
 
     /// The next refresh token.
     pub(crate) async fn rotate(&self, token: &str) -> String {
-        self.refresh(token).await.unwrap().tokens.refresh_token.expect("it rotates")
+        self.refresh(token).await.unwrap().tokens.refresh_token.expect("the refresh rotates")
     }
 
     /// Moves the clock past the grace period of the last rotation.
