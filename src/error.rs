@@ -62,8 +62,8 @@ pub enum Error {
     /// The user has reached the session limit, and the policy refuses further logins: 409 `session_limit`.
     #[error("the user has reached the session limit")]
     SessionLimitReached,
-    /// The user id is empty or longer than 255 bytes: 500 `internal`.
-    #[error("invalid user id; it must have 1 to 255 bytes")]
+    /// The user id is empty, longer than 255 bytes, or contains a NUL: 500 `internal`.
+    #[error("invalid user id; it must have 1 to 255 bytes and no NUL")]
     InvalidUserId,
     /// The app's claims do not fit into an access token: 500 `internal`.
     #[error("invalid claims: {0}")]

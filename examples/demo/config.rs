@@ -56,6 +56,7 @@ fn settings() -> Result<Settings, String> {
         Some(other) => return Err(format!("TRANSPORT: {other:?} is invalid; use cookie, body or both")),
     };
     set(&mut settings.hint_cookie, parse("HINT_COOKIE")?);
+    settings.realm = variable("REALM")?;
     Ok(settings)
 }
 
@@ -68,6 +69,7 @@ fn variable_of(setting: &str) -> &str {
         "lifetime" => "MAX_LIFETIME",
         "hint_cookie" => "HINT_COOKIE",
         "max_sessions" => "MAX_SESSIONS",
+        "realm" => "REALM",
         "secret" => "AUTH_SECRET",
         "trusted_origins" => "TRUSTED_ORIGINS",
         other => other,

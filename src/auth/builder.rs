@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use quick_cache::sync::Cache;
 
 use super::claims::{BoxError, ClaimsHook};
-use super::{Auth, Claims, Inner, NoClaims};
+use super::{Auth, Claims, Inner, NoClaims, registry};
 use crate::config::{ResolvedSettings, Settings, SettingsError};
 use crate::event::{Event, Events};
 use crate::node::Node;
@@ -17,7 +17,7 @@ use crate::time::Clock;
 use crate::token::access::{AccessKeys, Key};
 #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
 use crate::token::asymmetric::{SigningKey, VerifyingKey};
-use crate::token::keys::Secret;
+use crate::token::keys::{Purpose, Secret};
 use crate::token::refresh::RefreshKeys;
 
 /// Builds an [`Auth`]. Made by [`Auth::builder`].
@@ -187,24 +187,34 @@ impl<C: Claims> AuthBuilder<C> {
             );
         }
 
-        let issuer = settings.issuer.as_str();
-        let signing = Key::hs256(&self.secret, issuer);
-        let mut others: Vec<_> = self.other_secrets.iter().map(|secret| Key::hs256(secret, issuer)).collect();
+        let scope = settings.key_scope();
+        let signing = Key::hs256(&self.secret, &scope);
+        let mut others: Vec<_> = self.other_secrets.iter().map(|secret| Key::hs256(secret, &scope)).collect();
         #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
         let signing = {
-            others.extend(self.verifying_keys.into_iter().map(|key| Key::asymmetric(key.0)));
+            let realm = settings.realm.as_deref();
+            others.extend(self.verifying_keys.into_iter().map(|key| Key::asymmetric(key.0, realm)));
             match self.signing_key {
                 // Tokens that the secret has signed so far stay valid.
                 Some(key) => {
                     others.push(signing);
-                    Key::asymmetric(key.0)
+                    Key::asymmetric(key.0, realm)
                 }
                 None => signing,
             }
         };
         others.shrink_to_fit();
         let access = AccessKeys::new(signing, others, &settings)?;
-        let refresh = RefreshKeys::new(&self.secret, &self.other_secrets, issuer);
+        let refresh = RefreshKeys::new(&self.secret, &self.other_secrets, &scope);
+        let (identity, has_twin) = registry::register(*self.secret.derive(&scope, Purpose::RefreshTag));
+        if has_twin {
+            tracing::error!(
+                target: "axum_refresh",
+                realm = settings.realm,
+                "another Auth with the same secret, issuer and realm is alive in this process, so each accepts the other's \
+                 tokens; if they serve different kinds of user, set a different `realm` for each, and if not, clone one"
+            );
+        }
         let verified = (settings.token_cache > 0).then(|| Cache::new(settings.token_cache));
         let guarded = Cache::new(settings.guard_cache.max(1));
         let (node, running) = Node::new(Arc::new(settings), self.store, self.clock, self.events);
@@ -217,6 +227,7 @@ impl<C: Claims> AuthBuilder<C> {
             verified,
             guarded,
             any_client: Arc::default(),
+            _identity: identity,
             _running: running,
         };
         Ok(Auth { inner: Arc::new(inner) })

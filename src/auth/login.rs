@@ -12,6 +12,7 @@ use crate::client::ClientInfo;
 use crate::config::{ResolvedSettings, Transport};
 use crate::error::Error;
 use crate::event::Event;
+use crate::node::realm::Realm;
 use crate::ratchet::RotationState;
 use crate::session::{RevocationReason, SessionId};
 use crate::store::{InsertOptions, Inserted, RevokeTarget, SessionLimit, SessionRecord};
@@ -133,7 +134,7 @@ impl<C: Claims> LoginBuilder<C> {
         let node = &self.auth.inner.node;
         node.start();
         let policy = &node.settings.policy;
-        if self.user_id.is_empty() || self.user_id.len() > MAX_USER_ID {
+        if self.user_id.is_empty() || self.user_id.len() > MAX_USER_ID || !Realm::allows(&self.user_id) {
             return Err(Error::InvalidUserId);
         }
         let claims = write_claims(&self.claims)?;
@@ -143,7 +144,7 @@ impl<C: Claims> LoginBuilder<C> {
         };
         let now = node.now();
         let lifetime = if self.with_refresh { policy.lifetime } else { policy.access_ttl };
-        let id = SessionId::generate(&self.user_id).map_err(Error::random)?;
+        let id = node.new_session_id(&self.user_id).map_err(Error::random)?;
         let token = RefreshToken::begin(id).map_err(Error::random)?;
         let session = SessionRecord {
             id,
@@ -209,7 +210,7 @@ impl<C: Claims> LoginBuilder<C> {
 impl<C: Claims> Auth<C> {
     /// Logs in a user whom the app has authenticated: opens a session and returns its first tokens.
     ///
-    /// `user_id` is the app's own id of the user, as text of 1 to 255 bytes. `claims` has to be a JSON object without the
+    /// `user_id` is the app's own id of the user, as text of 1 to 255 bytes without NUL. `claims` has to be a JSON object without the
     /// token's own names (`iss`, `aud`, `sub`, `sid`, `gen`, `jti`, `iat`, `exp`, `nbf`).
     ///
     /// # Errors

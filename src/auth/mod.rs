@@ -4,6 +4,7 @@ mod builder;
 mod claims;
 mod login;
 mod refresh;
+mod registry;
 mod sessions;
 mod verify;
 
@@ -59,6 +60,8 @@ struct Inner<C> {
     guarded: Cache<SessionId, Arc<Client>>,
     /// Shared by all entries of `guarded` if clients are not compared.
     any_client: Arc<Client>,
+    /// Registers this `Auth` while it is alive.
+    _identity: registry::Identity,
     /// Dropped with the last clone, which stops the background task.
     _running: watch::Sender<()>,
 }

@@ -134,7 +134,7 @@ impl Prefix {
 }
 
 /// Returns the name after the prefix, or `None` if there is no prefix.
-fn strip_prefix(name: &str) -> Option<&str> {
+pub(super) fn strip_prefix(name: &str) -> Option<&str> {
     HOST.strip(name).or_else(|| SECURE.strip(name))
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 pub use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use self::cookie::strip_prefix;
 pub use self::cookie::{CookieSettings, SameSite};
 pub use self::error::SettingsError;
 pub use self::policy::{Binding, BindingMode, OnMaxSessions, OnReuse, Policy};
@@ -45,6 +46,13 @@ pub struct Settings {
     /// The audience of the access tokens, their `aud`. An access token for another audience is refused. Default:
     /// `axum-refresh`. Not empty.
     pub audience: String,
+    /// The realm: keeps several kinds of user apart in one app, such as customers and administrators. Each kind has an
+    /// [`Auth`](crate::Auth) and a realm of its own; secret, store, issuer and audience may be the same. The realm is part of
+    /// the derived keys, of the key ids, of the names of the cookies (`__Secure-refresh-admin` in the realm `admin`) and of
+    /// the user ids in the store: no token, session, limit or revocation of one realm counts in another.
+    ///
+    /// 1 to 32 characters of `a` to `z`, `0` to `9`, `-` and `_`. Changing it logs everybody out. Default: none.
+    pub realm: Option<String>,
     /// Lifetimes, rotation, binding and the session limit. Default: [`Policy::default`].
     pub policy: Policy,
     /// How long an access token is accepted after it has expired, to allow for clock skew between nodes. Default: 0. At
@@ -94,11 +102,15 @@ pub struct Settings {
     pub login_page: Option<String>,
 }
 
+/// The longest realm, in bytes.
+const MAX_REALM: usize = 32;
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
             issuer: "axum-refresh".to_owned(),
             audience: "axum-refresh".to_owned(),
+            realm: None,
             policy: Policy::default(),
             leeway: Duration::ZERO,
             max_staleness: Duration::from_secs(30),
@@ -132,8 +144,26 @@ impl Settings {
 
     /// The hint cookie. Scripts find it by its name, so the name is always the same, whatever its path and domain.
     fn hint(&self) -> CookieSettings {
-        let name = "__Secure-session-hint".to_owned();
+        let bare = strip_prefix(&self.refresh_cookie.name).unwrap_or(&self.refresh_cookie.name);
+        // Two apps on one host may have refresh cookies of different names; each needs a hint of its own.
+        let suffix = match bare.strip_prefix("refresh") {
+            Some("") => String::new(),
+            Some(suffix) if suffix.starts_with('-') => suffix.to_owned(),
+            _ => format!("-{bare}"),
+        };
+        let name = format!("__Secure-session-hint{suffix}");
         CookieSettings { name, path: "/".to_owned(), ..self.refresh_cookie.clone() }
+    }
+
+    /// These settings with the realm in the names of the cookies.
+    fn in_realm(&self) -> Self {
+        let mut settings = self.clone();
+        if let Some(realm) = &self.realm {
+            for cookie in std::iter::once(&mut settings.refresh_cookie).chain(&mut settings.access_cookie) {
+                cookie.name = format!("{}-{realm}", cookie.name);
+            }
+        }
+        settings
     }
 
     /// Checks all settings, alone and together.
@@ -146,6 +176,20 @@ impl Settings {
         for (setting, text) in [("issuer", &self.issuer), ("audience", &self.audience)] {
             if text.trim().is_empty() {
                 return Err(SettingsError::new(setting, "empty; set it to the name of your app"));
+            }
+        }
+        if self.issuer.contains('\0') {
+            return Err(SettingsError::new("issuer", "contains a NUL character; remove it"));
+        }
+        if let Some(realm) = &self.realm {
+            let is_plain = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+            if realm.is_empty() || realm.len() > MAX_REALM || !realm.bytes().all(is_plain) {
+                return Err(SettingsError::new(
+                    "realm",
+                    format!(
+                        "{realm:?} is not 1 to {MAX_REALM} characters of a-z, 0-9, - and _; use a name such as `admin`"
+                    ),
+                ));
             }
         }
         if self.leeway > Duration::from_secs(120) {
@@ -195,7 +239,7 @@ impl Settings {
             if taken(&self.refresh_cookie) || self.access_cookie.as_ref().is_some_and(taken) {
                 return Err(SettingsError::new(
                     "hint_cookie",
-                    "another cookie is named `session-hint`; rename that one",
+                    "another cookie has the name of the hint cookie; rename that one",
                 ));
             }
         }
@@ -277,7 +321,8 @@ mod tests {
         assert_eq!(hint(Settings::default()).validate(), Ok(()));
         assert_eq!(rejected(&hint(Settings { transport: Transport::Body, ..Settings::default() })), "hint_cookie");
         let named = || CookieSettings { name: "session-hint".to_owned(), ..CookieSettings::default() };
-        assert_eq!(rejected(&hint(cookie(named()))), "hint_cookie");
+        // The hint's name follows the refresh cookie's, so these two never meet.
+        assert_eq!(hint(cookie(named())).validate(), Ok(()));
         assert_eq!(rejected(&hint(Settings { access_cookie: Some(named()), ..Settings::default() })), "hint_cookie");
     }
 

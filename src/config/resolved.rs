@@ -30,15 +30,26 @@ impl ResolvedSettings {
     /// Validates the settings and resolves them.
     pub(crate) fn new(settings: Settings) -> Result<Self, SettingsError> {
         settings.validate()?;
+        let named = settings.in_realm();
         let cookie = |cookie: &CookieSettings, http_only| ResolvedCookie::new(cookie, &settings, http_only);
         Ok(Self {
-            refresh_cookie: cookie(&settings.refresh_cookie, true),
-            access_cookie: settings.access_cookie.as_ref().map(|access| cookie(access, true)),
-            hint_cookie: settings.hint_cookie.then(|| cookie(&settings.hint(), false)),
+            refresh_cookie: cookie(&named.refresh_cookie, true),
+            access_cookie: named.access_cookie.as_ref().map(|access| cookie(access, true)),
+            hint_cookie: settings.hint_cookie.then(|| cookie(&named.hint(), false)),
             csrf: csrf(&settings.trusted_origins)?,
             login_page: settings.login_page.as_deref().map(login_page).transpose()?,
             settings,
         })
+    }
+}
+
+impl ResolvedSettings {
+    /// What keys are derived for: the issuer and the realm. Neither contains a NUL.
+    pub(crate) fn key_scope(&self) -> String {
+        match &self.realm {
+            None => self.issuer.clone(),
+            Some(realm) => format!("{}\0{realm}", self.issuer),
+        }
     }
 }
 

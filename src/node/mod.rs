@@ -2,6 +2,7 @@
 //! that is not written yet, and the background task that keeps them up to date.
 
 mod feed;
+pub(crate) mod realm;
 pub(crate) mod revocations;
 mod tasks;
 pub(crate) mod write_behind;
@@ -12,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::{Mutex, watch};
 
 use self::feed::FeedPosition;
+use self::realm::Realm;
 use self::revocations::LiveRevocations;
 use self::write_behind::WriteBehind;
 use crate::config::ResolvedSettings;
@@ -34,6 +36,7 @@ pub(crate) struct Node {
     pub(crate) events: Events,
     pub(crate) write_behind: WriteBehind,
     pub(crate) revoked: LiveRevocations,
+    realm: Realm,
     store: Arc<dyn SessionStore>,
     clock: Clock,
     /// Locked while the feed is read, so that many requests that need it cause one read.
@@ -57,6 +60,7 @@ impl Node {
         let (sender, receiver) = watch::channel(());
         let node = Self {
             revoked: LiveRevocations::new(settings.max_staleness),
+            realm: Realm::new(settings.realm.as_deref()),
             settings,
             events,
             write_behind: WriteBehind::new(),
@@ -117,23 +121,31 @@ impl Node {
     }
 
     pub(crate) async fn insert(&self, new: &SessionRecord, options: InsertOptions) -> Result<Inserted, StoreError> {
-        let inserted = self.call("insert", self.store().insert(new, options)).await?;
+        let new = self.realm.record(new);
+        let inserted = self.call("insert", self.store().insert(&new, options)).await?;
         if let Inserted::Done(revoked) = &inserted {
             self.note_revoked(revoked, options.revocation_expires_at);
         }
         Ok(inserted)
     }
 
+    /// A new session id for a user.
+    pub(crate) fn new_session_id(&self, user_id: &str) -> Result<SessionId, getrandom::Error> {
+        SessionId::generate(&self.realm.stored(user_id))
+    }
+
     /// The session as stored, with the activity and revocations that this node knows and the store does not yet.
     pub(crate) async fn load(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
-        let Some(mut session) = self.call("load", self.store().load(id)).await? else { return Ok(None) };
+        let Some(session) = self.call("load", self.store().load(id)).await? else { return Ok(None) };
         if session.id != id {
             let error = StoreError::new("load returned a session with another id");
             self.events.emit(Event::StoreFailed { call: "load", error: error.to_string() });
             return Err(error);
         }
-        self.overlay_local(&mut session);
-        Ok(Some(session))
+        Ok(self.realm.own(session).map(|mut session| {
+            self.overlay_local(&mut session);
+            session
+        }))
     }
 
     fn overlay_local(&self, session: &mut SessionRecord) {
@@ -145,13 +157,16 @@ impl Node {
     }
 
     pub(crate) async fn list(&self, user_id: &str) -> Result<Vec<SessionRecord>, StoreError> {
-        let mut sessions = self.call("list", self.store().list(user_id)).await?;
+        let stored = self.realm.stored(user_id);
+        let mut sessions = self.call("list", self.store().list(&stored)).await?;
+        sessions = sessions.into_iter().filter_map(|session| self.realm.own(session)).collect();
         sessions.iter_mut().for_each(|session| self.overlay_local(session));
         Ok(sessions)
     }
 
     pub(crate) async fn compare_and_swap(&self, expected: u64, next: &SessionRecord) -> Result<bool, StoreError> {
-        let swapped = self.call("compare_and_swap", self.store().compare_and_swap(expected, next)).await?;
+        let stored = self.realm.record(next);
+        let swapped = self.call("compare_and_swap", self.store().compare_and_swap(expected, &stored)).await?;
         if let (true, Some(revocation)) = (swapped, next.rotation.revoked) {
             self.note_revoked(&[next.id], revocation.expires_at);
         }
@@ -164,7 +179,17 @@ impl Node {
         reason: RevocationReason,
     ) -> Result<Vec<SessionId>, StoreError> {
         let revocation = self.revocation(self.now(), reason);
-        let revoked = self.call("revoke", self.store().revoke(target, revocation)).await?;
+        let stored;
+        let in_store = match target {
+            // Not a user of ours: no session has such an id.
+            RevokeTarget::User { user_id, .. } if !Realm::allows(user_id) => return Ok(Vec::new()),
+            RevokeTarget::User { user_id, except } => {
+                stored = self.realm.stored(user_id);
+                RevokeTarget::User { user_id: &stored, except }
+            }
+            target => target,
+        };
+        let revoked = self.call("revoke", self.store().revoke(in_store, revocation)).await?;
         self.note_revoked(&revoked, revocation.expires_at);
         match target {
             RevokeTarget::Session(id) => self.revoked.revoke_session(id, revocation.expires_at),

@@ -73,7 +73,7 @@
 //!    [`acknowledged`](RotationState::acknowledged) never decrease, whichever call writes them.
 //! 5. **A complete feed.** No revocation is ever missing from the feed. Repeating an entry is allowed.
 //! 6. **Exact user ids.** User ids are compared byte for byte: no case folding, trimming or Unicode normalization. They
-//!    are at most 255 bytes long and may be empty or contain `\0`.
+//!    are at most 288 bytes long (in a realm, its name and a NUL come first) and may be empty.
 //! 7. **Cancel safety.** The future of a call may be dropped at any await point. The step must then have happened
 //!    entirely or not at all, and no lock may stay behind.
 //! 8. **Honest errors.** A row that cannot be read is an error; it is never reported as missing. An error may leave
@@ -272,7 +272,8 @@ pub trait SessionStore: Send + Sync + 'static {
 pub struct SessionRecord {
     /// The id of the session. Its [`shard`](SessionId::shard) is the same for all sessions of a user.
     pub id: SessionId,
-    /// The app's own id of the user, at most 255 bytes, compared byte for byte.
+    /// The app's own id of the user, at most 288 bytes, compared byte for byte. In a [realm](crate::Settings::realm), the
+    /// realm and a NUL come before it.
     pub user_id: Arc<str>,
     /// The hash of the secret that all refresh tokens of the session share.
     pub secret_hash: SecretHash,

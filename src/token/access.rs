@@ -65,6 +65,9 @@ pub(crate) enum Refused {
 pub(crate) struct Key {
     /// The encoded header and the dot after it.
     header: String,
+    /// The key id in the header.
+    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+    id: String,
     algorithm: Algorithm,
 }
 
@@ -81,19 +84,26 @@ impl Key {
         URL_SAFE_NO_PAD.encode(header.to_string()) + "."
     }
 
-    pub(crate) fn hs256(secret: &Secret, issuer: &str) -> Self {
-        let id = secret.derive(issuer, Purpose::AccessKeyId);
+    pub(crate) fn hs256(secret: &Secret, scope: &str) -> Self {
+        let id = secret.derive(scope, Purpose::AccessKeyId);
         let id: Vec<u8> = id.iter().copied().take(6).collect();
-        let header = Self::header("HS256", &URL_SAFE_NO_PAD.encode(id));
-        let mut mac = hmac(&secret.derive(issuer, Purpose::AccessHs256));
+        let id = URL_SAFE_NO_PAD.encode(id);
+        let header = Self::header("HS256", &id);
+        let mut mac = hmac(&secret.derive(scope, Purpose::AccessHs256));
         mac.update(header.as_bytes());
-        Self { header, algorithm: Algorithm::Hs256(mac) }
+        Self {
+            header,
+            #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+            id,
+            algorithm: Algorithm::Hs256(mac),
+        }
     }
 
     #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
-    pub(crate) fn asymmetric(keys: super::asymmetric::KeyPair) -> Self {
-        let header = Self::header(keys.algorithm_name(), &keys.thumbprint());
-        Self { header, algorithm: Algorithm::Asymmetric(keys) }
+    pub(crate) fn asymmetric(keys: super::asymmetric::KeyPair, realm: Option<&str>) -> Self {
+        let id = keys.id(realm);
+        let header = Self::header(keys.algorithm_name(), &id);
+        Self { header, id, algorithm: Algorithm::Asymmetric(keys) }
     }
 
     /// Returns the public key for a JWKS; `None` for a symmetric key.
@@ -101,7 +111,7 @@ impl Key {
     pub(crate) fn jwk(&self) -> Option<serde_json::Value> {
         match &self.algorithm {
             Algorithm::Hs256(_) => None,
-            Algorithm::Asymmetric(keys) => Some(keys.jwk()),
+            Algorithm::Asymmetric(keys) => Some(keys.jwk(&self.id)),
         }
     }
 

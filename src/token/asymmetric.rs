@@ -157,10 +157,17 @@ impl KeyPair {
         URL_SAFE_NO_PAD.encode(Sha256::digest(self.required_members()))
     }
 
-    pub(crate) fn jwk(&self) -> Value {
+    /// The key's id in a realm. Tokens of one realm have another header than those of another one, and so they are refused
+    /// there even if both realms use this key.
+    pub(crate) fn id(&self, realm: Option<&str>) -> String {
+        let thumbprint = self.thumbprint();
+        realm.map_or_else(|| thumbprint.clone(), |realm| format!("{thumbprint}.{realm}"))
+    }
+
+    pub(crate) fn jwk(&self, id: &str) -> Value {
         let mut jwk: Value = serde_json::from_str(&self.required_members()).unwrap_or_default();
         if let Some(members) = jwk.as_object_mut() {
-            members.insert("kid".to_owned(), json!(self.thumbprint()));
+            members.insert("kid".to_owned(), json!(id));
             members.insert("alg".to_owned(), json!(self.algorithm_name()));
             members.insert("use".to_owned(), json!("sig"));
         }
@@ -225,7 +232,8 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
 
     #[test]
     fn a_jwk_has_no_private_member() {
-        let jwk = SigningKey::es256_pem(P256).unwrap().0.jwk();
+        let jwk = SigningKey::es256_pem(P256).unwrap().0;
+        let jwk = jwk.jwk(&jwk.id(None));
         let names: Vec<_> = jwk.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(names, ["alg", "crv", "kid", "kty", "use", "x", "y"]);
     }
@@ -241,14 +249,43 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
     }
 
     #[test]
+    fn a_key_that_two_realms_share_signs_tokens_that_are_valid_in_one_of_them() {
+        use std::time::Duration;
+
+        use crate::config::Settings;
+        use crate::session::SessionId;
+        use crate::time::Timestamp;
+        use crate::token::access::{AccessKeys, AccessTokenParams, Key};
+
+        let keys = |realm| {
+            let key = Key::asymmetric(SigningKey::ed25519_pem(ED25519).unwrap().0, realm);
+            AccessKeys::new(key, Vec::new(), &Settings::default()).unwrap()
+        };
+        let params = AccessTokenParams {
+            user_id: "1",
+            session_id: SessionId::from_bytes([7; 16]),
+            generation: 0,
+            now: Timestamp::from_millis(1_700_000_000_000),
+            ttl: Duration::from_secs(60),
+            session_expires_at: Timestamp::MAX,
+            claims: "{}",
+        };
+        let token = keys(Some("one")).issue(params).unwrap().token;
+        for (realm, accepted) in [(Some("one"), true), (Some("two"), false), (None, false)] {
+            assert_eq!(keys(realm).verify::<serde::de::IgnoredAny>(&token).is_ok(), accepted, "{realm:?}");
+        }
+        assert_eq!(keys(Some("one")).jwks()["keys"][0]["kid"], format!("{THUMBPRINT}.one"));
+    }
+
+    #[test]
     fn a_jwks_has_all_public_keys_and_no_symmetric_key() {
         use super::super::access::{AccessKeys, Key};
         use super::super::keys::Secret;
         use crate::config::Settings;
 
         let hs256 = || Key::hs256(&Secret::new("k4Jx0pQm1vN8sT2wZ7yB5cD9fG3hL6rA"), "app");
-        let ed25519 = Key::asymmetric(SigningKey::ed25519_pem(ED25519).unwrap().0);
-        let es256 = Key::asymmetric(VerifyingKey::es256_pem(P256_PUBLIC).unwrap().0);
+        let ed25519 = Key::asymmetric(SigningKey::ed25519_pem(ED25519).unwrap().0, None);
+        let es256 = Key::asymmetric(VerifyingKey::es256_pem(P256_PUBLIC).unwrap().0, None);
         let keys = AccessKeys::new(ed25519, vec![hs256(), es256], &Settings::default()).unwrap();
         let jwks = keys.jwks();
         let found: Vec<_> = jwks["keys"].as_array().unwrap().iter().map(|key| (&key["alg"], &key["crv"])).collect();

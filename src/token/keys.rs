@@ -73,11 +73,12 @@ impl Secret {
         Ok(())
     }
 
-    /// Derives a key of 32 bytes for one purpose. Apps with the same secret but different issuers get different keys.
-    pub(crate) fn derive(&self, issuer: &str, purpose: Purpose) -> Zeroizing<[u8; 32]> {
+    /// Derives a key of 32 bytes for one purpose. Different [scopes](crate::config::ResolvedSettings::key_scope), that is
+    /// issuers and realms, get different keys from the same secret.
+    pub(crate) fn derive(&self, scope: &str, purpose: Purpose) -> Zeroizing<[u8; 32]> {
         let mut key = Zeroizing::new([0; 32]);
-        let length = (issuer.len() as u64).to_be_bytes();
-        let info = [b"axum-refresh 1 ".as_slice(), &length, issuer.as_bytes(), purpose.label().as_bytes()];
+        let length = (scope.len() as u64).to_be_bytes();
+        let info = [b"axum-refresh 1 ".as_slice(), &length, scope.as_bytes(), purpose.label().as_bytes()];
         // 32 bytes are far below HKDF's limit of 255 blocks.
         let expanded = Hkdf::<Sha256>::new(None, &self.0).expand_multi_info(&info, key.as_mut_slice());
         debug_assert!(expanded.is_ok());

@@ -53,9 +53,9 @@ struct Key {
 }
 
 impl Key {
-    fn new(secret: &Secret, issuer: &str) -> Self {
-        let [id, ..] = *secret.derive(issuer, Purpose::RefreshKeyId);
-        Self { id, mac: hmac(&secret.derive(issuer, Purpose::RefreshTag)) }
+    fn new(secret: &Secret, scope: &str) -> Self {
+        let [id, ..] = *secret.derive(scope, Purpose::RefreshKeyId);
+        Self { id, mac: hmac(&secret.derive(scope, Purpose::RefreshTag)) }
     }
 
     fn sign(&self, message: &[u8]) -> HmacSha256 {
@@ -72,9 +72,9 @@ pub(crate) struct RefreshKeys {
 }
 
 impl RefreshKeys {
-    pub(crate) fn new<'a>(signing: &Secret, others: impl IntoIterator<Item = &'a Secret>, issuer: &str) -> Self {
-        let others = others.into_iter().map(|secret| Key::new(secret, issuer)).collect();
-        Self { signing: Key::new(signing, issuer), others }
+    pub(crate) fn new<'a>(signing: &Secret, others: impl IntoIterator<Item = &'a Secret>, scope: &str) -> Self {
+        let others = others.into_iter().map(|secret| Key::new(secret, scope)).collect();
+        Self { signing: Key::new(signing, scope), others }
     }
 
     pub(crate) fn encode(&self, token: &RefreshToken) -> String {

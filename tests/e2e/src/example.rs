@@ -1,4 +1,4 @@
-//! An example as a process of its own: in most tests the demo.
+//! An example as a process, in most tests the demo.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -25,10 +25,11 @@ const SETTINGS: [&str; 15] = [
     "TRUSTED_ORIGINS",
     "TRANSPORT",
     "HINT_COOKIE",
+    "REALM",
     "RUST_LOG",
 ];
 
-/// What the demo is built with. The second is what `cargo run --example demo` builds: no store but memory.
+/// The features of the demo. The second list is that of `cargo run --example demo`, with the memory store only.
 const ALL_FEATURES: &[&str] = &["--workspace", "--all-features"];
 const DEFAULT_FEATURES: &[&str] = &["--package", "axum-refresh"];
 
@@ -39,7 +40,7 @@ fn demo() -> &'static Path {
 
 fn demo_with_default_features() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    // In a directory of its own: both builds of the demo have the same file name.
+    // In a separate directory: both builds of the demo have the same file name.
     let build = || build("demo", DEFAULT_FEATURES, Some("default-features"));
     BINARY.get_or_init(|| named_by("DEMO_DEFAULT_BIN").unwrap_or_else(build))
 }
@@ -49,7 +50,7 @@ fn pages() -> &'static Path {
     BINARY.get_or_init(|| named_by("PAGES_BIN").unwrap_or_else(|| build("pages", ALL_FEATURES, None)))
 }
 
-/// `tests/run` builds the examples once and names them in the environment.
+/// The binary that `tests/run` has built and named in the environment.
 fn named_by(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from)
 }
@@ -63,7 +64,8 @@ fn build(example: &str, features: &[&str], subdirectory: Option<&str>) -> PathBu
     let target = profile_dir.parent().unwrap();
     let target = subdirectory.map_or_else(|| target.to_owned(), |name| target.join(name));
     let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // With the variables that cargo sets for a test, build scripts would run again, now and in the next ordinary build.
+    // With the variables that cargo sets for a test, build scripts would run again, in this build and in the next
+    // ordinary one.
     for (name, _) in std::env::vars_os() {
         if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             cargo.env_remove(name);
@@ -123,7 +125,7 @@ impl Process {
     }
 
     async fn spawn(mut command: Command) -> Result<Self, String> {
-        let mut child = command.spawn().expect("it starts");
+        let mut child = command.spawn().expect("the example starts");
         let output = Arc::new(Mutex::new(Vec::new()));
         let (announce, announced) = oneshot::channel();
         collect(child.stdout.take().unwrap(), Arc::clone(&output), Some(announce));
@@ -140,7 +142,7 @@ impl Process {
     }
 }
 
-/// Reads all the time, so that the process never blocks on a full pipe.
+/// Reads continuously, so that the process never blocks on a full pipe.
 fn collect(
     stream: impl AsyncRead + Unpin + Send + 'static,
     into: Arc<Mutex<Vec<String>>>,

@@ -1,7 +1,7 @@
 CREATE TABLE IF NOT EXISTS axum_refresh_sessions (
     id BINARY(16) NOT NULL PRIMARY KEY,
     seq BIGINT NOT NULL AUTO_INCREMENT UNIQUE,
-    user_id VARBINARY(255) NOT NULL,
+    user_id VARBINARY(288) NOT NULL,
     secret_hash BINARY(32) NOT NULL,
     created_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
