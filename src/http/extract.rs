@@ -1,8 +1,10 @@
 //! The extractors: the user behind a request, and the client.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 
 use axum::extract::connect_info::{ConnectInfo, MockConnectInfo};
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
@@ -84,13 +86,7 @@ impl<C: Claims, S: Sync> FromRequestParts<S> for AuthUser<C> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AuthRejection> {
         let Some(identity) = parts.extensions.get::<Identity<C>>() else {
-            tracing::error!(
-                target: "axum_refresh",
-                path = parts.uri.path(),
-                claims = std::any::type_name::<C>(),
-                "AuthUser was extracted on a route without Auth::layer, Auth::guard or Auth::pages for this type of claims; \
-                 add one of them to the route"
-            );
+            report_missing_layer::<C>(parts, "AuthUser");
             return Err(AuthRejection { problem: Problem::INTERNAL, login_page: None });
         };
         match &identity.token {
@@ -103,13 +99,30 @@ impl<C: Claims, S: Sync> FromRequestParts<S> for AuthUser<C> {
     }
 }
 
+/// Logs that an extractor was used where no layer has checked the request: once for each extractor and type of claims.
+fn report_missing_layer<C>(parts: &Parts, extractor: &'static str) {
+    static REPORTED: Mutex<BTreeSet<(&str, &str)>> = Mutex::new(BTreeSet::new());
+    let claims = std::any::type_name::<C>();
+    if REPORTED.lock().unwrap_or_else(PoisonError::into_inner).insert((extractor, claims)) {
+        tracing::error!(
+            target: "axum_refresh",
+            path = parts.uri.path(),
+            "{extractor} was extracted on a route without Auth::layer, Auth::guard or Auth::pages for claims of the type \
+             {claims}: add one of them to the route, or take the claims type of the route's Auth"
+        );
+    }
+}
+
 /// `None` for an anonymous request. Never refuses.
 impl<C: Claims, S: Sync> OptionalFromRequestParts<S> for AuthUser<C> {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
-        let token = parts.extensions.get::<Identity<C>>().and_then(|identity| identity.token.as_deref());
-        Ok(token.map(Self::from))
+        let Some(identity) = parts.extensions.get::<Identity<C>>() else {
+            report_missing_layer::<C>(parts, "Option<AuthUser>");
+            return Ok(None);
+        };
+        Ok(identity.token.as_deref().map(Self::from))
     }
 }
 
