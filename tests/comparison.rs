@@ -266,15 +266,15 @@ type New = fn() -> Box<dyn Scheme>;
 fn only_the_ratchet_serves_every_honest_schedule_and_detects_every_theft() {
     let schemes: [(&str, New); 6] = [
         ("one-time tokens", || Box::<OneTime>::default()),
-        ("a grace that hands out siblings", || Box::<Siblings>::default()),
-        ("a grace that slides", || Box::<Sliding>::default()),
+        ("grace period with sibling tokens", || Box::<Siblings>::default()),
+        ("sliding grace period", || Box::<Sliding>::default()),
         ("a counter (Supabase)", || Box::<Counter>::default()),
-        ("again until used (SuperTokens)", || Box::<UntilUsed>::default()),
+        ("reusable until used (SuperTokens)", || Box::<UntilUsed>::default()),
         ("the ratchet", || Box::<Ratchet>::default()),
     ];
     let mut table = String::from(
-        "\n| scheme | two tabs at once | lost answer, an hour later | lost page that used its access token | \
-         theft, used within the grace | theft, used after it |\n|---|---|---|---|---|---|\n",
+        "\n| scheme | two tabs at once | lost response, retry after an hour | lost page that used its access token | \
+         theft, used within the grace period | theft, used after it |\n|---|---|---|---|---|---|\n",
     );
     let honest = |served: bool| if served { "served" } else { "**logged out**" };
     let found = |turns: Option<usize>| match turns {

@@ -791,7 +791,8 @@ async fn a_logout_by_a_script_or_without_a_login_page_returns_204() {
 }
 
 #[tokio::test]
-async fn an_update_of_the_claims_after_a_pause_keeps_its_access_token_and_sets_the_new_refresh_token_unless_it_is_late() {
+async fn an_update_of_the_claims_after_a_pause_keeps_its_access_token_and_sets_the_new_refresh_token_unless_it_is_late()
+{
     let node = node();
     for (path, cookies) in
         [("/claims", ["__Host-access", "__Host-refresh"].as_slice()), ("/slow/claims", ["__Host-access"].as_slice())]

@@ -1,4 +1,4 @@
-//! What the targets share: an allocator that counts, a way to read an input piece by piece, and keys to sign with.
+//! Shared by the targets: an allocator that counts, a reader for pieces of an input, and keys to sign with.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::pin::pin;
@@ -15,13 +15,13 @@ pub const OLD_SECRET: &str = "Qe8Lr2Vt6Yw0Zx4Ab9Cn3Dm7Fk1Gj5Hp";
 pub const ISSUER: &str = "app";
 pub const AUDIENCE: &str = "web";
 
-/// Counts the bytes that are taken and not given back. A target has one thread.
+/// Counts the bytes that are allocated and not freed. A target has one thread.
 struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-fn took(bytes: usize) {
+fn allocated(bytes: usize) {
     let live = LIVE.load(Relaxed).wrapping_add(bytes);
     LIVE.store(live, Relaxed);
     if live > PEAK.load(Relaxed) {
@@ -29,31 +29,31 @@ fn took(bytes: usize) {
     }
 }
 
-fn gave(bytes: usize) {
+fn freed(bytes: usize) {
     LIVE.store(LIVE.load(Relaxed).wrapping_sub(bytes), Relaxed);
 }
 
 // SAFETY: the system's allocator does all of the work.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        took(layout.size());
+        allocated(layout.size());
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        took(layout.size());
+        allocated(layout.size());
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        gave(layout.size());
+        freed(layout.size());
         unsafe { System.dealloc(block, layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Both are there while the one is copied to the other.
-        took(size);
-        gave(layout.size());
+        // Both blocks exist while one is copied to the other.
+        allocated(size);
+        freed(layout.size());
         unsafe { System.realloc(block, layout, size) }
     }
 }
@@ -61,7 +61,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Does some work that may not hold more than so many bytes of the heap at any moment.
+/// Runs `work`, which must never hold more than `most` bytes of the heap.
 pub fn bounded<T>(most: usize, work: impl FnOnce() -> T) -> T {
     let before = LIVE.load(Relaxed);
     PEAK.store(before, Relaxed);
@@ -71,7 +71,7 @@ pub fn bounded<T>(most: usize, work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// An input that is read from its front. Past its end it is zeros.
+/// An input that is read from the front. Past its end it reads as zeros.
 pub struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -113,7 +113,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Changes a text here and there, as the rest of the input says.
+/// Changes a text in several places, as determined by the rest of the input.
 pub fn change(text: &mut Vec<u8>, mut input: Input<'_>) {
     for _ in 0..16 {
         if input.is_empty() {
@@ -122,7 +122,7 @@ pub fn change(text: &mut Vec<u8>, mut input: Input<'_>) {
         let operation = input.byte();
         let at = usize::from(u16::from_le_bytes(input.array()));
         let byte = input.byte();
-        // Nothing is left of a text that lost all it had.
+        // The text may have become empty.
         let at = at % text.len().max(1);
         match operation % 8 {
             0 if at < text.len() => text[at] = byte,
@@ -137,16 +137,16 @@ pub fn change(text: &mut Vec<u8>, mut input: Input<'_>) {
                 let other = usize::from(byte) % text.len();
                 text.swap(at, other);
             }
-            // Its own end once more.
+            // Repeats its own end.
             7 if text.len() < 4096 => text.extend_from_within(at..),
             _ => {}
         }
     }
 }
 
-/// HMAC-SHA-256, without the library's own way of doing it.
+/// HMAC-SHA-256, independent of the crate's implementation.
 pub fn hmac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC accepts keys of every length");
     mac.update(message);
     mac.finalize().into_bytes().into()
 }
@@ -155,23 +155,23 @@ pub fn base64url(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Header and payload, signed with this key.
+/// Signs header and payload with this key.
 pub fn jws(header: &str, payload: &[u8], key: &[u8; 32]) -> String {
     let message = format!("{header}.{}", base64url(payload));
     let signature = base64url(hmac(key, message.as_bytes()));
     format!("{message}.{signature}")
 }
 
-/// Whether this is signed with the key, whatever it says.
+/// Whether the text is signed with the key, whatever its content.
 pub fn is_signed(token: &str, key: &[u8; 32]) -> bool {
     let Some((message, signature)) = token.rsplit_once('.') else { return false };
     signature == base64url(hmac(key, message.as_bytes()))
 }
 
-/// The answer of a future that has nothing to wait for.
+/// The result of a future that never has to wait.
 pub fn at_once<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => answer,
-        Poll::Pending => panic!("it waits, and there is nothing to wait for"),
+        Poll::Pending => panic!("the future waits"),
     }
 }

@@ -1,4 +1,4 @@
-//! Our verification against `jsonwebtoken`, which is told to be strict: ours never accepts what that refuses.
+//! Our verification compared with a strict `jsonwebtoken`: we never accept a token that it refuses.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -23,7 +23,7 @@ struct Fixture {
 
 static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     let secret = Secret::new(SECRET);
-    // No leeway on either side, and no other reason of ours to refuse what is still good.
+    // No leeway on either side, and no other reason for us to refuse a valid token.
     let policy = Policy { access_ttl: Duration::from_secs(100_000), ..Policy::default() };
     let (issuer, audience) = (ISSUER.to_owned(), AUDIENCE.to_owned());
     let tokens =
@@ -44,16 +44,16 @@ fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
-/// Their clock cannot be set, so ours is read after theirs was: what is good later was good before.
+/// Its clock cannot be set, so ours is read afterwards: a token that is valid later was valid before.
 fn compare<C: DeserializeOwned>(token: &str) {
     let theirs = jsonwebtoken::decode::<C>(token, &FIXTURE.their_key, &FIXTURE.validation);
     let ours = FIXTURE.tokens.verify::<C>(token).filter(|it| FIXTURE.tokens.check_times(it, now()));
     if let (Some(_), Err(error)) = (ours, theirs) {
-        panic!("they refuse what we accept: {error}");
+        panic!("jsonwebtoken refuses a token that we accept: {error}");
     }
 }
 
-/// A claims text in which `$exp` is so many seconds from now and `$jti` a token id that ends at the same time.
+/// A claims text in which `$exp` is this many seconds from now and `$jti` is a token id with the same expiry.
 fn fill_in(template: &[u8], seconds: i64) -> Vec<u8> {
     let now = now();
     let exp = now.as_secs().saturating_add(seconds).to_string();
@@ -83,19 +83,19 @@ fuzz_target!(|data: &[u8]| {
     let operation = input.byte() % 5;
     let seconds = i64::from(i16::from_le_bytes(input.array()));
     let token = match operation {
-        // Our header, signed, and whatever payload.
+        // Our header and any payload, signed.
         0 => jws(header, &fill_in(input.rest(), seconds), key),
-        // Whatever header, signed, and whatever payload.
+        // Any header and any payload, signed.
         1 => jws(&base64url(input.line()), &fill_in(input.rest(), seconds), key),
         // A header that is not even base64.
         2 => jws(&String::from_utf8_lossy(input.line()), &fill_in(input.rest(), seconds), key),
-        // A whole token, changed after it was signed.
+        // A complete token, changed after it was signed.
         3 => {
             let mut token = jws(header, &fill_in(input.line(), seconds), key).into_bytes();
             change(&mut token, input);
             String::from_utf8_lossy(&token).into_owned()
         }
-        // The segments of two tokens, in another order, over a signature of either.
+        // The segments of two tokens, in another order, signed like either of them.
         _ => {
             let tokens = [input.line(), input.line()].map(|line| jws(header, &fill_in(line, seconds), key));
             let mut segments = Vec::new();

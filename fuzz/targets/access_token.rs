@@ -1,4 +1,4 @@
-//! Access tokens: what is accepted carries our signature under one of our headers, and says what it is taken to say.
+//! Access tokens: an accepted token has our signature and one of our headers, and its claims are read correctly.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -20,7 +20,7 @@ const RESERVED: [&str; 9] = ["iss", "aud", "sub", "sid", "gen", "jti", "iat", "e
 
 struct Fixture {
     tokens: AccessTokens,
-    /// One of the new secret, one of the old one.
+    /// One with the new secret, one with the old secret.
     genuine: [String; 2],
     headers: [String; 2],
     keys: [[u8; 32]; 2],
@@ -46,8 +46,8 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     }
 });
 
-/// The payload as bytes, its texts as they grow by doubling, and what serde says of a text in a wrong place: it quotes
-/// it, with up to six characters for one that cannot be printed.
+/// The payload as bytes, its strings, whose buffers grow by doubling, and serde's error for a string of the wrong type:
+/// it quotes the string, with up to six characters for an unprintable one.
 const fn most(length: usize) -> usize {
     24 * length + 1024
 }
@@ -56,11 +56,11 @@ fn verify<C: DeserializeOwned>(text: &str, most: usize) -> Option<AccessToken<C>
     let Fixture { tokens, headers, keys, .. } = &*FIXTURE;
     let token = bounded(most, || tokens.verify::<C>(text))?;
     let ours = headers.iter().zip(keys).any(|(header, key)| text.starts_with(header) && is_signed(text, key));
-    assert!(ours, "that is not our signature");
+    assert!(ours, "accepted without our signature");
     Some(token)
 }
 
-/// What we signed without looking is taken only for what it says.
+/// The claims of a payload that was signed without any checks are read correctly.
 fn payload(mut input: Input<'_>) {
     let which = usize::from(input.byte() % 2);
     let payload = input.rest();
@@ -73,7 +73,7 @@ fn payload(mut input: Input<'_>) {
     };
     let says: Value = match serde_json::from_slice(payload) {
         Ok(says) => says,
-        // Text that is no Unicode, or too large a number, in a claim that nobody reads.
+        // Invalid Unicode or too large a number in a claim that is not read.
         Err(_) => {
             assert!(with_claims.is_none());
             return;
@@ -98,7 +98,7 @@ fn payload(mut input: Input<'_>) {
     }
 }
 
-/// What we issue reads back, whatever the claims and whoever the user.
+/// A token that we issue reads back unchanged, for any claims and any user.
 fn issued(mut input: Input<'_>) {
     let user = String::from_utf8_lossy(input.line());
     let Ok(Value::Object(claims)) = serde_json::from_slice(input.rest()) else { return };
@@ -108,11 +108,11 @@ fn issued(mut input: Input<'_>) {
     }
     let session = SessionId::from_bytes([7; 16]);
     let (token, expires_at) = FIXTURE.tokens.issue(&user, session, NOW, TTL, &text).unwrap();
-    let read = verify::<Map<String, Value>>(&token, 128 * token.len() + 1024).expect("it is ours");
+    let read = verify::<Map<String, Value>>(&token, 128 * token.len() + 1024).expect("our own token is accepted");
     assert_eq!(**read.user(), *user);
     assert_eq!((read.session(), read.generation()), (session, 3));
     assert_eq!((read.issued_at(), read.expires_at()), (NOW, expires_at));
-    // Read twice: not every decimal number survives being read once.
+    // Parsed twice: not every decimal number survives a single round trip.
     assert_eq!(read.claims(), &serde_json::from_str::<Map<String, Value>>(&text).unwrap());
 }
 
@@ -150,8 +150,8 @@ fn times(mut input: Input<'_>) {
         r#"{{"iss":"app","aud":"web","sub":"alice","sid":"{session}","gen":3,"jti":"{id}","iat":0,"exp":{exp}}}"#
     );
     let text = jws(&FIXTURE.headers[0], payload.as_bytes(), &FIXTURE.keys[0]);
-    let token = verify::<NoClaims>(&text, most(text.len())).expect("it is whole");
-    // By the numbers that were written, in an arithmetic that does not overflow.
+    let token = verify::<NoClaims>(&text, most(text.len())).expect("a complete token is accepted");
+    // The times as written, computed without overflow.
     let (_, issued_at, ends_at) = token_id(&id).unwrap();
     let millis = |time: Timestamp| i128::from(time.as_millis());
     let [ttl, leeway, skew] = [TTL, LEEWAY, SKEW].map(|duration| duration.as_millis() as i128);

@@ -1,4 +1,4 @@
-//! The JSON bodies: of a refresh, and of an administrator who revokes a token.
+//! The JSON bodies of a refresh and of an administrator who revokes a token.
 //!
 //! The input is a byte of flags, a line for `Content-Type`, and the body.
 #![no_main]
@@ -12,9 +12,9 @@ use std::task::{Context, Poll};
 use std::time::UNIX_EPOCH;
 
 use axum::body::Body;
-use axum_refresh::fuzz::{Revoke, read_revoke, read_tokens};
-use axum_refresh::config::Transport;
 use axum_refresh::Settings;
+use axum_refresh::config::Transport;
+use axum_refresh::fuzz::{Revoke, read_revoke, read_tokens};
 use axum_refresh_fuzz::{Input, at_once, bounded};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, COOKIE, SET_COOKIE};
@@ -25,7 +25,7 @@ use serde_json::Value;
 
 const LONGEST: usize = 16 * 1024;
 
-/// Comes in pieces, and counts how many of them were asked for.
+/// A body in pieces, which counts how many of them were read.
 struct Pieces {
     left: VecDeque<Bytes>,
     asked: Arc<AtomicUsize>,
@@ -47,7 +47,7 @@ fn in_pieces(bytes: &[u8], size: usize) -> (Body, Arc<AtomicUsize>) {
     (Body::new(Pieces { left, asked: Arc::clone(&asked) }), asked)
 }
 
-/// What a refusal may look like, and why it is one.
+/// Checks the form of a refusal and its reason.
 fn check_refusal(response: &Response<Body>, headers: &HeaderMap, body: &[u8]) -> StatusCode {
     let status = response.status();
     assert!(!response.headers().contains_key(SET_COOKIE));
@@ -64,7 +64,7 @@ fn check_refusal(response: &Response<Body>, headers: &HeaderMap, body: &[u8]) ->
     status
 }
 
-/// A member of the body; serde reads a struct from an array, too, and then its first element is meant.
+/// A member of the body. Serde reads a struct from an array, too: then it is the first element.
 fn member<'a>(body: &'a Value, name: &str) -> &'a Value {
     match body {
         Value::Array(members) => &members[0],
@@ -75,16 +75,16 @@ fn member<'a>(body: &'a Value, name: &str) -> &'a Value {
 fn refresh(settings: &Settings, headers: &HeaderMap, bytes: &[u8], size: usize, most: usize) {
     let (body, asked) = in_pieces(bytes, size);
     let read = bounded(most, || at_once(read_tokens(settings, headers, body)));
-    assert!(asked.load(Relaxed) <= LONGEST / size + 2, "it reads on after it has read too much");
+    assert!(asked.load(Relaxed) <= LONGEST / size + 2, "it continues to read beyond the limit");
     let by_cookie = settings.transport != Transport::Body && headers.contains_key(COOKIE);
     match read {
         Ok((Transport::Cookie, tokens)) => {
             assert!(by_cookie && tokens == [b"by cookie"]);
-            assert_eq!(asked.load(Relaxed), 0, "a body that is not needed is not read");
+            assert_eq!(asked.load(Relaxed), 0, "an unneeded body was read");
         }
         Ok((_, tokens)) => {
             assert!(!by_cookie && settings.transport != Transport::Cookie && bytes.len() <= LONGEST);
-            // A member that nobody reads may be too large a number, or no Unicode.
+            // A member that is not read may be too large a number, or invalid Unicode.
             let Ok(body) = serde_json::from_slice(bytes) else { return };
             assert_eq!(tokens, [member(&body, "refresh_token").as_str().unwrap().as_bytes()]);
         }
@@ -105,7 +105,7 @@ fn refresh(settings: &Settings, headers: &HeaderMap, bytes: &[u8], size: usize, 
 fn revoke(headers: &HeaderMap, bytes: &[u8], size: usize, most: usize) {
     let (body, asked) = in_pieces(bytes, size);
     let read = bounded(most, || at_once(read_revoke(headers, body)));
-    assert!(asked.load(Relaxed) <= LONGEST / size + 2, "it reads on after it has read too much");
+    assert!(asked.load(Relaxed) <= LONGEST / size + 2, "it continues to read beyond the limit");
     match read {
         Ok(None) => assert!(bytes.is_empty()),
         Ok(Some(Revoke::Token(token))) => {
@@ -121,7 +121,7 @@ fn revoke(headers: &HeaderMap, bytes: &[u8], size: usize, most: usize) {
                     let since = time.map(|time| time.duration_since(UNIX_EPOCH).unwrap());
                     assert_eq!(since.map(|since| since.as_secs()), u64::try_from(seconds).ok());
                 }
-                // Four digits of year, a T, and so on: nothing shorter is a time.
+                // Four digits of the year, a T, and so on: no shorter text is a time.
                 None => assert!(time.is_none() || written.as_str().unwrap().len() >= 20),
             }
         }
@@ -143,14 +143,14 @@ fuzz_target!(|data: &[u8]| {
     let size = [1, 7, 4096, LONGEST][usize::from(flags >> 3) % 4];
     let mut body = input.rest().to_vec();
     if flags & 32 != 0 && !body.is_empty() {
-        // White space is JSON as well: this reaches the limit and passes it by a little, or by a lot.
+        // White space is valid in JSON: it fills the body up to the limit, a little beyond it, or far beyond it.
         let many = if flags & 64 != 0 { LONGEST + 1 - body.len() % 3 } else { 8 * LONGEST };
         body.resize(many.max(body.len()), b' ');
     }
-    // One byte at a time would take a list of as many pieces.
+    // Single bytes would require a list of as many pieces.
     let size = if body.len() > 1024 { size.max(64) } else { size };
-    // The limit, the pieces of it that were read, all in one piece, and what JSON makes of it: never more, however
-    // large the body.
+    // The limit, the pieces that were read, all of them in one piece, and the result of parsing: never more, however
+    // large the body is.
     let read = body.len().min(LONGEST + size);
     let most = 4096 + 64 * (read / size + 2) + 48 * read;
     let settings = Settings { transport, ..Settings::default() };

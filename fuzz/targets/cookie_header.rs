@@ -1,11 +1,11 @@
-//! Cookies: found exactly where they stand, and written so that others read the same.
+//! Cookies: they are found exactly where they are, and written so that other parsers read them in the same way.
 #![no_main]
 
 use std::time::Duration;
 
-use axum_refresh::fuzz::{cookie_name, cookie_values, set_cookie};
-use axum_refresh::config::{CookieSettings, SameSite};
 use axum_refresh::Settings;
+use axum_refresh::config::{CookieSettings, SameSite};
+use axum_refresh::fuzz::{cookie_name, cookie_values, set_cookie};
 use axum_refresh_fuzz::{Input, bounded};
 use cookie::Cookie;
 use http::header::COOKIE;
@@ -21,12 +21,12 @@ fn headers<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> HeaderMap {
 }
 
 fn find(headers: &HeaderMap, name: &str) -> Vec<Vec<u8>> {
-    // Nothing is copied before we do so here.
+    // Nothing is copied before this.
     bounded(0, || cookie_values(headers, name).count());
     cookie_values(headers, name).map(<[u8]>::to_vec).collect()
 }
 
-/// One byte at a time.
+/// A second implementation, one byte at a time.
 fn expected(headers: &HeaderMap, name: &str) -> Vec<Vec<u8>> {
     enum At<'a> {
         Start,
@@ -71,13 +71,13 @@ fn raw(mut input: Input<'_>) {
     let found = find(&headers_of_input, name);
     assert_eq!(found, expected(&headers_of_input, name));
 
-    // One more of ours, between two others, is one more.
+    // Another cookie of this name, inserted between two others, adds one value.
     let at = rest.len() / 2 % lines.len();
     let (before, after) = lines.split_at(at);
     let ours = format!("a=1; {name}=token; b=2");
     let mut planted =
         find(&headers(before.iter().copied().chain([ours.as_bytes()]).chain(after.iter().copied())), name);
-    let place = planted.iter().position(|value| value == b"token").expect("it is there");
+    let place = planted.iter().position(|value| value == b"token").expect("the inserted cookie is found");
     planted.remove(place);
     let mut found = found;
     found.sort();
@@ -85,7 +85,7 @@ fn raw(mut input: Input<'_>) {
     assert_eq!(planted, found);
 }
 
-/// Settings that are valid give a header that others read as it was meant.
+/// Valid settings give a header that another parser reads with the same meaning.
 fn written(mut input: Input<'_>) {
     let flags = input.byte();
     let mut text = || String::from_utf8_lossy(input.line()).into_owned();
@@ -105,7 +105,7 @@ fn written(mut input: Input<'_>) {
     let name = cookie_name(&cookie, insecure);
     let lower = name.to_ascii_lowercase();
     for value in [None, Some(("to-k_n", Duration::from_millis(90_999)))] {
-        let header = set_cookie(&settings, &cookie, value).expect("valid settings make a valid header");
+        let header = set_cookie(&settings, &cookie, value).expect("valid settings result in a valid header");
         assert!(header.is_sensitive());
         let read = Cookie::parse(header.to_str().unwrap()).unwrap();
         assert_eq!(read.name_value(), (&*name, value.map_or("", |value| value.0)));
@@ -116,10 +116,10 @@ fn written(mut input: Input<'_>) {
         let seconds = value.map_or(0, |value| value.1.as_secs() as i64);
         let lasts = cookie.persistent || value.is_none();
         assert_eq!(read.max_age().map(|life| life.whole_seconds()), lasts.then_some(seconds));
-        // What the browser makes of a prefix (RFC 6265bis §4.1.3).
+        // The rules of browsers for a prefix (RFC 6265bis §4.1.3).
         assert!(!lower.starts_with("__secure-") || !insecure);
         assert!(!lower.starts_with("__host-") || (!insecure && cookie.path == "/" && cookie.domain.is_none()));
-        // And it comes back.
+        // The cookie is found when it is sent back.
         let sent = format!("{name}2=1; {name}={}", read.value());
         assert_eq!(find(&headers([sent.as_bytes()]), &name), [read.value().as_bytes()]);
     }

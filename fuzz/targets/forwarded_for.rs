@@ -1,11 +1,11 @@
-//! The client's address: one that is there, and nobody's invention.
+//! The client's address: it is one of the addresses in the request, and a trusted proxy has vouched for it.
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use axum_refresh::fuzz::client_ip;
-use axum_refresh::config::IpNet;
 use axum_refresh::ClientInfo;
+use axum_refresh::config::IpNet;
+use axum_refresh::fuzz::client_ip;
 use axum_refresh_fuzz::{Input, bounded};
 use libfuzzer_sys::fuzz_target;
 
@@ -17,7 +17,7 @@ fn find(peer: Option<IpAddr>, header: &str, trusted: &[IpNet]) -> Option<IpAddr>
     bounded(0, || client_ip(&client, trusted))
 }
 
-/// All that a hop could be taken for.
+/// Every address that a hop may be read as.
 fn addresses(hop: &str) -> impl Iterator<Item = IpAddr> {
     let hop = hop.trim();
     let bare = hop.trim_start_matches('[').trim_end_matches(']');
@@ -33,23 +33,24 @@ fn raw(mut input: Input<'_>) {
     let header = String::from_utf8_lossy(input.rest());
     let found = find(peer, &header, &trusted);
     let Some(peer) = peer.map(|peer| peer.to_canonical()) else {
-        assert_eq!(found, None, "nobody is known whose connection is not");
+        assert_eq!(found, None, "an address without a known peer");
         return;
     };
     let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
     if !is_trusted(&peer) {
-        assert_eq!(found, Some(peer), "he has no say in it");
+        assert_eq!(found, Some(peer), "an untrusted peer has an effect");
     }
     let Some(found) = found else { return };
     assert_eq!(found, found.to_canonical());
     if found != peer {
-        // It is there, and everybody to its right is trusted.
+        // The address is in the header, and all hops to its right are trusted.
         let hops: Vec<_> = header.rsplit(',').collect();
         let vouched = hops.iter().take_while(|hop| addresses(hop).any(|ip| is_trusted(&ip))).count();
-        let place = hops.iter().position(|hop| addresses(hop).any(|ip| ip == found)).expect("it is not there");
-        assert!(place <= vouched, "{found} was vouched for by nobody");
+        let place =
+            hops.iter().position(|hop| addresses(hop).any(|ip| ip == found)).expect("the address is in the header");
+        assert!(place <= vouched, "no trusted proxy vouched for {found}");
     }
-    // What stands further left than the client changes nothing.
+    // Anything further left than the client has no effect.
     if !is_trusted(&found) {
         assert_eq!(find(Some(peer), &format!("192.0.2.1, garbage,, {header}"), &trusted), Some(found));
     }
@@ -57,7 +58,7 @@ fn raw(mut input: Input<'_>) {
 
 fn address(input: &mut Input<'_>) -> IpAddr {
     match input.byte() % 5 {
-        // Two networks that are trusted, and the rest of the world.
+        // Two trusted networks, and other addresses.
         0 => IpAddr::V4(Ipv4Addr::from([10, 0, 0, input.byte()])),
         1 => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, input.byte().into())),
         2 => IpAddr::V6(Ipv4Addr::from([10, 0, 0, input.byte()]).to_ipv6_mapped()),
@@ -66,7 +67,7 @@ fn address(input: &mut Input<'_>) -> IpAddr {
     }
 }
 
-/// Hops of known addresses, spelled in every way.
+/// Hops with known addresses, in every spelling.
 fn spelled(mut input: Input<'_>) {
     let trusted = ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
     let peer = address(&mut input);

@@ -1,4 +1,4 @@
-//! Refresh tokens: what is accepted is what we signed, says what we signed, and has one spelling.
+//! Refresh tokens: an accepted token is one that we signed, with unchanged content, and has one spelling.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -11,9 +11,9 @@ use libfuzzer_sys::fuzz_target;
 struct Fixture {
     /// Signs with the new secret, accepts both.
     tokens: RefreshTokens,
-    /// Signs with the old one.
+    /// Signs with the old secret.
     old: RefreshTokens,
-    /// Of the new secret, the old one, a stranger's, and of another issuer with the new one.
+    /// With the new secret, the old one, a stranger's, and the new one under another issuer.
     keys: [Keys; 4],
     genuine: Vec<u8>,
 }
@@ -30,7 +30,7 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     }
 });
 
-/// As the documentation has it: version, key id, session, generation, secret, and the tag over all of it.
+/// The documented layout: version, key id, session, generation, secret, and the tag over all of them.
 fn write(version: u8, key_id: u8, rest: &[u8; 52], keys: &Keys) -> String {
     let mut bytes = vec![version, key_id];
     bytes.extend_from_slice(rest);
@@ -44,7 +44,7 @@ fn decode(text: &[u8]) -> Option<RefreshToken> {
     let token = bounded(0, || tokens.decode(text));
     if let Some(token) = &token {
         let spellings = [FIXTURE.tokens.encode(token), FIXTURE.old.encode(token)];
-        assert!(spellings.iter().any(|spelling| spelling.as_bytes() == text), "it is written in another way");
+        assert!(spellings.iter().any(|spelling| spelling.as_bytes() == text), "accepted in another spelling");
     }
     token
 }

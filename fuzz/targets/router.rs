@@ -1,9 +1,9 @@
-//! Whole requests through the real routers, one after the other, with real tokens in them.
+//! Complete requests through the real routers, in sequence, with real tokens in them.
 //!
-//! An input is text: a line that chooses the app, and up to four requests with `===` between them, each a line with
-//! method and target, lines of headers, an empty line, and the body. `wait: 31` is not sent but lets so many seconds
-//! pass. `{A}` stands for Alice's access token, `{R}` for her refresh token, `{S}` for her session, `{J}` for the `jti`;
-//! `{B}`, `{Q}`, `{T}` are Bob's; `{C}` and `{N}` are the newest tokens that an answer had.
+//! An input is text: a line that selects the app, and up to four requests with `===` between them, each a line with
+//! method and target, lines of headers, an empty line, and the body. `wait: 31` is not sent but lets this many seconds
+//! pass. `{A}` stands for Alice's access token, `{R}` for her refresh token, `{S}` for her session, `{J}` for the
+//! `jti`; `{B}`, `{Q}`, `{T}` are Bob's; `{C}` and `{N}` are the newest tokens in a response.
 #![no_main]
 
 use std::net::SocketAddr;
@@ -35,11 +35,11 @@ struct App {
 
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap());
-/// In seconds, and only ever forwards.
+/// In seconds; it never goes back.
 static CLOCK: AtomicI64 = AtomicI64::new(1_800_000_000);
 static RUNS: AtomicU32 = AtomicU32::new(0);
 static APPS: LazyLock<[App; 2]> = LazyLock::new(|| {
-    // One for browsers and native clients both, one as strict as can be.
+    // One for browsers and native clients, and one with the strictest settings.
     let open = Settings {
         transport: Transport::Both,
         access_cookie: Some(CookieSettings::access()),
@@ -73,7 +73,7 @@ static APPS: LazyLock<[App; 2]> = LazyLock::new(|| {
     })
 });
 
-/// What is put in the place of `{A}` and the others.
+/// The replacements of `{A}` and the others.
 struct Tokens(Vec<(u8, String)>);
 
 impl Tokens {
@@ -103,7 +103,7 @@ impl Tokens {
     }
 }
 
-/// Whether there is anything in a text that opens a door.
+/// Whether a text contains a placeholder of a token.
 fn has_token(text: &[u8]) -> bool {
     text.windows(3).any(|part| matches!(part, [b'{', b'A' | b'R' | b'B' | b'Q' | b'C' | b'N', b'}']))
 }
@@ -149,7 +149,7 @@ fn parse(text: &[u8], tokens: &Tokens) -> Option<Request<Body>> {
     }
     let body = tokens.fill_in(body.strip_prefix(b"\n\n").unwrap_or_default());
     let mut request = request.body(Body::from(body)).ok()?;
-    // From a proxy if it says so, or else from where everybody logged in.
+    // From a proxy if the request has its header, or else from the address of the logins.
     let peer = if request.headers().contains_key("x-forwarded-for") { [10, 0, 0, 1] } else { [203, 0, 113, 7] };
     request.extensions_mut().insert(ConnectInfo(SocketAddr::from((peer, 4711))));
     Some(request)
@@ -193,11 +193,11 @@ fn check(asked: &Asked, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
         if logged_out {
             assert_eq!((location, cookies > 0), ("/login", true));
         } else {
-            let next = location.strip_prefix("/login?next=/").expect("the only place to go");
+            let next = location.strip_prefix("/login?next=/").expect("the only redirect");
             assert!(!next.starts_with(['/', '\\']), "{location}");
         }
     }
-    // Of what the routers say themselves nothing is to be kept.
+    // Responses of the routers themselves must not be stored.
     if is_problem || logged_out || (status.is_success() && path.starts_with("/auth/")) {
         assert_eq!(headers[CACHE_CONTROL], "no-store");
     }
@@ -217,7 +217,7 @@ async fn send(app: &App, text: &[u8], tokens: &mut Tokens) -> Option<()> {
     check(&asked, parts.status, &parts.headers, &body);
 
     if asked.path == "/me" && asked.method == "GET" && parts.status.is_success() {
-        // Nobody is taken for somebody else.
+        // No user is taken for another.
         let credentials = credentials.as_ref().map(|it| it.as_bytes().to_vec()).unwrap_or_default();
         for (user, access) in [("alice", b'A'), ("bob", b'B')] {
             if tokens.get(access).is_some_and(|token| credentials.ends_with(token.as_bytes())) {
@@ -232,7 +232,7 @@ async fn send(app: &App, text: &[u8], tokens: &mut Tokens) -> Option<()> {
         let cookies = parts.headers.get_all(SET_COOKIE).iter().filter_map(|cookie| cookie.to_str().ok());
         let mut named = cookies.filter_map(|cookie| cookie.strip_prefix("__Secure-refresh=")?.split(';').next());
         let by_cookie = named.next().map(str::to_owned);
-        assert!(in_body.is_none() || by_cookie.is_none(), "it goes back the way it came");
+        assert!(in_body.is_none() || by_cookie.is_none(), "one transport per response");
         if let Some(refresh) = in_body.or(by_cookie) {
             tokens.set(b'N', refresh);
         }
@@ -247,7 +247,7 @@ fuzz_target!(|data: &[u8]| -> Corpus {
     let mut any = Corpus::Reject;
     RUNTIME.block_on(async {
         let mut tokens = log_in(&app.auth).await;
-        // Whatever came before, honest tokens are good, and each is its owner's.
+        // Whatever happened before, genuine tokens are valid, and each is its owner's.
         for (user, access) in [("alice", b'A'), ("bob", b'B')] {
             let found = app.auth.authenticate(tokens.get(access).unwrap()).await.unwrap();
             assert_eq!(&*found.id, user);
@@ -261,7 +261,7 @@ fuzz_target!(|data: &[u8]| -> Corpus {
             any = Corpus::Keep;
             rest = after.get(5..).unwrap_or_default();
         }
-        // All of this is over before the next run begins.
+        // All tokens expire before the next run begins.
         CLOCK.fetch_add(LIFETIME.as_secs() as i64 + 60, Relaxed);
         if RUNS.fetch_add(1, Relaxed).is_multiple_of(256) {
             app.auth.flush().await.unwrap();

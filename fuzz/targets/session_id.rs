@@ -1,4 +1,4 @@
-//! Session ids and token ids: one spelling each, in a path as in JSON.
+//! Session ids and token ids: each has one spelling, in a path as in JSON.
 #![no_main]
 
 use axum_refresh::SessionId;
@@ -15,7 +15,7 @@ fn parse(text: &str) -> Option<SessionId> {
         assert!(id.shard() < 16);
     }
     let in_json = serde_json::from_str::<SessionId>(&serde_json::json!(text).to_string()).ok();
-    assert_eq!(in_json, id, "JSON has another opinion");
+    assert_eq!(in_json, id, "JSON is parsed differently");
     id
 }
 
@@ -37,7 +37,7 @@ fuzz_target!(|data: &[u8]| {
         }
         1 => {
             let rest = input.rest();
-            // Whatever JSON this is, an id comes only out of a string.
+            // Whatever this JSON is, an id comes only from a string.
             if let Ok(id) = bounded(4 * rest.len() + 512, || serde_json::from_slice::<SessionId>(rest)) {
                 assert_eq!(serde_json::from_slice::<String>(rest).unwrap(), id.to_string());
             }
@@ -49,7 +49,7 @@ fuzz_target!(|data: &[u8]| {
             for genuine in [base64url(session), base64url(token)] {
                 let mut text = genuine.clone().into_bytes();
                 change(&mut text, Input::new(data));
-                // Another text is another id, or none.
+                // A different text is a different id, or none.
                 if let Ok(text) = String::from_utf8(text) {
                     parse(&text);
                     parse_token_id(&text);

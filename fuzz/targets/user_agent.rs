@@ -1,4 +1,4 @@
-//! The User-Agent: cut to what a session keeps, and a family that an update does not change.
+//! The User-Agent: cut to the length that a session stores, and a family that does not change with an update.
 #![no_main]
 
 use axum_refresh::fuzz::{cut, family};
@@ -11,21 +11,21 @@ fn check_cut(text: &str) {
         let kept = kept.unwrap_or_default();
         assert!(kept.len() <= most && kept == kept.trim());
         assert!(text.trim_start().starts_with(kept));
-        // No more was dropped than had to be.
+        // No more was removed than necessary.
         if text.len() <= most {
             assert_eq!(kept, text.trim());
         }
     }
 }
 
-/// All of a version: digits, with points between them.
+/// Whether the text is a version: digits with points between them.
 fn is_version(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_digit())
         && text.ends_with(|c: char| c.is_ascii_digit())
         && text.chars().all(|c| c.is_ascii_digit() || c == '.')
 }
 
-/// Other versions of the same names, as an update has them.
+/// The same names with other versions, as after an update.
 fn updated(user_agent: &str, mut input: Input<'_>) -> String {
     let mut version = || {
         let [major, minor, more] = input.array();
@@ -52,12 +52,12 @@ fuzz_target!(|data: &[u8]| {
     let versions = input.take(16);
     let user_agent = String::from_utf8_lossy(input.rest());
     check_cut(&user_agent);
-    // A list of the words, which grows by doubling, and the words once more.
+    // A list of the words, which grows by doubling, and the words themselves.
     let of_this = bounded(32 * user_agent.len() + 512, || family(&user_agent));
     assert!(of_this.len() <= user_agent.len().max(64));
     let next = updated(&user_agent, Input::new(versions));
     assert_eq!(family(&next), of_this, "an update to {next:?} looks like another client");
-    // And back again, and once more.
+    // Also after another update.
     assert_eq!(family(&updated(&next, Input::new(&[]))), of_this);
     if let Some((browser, platform)) = of_this.split_once(" on ").filter(|_| user_agent.starts_with("Mozilla/")) {
         assert!(!browser.is_empty() && !platform.is_empty());

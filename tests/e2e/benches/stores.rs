@@ -1,8 +1,8 @@
-//! The cost of a store compared with its bare driver, and the effect of purging a million expired sessions on concurrent
-//! requests. `tests/e2e/with-servers cargo bench -p axum-refresh-e2e --bench stores`
+//! The cost of a store compared with its bare driver, and the effect of purging a million expired sessions on
+//! concurrent requests. `tests/e2e/with-servers cargo bench -p axum-refresh-e2e --bench stores`
 //!
-//! Both sides take turns, one call each, and the table shows the ratios of the medians: other load on the machine affects
-//! both.
+//! Both sides take turns, one call each, and the table shows the ratios of the medians: other load on the machine
+//! affects both.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ fn main() {
 }
 
 async fn measure() {
-    println!("a refresh (load and swap), as a share of what the bare driver does in the same time:");
+    println!("a refresh (load and swap), as a share of the bare driver's throughput:");
     {
         let url = stores::fresh_url_of("sqlite", "BENCH").await;
         let store = axum_refresh::SqliteStore::connect(&url).await.unwrap();
@@ -47,7 +47,7 @@ async fn measure() {
         };
         let store: Arc<dyn SessionStore> = Arc::new(store);
         compare("postgres", Arc::clone(&store), bare).await;
-        // Who logs in has a task that purges: it has to be over before there is something to purge.
+        // A login starts a task that purges: it has to finish before there are sessions to purge.
         let id = login(Arc::clone(&store), "carol").await;
         let rows = format!(
             "INSERT INTO axum_refresh_sessions (id, user_id, secret_hash, created_at, expires_at, client, claims, rotation, \
@@ -110,7 +110,7 @@ async fn measure() {
     purge("memory", memory, id).await;
 }
 
-/// What a refresh needs at the least: one row read, one row written.
+/// The minimum for a refresh: one row read, one row written.
 #[macro_export]
 macro_rules! bare_sql {
     ($pool:ident, $id:ident, $generation:ident, $first:literal, $second:literal, $third:literal) => {
@@ -177,7 +177,7 @@ async fn compare(name: &str, store: Arc<dyn SessionStore>, bare: impl AsyncFn(Se
     println!("{name:10} {:.2}   (bare {them:?}, store {us:?})", them.as_secs_f64() / us.as_secs_f64());
 }
 
-/// How long a load of this session takes while a million sessions are purged, beside how long it takes before.
+/// How long loading this session takes while a million sessions are purged, compared with before.
 async fn purge(name: &str, store: Arc<dyn SessionStore>, id: SessionId) {
     let load = async || {
         let started = Instant::now();

@@ -29,7 +29,7 @@ struct Claims {
 }
 
 fn main() {
-    // `cargo test --all-targets` runs benchmarks as well; that is not what this is for.
+    // `cargo test --all-targets` runs benchmarks as well, and must not measure.
     if std::env::args().any(|argument| argument == "--bench") {
         measure();
     } else if let Some(sessions) = std::env::args().skip_while(|argument| argument != "--serve").nth(1) {
@@ -75,7 +75,7 @@ async fn serve(sessions: usize) {
         .configure(|settings| settings.policy = policy.clone())
         .build()
         .unwrap();
-    // The same tokens are good here, and each is verified every time.
+    // The same tokens are valid here, and each is verified every time.
     let uncached = Auth::<Claims>::builder(secret(), MemoryStore::new())
         .settings(Settings { token_cache: 0, policy, ..Settings::default() })
         .build()
@@ -136,7 +136,7 @@ impl Server {
         statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
     }
 
-    /// Requests a second. `clients` of them take turns, each with a token of its own.
+    /// Requests per second. `clients` of them take turns, each with its own token.
     fn load(&self, path: &str, clients: usize) -> f64 {
         let script = std::env::temp_dir().join(format!("load-{}.lua", std::process::id()));
         let user_agent = if path.ends_with("updated") { "wrk/4.3" } else { "wrk/4.2" };
@@ -163,7 +163,10 @@ end"#,
             .output()
             .expect("wrk is installed");
         let text = String::from_utf8_lossy(&output.stdout);
-        let per_second = text.lines().find_map(|line| line.strip_prefix("Requests/sec:")).expect("wrk has a figure");
+        let per_second = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Requests/sec:"))
+            .expect("wrk prints the requests per second");
         per_second.trim().parse().unwrap()
     }
 }
@@ -185,7 +188,7 @@ fn measure() {
     let (few, many) = (Server::start(CLIENTS, "memory"), Server::start(1_000_000, "memory"));
     let empty = Server::start(0, "memory");
     let each = (many.memory() - empty.memory()) as f64 / 1_000_000.0;
-    println!("memory a session, 1,000,000 of them without claims, resident: {each:.0} bytes");
+    println!("resident memory per session, 1,000,000 of them without claims: {each:.0} bytes");
     drop(empty);
     let others: Vec<_> = kinds().into_iter().map(|(kind, name)| (name, Server::start(CLIENTS, kind))).collect();
     let mut rows = vec![
@@ -201,7 +204,7 @@ fn measure() {
     for (name, server) in &others {
         rows.push((name, server, "/me", CLIENTS, "/bare"));
     }
-    // The first round warms up and is thrown away.
+    // The first round is a warm-up and is discarded.
     let mut ratios = vec![Vec::new(); rows.len()];
     for round in 0..=ROUNDS {
         for (n, (_, server, path, clients, bare)) in rows.iter().enumerate() {

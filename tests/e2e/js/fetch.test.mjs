@@ -18,7 +18,7 @@ test("a request carries the token and its own headers", async () => {
   assert.equal(to(world, "/me")[0].headers.get("x-mine"), "1");
 });
 
-test("a request of the first moment waits for the first token", async () => {
+test("a request before the first token waits for it", async () => {
   const world = new World();
   world.logIn("alice");
   const tab = world.tab();
@@ -26,7 +26,7 @@ test("a request of the first moment waits for the first token", async () => {
   assert.deepEqual([world.refreshes.length, to(world, "/me").length], [1, 1]);
 });
 
-test("a token that has ended is renewed before the request is sent", async () => {
+test("an expired token is replaced before the request is sent", async () => {
   const { world, auth, tab } = await loggedIn();
   await tab.show(false);
   await world.pass(60 * MINUTE);
@@ -34,7 +34,7 @@ test("a token that has ended is renewed before the request is sent", async () =>
   assert.equal(to(world, "/me").length, 1);
 });
 
-test("a token that is due but good is used, and renewed beside the request", async () => {
+test("a token that is due for a refresh but still valid is used, and refreshed concurrently", async () => {
   const { world, auth, tab } = await loggedIn();
   await tab.show(false);
   await world.pass(14 * MINUTE);
@@ -46,7 +46,7 @@ test("a token that is due but good is used, and renewed beside the request", asy
 });
 
 for (const code of ["access_token_expired", "access_token_revoked", "access_token_invalid", "session_revoked"]) {
-  test(`401 ${code} is answered with one refresh and one more try`, async () => {
+  test(`401 ${code} leads to one refresh and one retry`, async () => {
     const { world, auth } = await loggedIn();
     world.instead = ({ path, authorization }) => path === "/me" && authorization.includes(btoaOf(old)) ? refusal(401, code) : undefined;
     const old = auth.user();
@@ -58,7 +58,7 @@ for (const code of ["access_token_expired", "access_token_revoked", "access_toke
 }
 const btoaOf = claims => Buffer.from(JSON.stringify(claims)).toString("base64url");
 
-test("a second refusal is the caller's, body and all", async () => {
+test("a second refusal is returned to the caller with its body", async () => {
   const { world, auth } = await loggedIn();
   world.instead = ({ path }) => path === "/me" ? refusal(401, "access_token_expired") : undefined;
   const answer = await answered(world, auth.fetch("/me"));
@@ -66,7 +66,7 @@ test("a second refusal is the caller's, body and all", async () => {
   assert.deepEqual([world.refreshes.length, to(world, "/me").length], [2, 2]);
 });
 
-test("an app's own 401 is none of a token", async () => {
+test("a 401 of the app itself does not cause a refresh", async () => {
   const { world, auth } = await loggedIn();
   for (const answer of [refusal(401, "wrong_pin"), new Response("no", { status: 401 })]) {
     world.instead = ({ path }) => path === "/me" ? answer : undefined;
@@ -75,7 +75,7 @@ test("an app's own 401 is none of a token", async () => {
   assert.equal(world.refreshes.length, 1);
 });
 
-test("a session that was ended elsewhere is out when the refresh says so, and the first answer is the caller's", async () => {
+test("a session that was revoked elsewhere is out once the refresh is refused, and the first response is returned to the caller", async () => {
   const { world, tab, auth } = await loggedIn();
   world.sessions.clear();
   const answer = await answered(world, auth.fetch("/me"));
@@ -84,7 +84,7 @@ test("a session that was ended elsewhere is out when the refresh says so, and th
   assert.equal(tab.reasons.at(-1), "out session_revoked");
 });
 
-test("ten requests that are refused at once cost one refresh", async () => {
+test("ten requests that are refused at once cause one refresh", async () => {
   const { world, auth } = await loggedIn();
   const old = btoaOf(auth.user());
   world.instead = ({ authorization }) => authorization?.includes(old) ? refusal(401, "access_token_expired") : undefined;
@@ -93,7 +93,7 @@ test("ten requests that are refused at once cost one refresh", async () => {
   assert.equal(world.refreshes.length, 2);
 });
 
-test("a request that is refused when there is a newer token already costs no refresh", async () => {
+test("a refused request causes no refresh if there is a newer token already", async () => {
   const { world, auth } = await loggedIn();
   let go;
   world.instead = ({ path }) => {
@@ -110,7 +110,7 @@ test("a request that is refused when there is a newer token already costs no ref
   assert.equal(world.refreshes.length, 2);
 });
 
-test("a stream is sent as it is and once, with a token that was renewed beforehand", async () => {
+test("a stream is sent unchanged and once, with a token that was refreshed beforehand", async () => {
   const { world, tab, auth } = await loggedIn();
   await tab.show(false);
   await world.pass(14 * MINUTE);
@@ -128,7 +128,7 @@ for (const [name, request] of Object.entries({
   "an async iterable": () => ["/me", { method: "POST", body: (async function* () { yield "x"; })() }],
   "a Request with a body": () => [new Request("https://app.example/me", { method: "POST", body: "x" })],
 })) {
-  test(`${name} that was refused is not sent again, but the token is renewed`, async () => {
+  test(`${name} that was refused is not sent again, but the token is refreshed`, async () => {
     const { world, auth } = await loggedIn();
     world.instead = ({ path }) => path === "/me" ? refusal(401, "access_token_expired") : undefined;
     const answer = await answered(world, auth.fetch(...request()));
@@ -146,7 +146,7 @@ test("a Request without a body is sent again", async () => {
   assert.equal(to(world, "/me")[1].headers.get("x-mine"), "1");
 });
 
-test("another origin gets no token, unless it was named", async () => {
+test("another origin gets no token unless it is configured", async () => {
   const { world, auth } = await loggedIn({ origins: ["https://api.example"] });
   await auth.fetch("https://evil.example/me").catch(() => {});
   await auth.fetch("//evil.example/me").catch(() => {});
@@ -158,7 +158,7 @@ test("another origin gets no token, unless it was named", async () => {
   ]);
 });
 
-test("a page whose base is elsewhere sends the token nowhere else, and finds the server", async () => {
+test("a page whose base is on another origin sends the token only to the server, and finds the server", async () => {
   const { world, auth } = await loggedIn({ baseURI: "https://evil.example/assets/" });
   assert.equal(world.refreshes.length, 1);
   for (const input of ["/me", "me", new URL("https://app.example/me"), "https://app.example/me"]) await auth.fetch(input).catch(() => {});
@@ -179,7 +179,7 @@ test("a base without a path is the root of the origin, on every page", async () 
   assert.deepEqual(world.requests.map(({ path }) => path), ["/refresh"]);
 });
 
-test("a request with an Authorization of its own is left alone", async () => {
+test("a request with its own Authorization header is not changed", async () => {
   const { world, auth } = await loggedIn();
   const answer = await auth.fetch("/other", { headers: { authorization: "Basic eA==" } }).catch(error => error);
   assert.ok(answer);
@@ -194,7 +194,7 @@ test("logged out, a request goes without a token", async () => {
   assert.equal((await answer.json()).code, "access_token_missing");
 });
 
-test("without the server a request waits, and goes on when there is a token", async () => {
+test("a request waits while the server is unreachable, and continues when there is a token", async () => {
   const world = new World();
   world.logIn("alice");
   world.instead = ({ path }) => path === "/auth/refresh" ? lost() : undefined;
@@ -205,7 +205,7 @@ test("without the server a request waits, and goes on when there is a token", as
   assert.equal((await answered(world, answer, 10_000)).status, 200);
 });
 
-test("without the server a request is given up after fifteen seconds, and is not sent without its token", async () => {
+test("a request is given up after fifteen seconds while the server is unreachable, and is not sent without its token", async () => {
   const world = new World();
   world.logIn("alice");
   world.instead = () => lost();
@@ -218,7 +218,7 @@ test("without the server a request is given up after fifteen seconds, and is not
   assert.equal(await answered(world, tab.auth.token(), 15_100), null);
 });
 
-test("who waits for a token can give up", async () => {
+test("waiting for a token can be aborted", async () => {
   const world = new World();
   world.logIn("alice");
   world.instead = () => lost();
@@ -231,7 +231,7 @@ test("who waits for a token can give up", async () => {
   await assert.rejects(tab.auth.fetch("/me", { signal: stop.signal }), { name: "AbortError" });
 });
 
-test("what one user has asked for is not done in the name of the next", async () => {
+test("a request of one user is not sent with the token of the next", async () => {
   const { world, tab, auth } = await loggedIn({ without: ["BroadcastChannel"] });
   await tab.show(false);
   await world.pass(60 * MINUTE);
@@ -243,7 +243,7 @@ test("what one user has asked for is not done in the name of the next", async ()
   assert.equal(auth.user().sub, "bob");
 });
 
-test("nor when the first try was refused", async () => {
+test("a retry of one user's request is not sent with the token of the next", async () => {
   const { world, auth } = await loggedIn({ without: ["BroadcastChannel"] });
   world.sessions.clear();
   world.logIn("bob");
@@ -252,7 +252,7 @@ test("nor when the first try was refused", async () => {
   assert.equal(to(world, "/buy").length, 1);
 });
 
-test("what a user has asked for is not sent without a token once that user is out", async () => {
+test("a request of a user is not sent without a token once that user is out", async () => {
   for (const end of [world => world.sessions.clear(), (world, tab) => tab.auth.accept(world.logIn("bob"))]) {
     const { world, tab, auth } = await loggedIn();
     await tab.show(false);
@@ -265,7 +265,7 @@ test("what a user has asked for is not sent without a token once that user is ou
   }
 });
 
-test("what is asked for after a logout goes without a token", async () => {
+test("a request after a logout is sent without a token", async () => {
   const { world, tab, auth } = await loggedIn();
   await auth.logout();
   assert.equal(tab.state, "out");

@@ -19,7 +19,7 @@ async function pair(world = new World()) {
   return { world, tabs, warnings: [one.warnings, two.warnings] };
 }
 
-test("who has left is warned and then logged out", async () => {
+test("an idle user is warned and then logged out", async () => {
   const { warnings, options } = idle();
   const { world, tab } = await loggedIn(options);
   await world.pass(9 * MINUTE - 1000);
@@ -35,7 +35,7 @@ test("who has left is warned and then logged out", async () => {
 });
 
 for (const event of ["pointerdown", "pointermove", "keydown", "wheel", "touchstart"]) {
-  test(`${event} is a sign of the user and takes the warning back`, async () => {
+  test(`${event} counts as activity and cancels the warning`, async () => {
     const { warnings, options } = idle();
     const { world, tab } = await loggedIn(options);
     await world.pass(9 * MINUTE + 1000);
@@ -47,7 +47,7 @@ for (const event of ["pointerdown", "pointermove", "keydown", "wheel", "touchsta
   });
 }
 
-test("who works in one tab is logged out in none", async () => {
+test("activity in one tab keeps all tabs logged in", async () => {
   const { world, tabs, warnings } = await pair();
   await tabs[1].show(false);
   for (let i = 0; i < 60; i++) {
@@ -58,7 +58,7 @@ test("who works in one tab is logged out in none", async () => {
   assert.deepEqual(warnings, [[], []]);
 });
 
-test("who has left all tabs is logged out in all, with one logout", async () => {
+test("a user who is idle in all tabs is logged out in all, with one logout", async () => {
   const { world, tabs, warnings } = await pair();
   await world.pass(9 * MINUTE + 500);
   assert.deepEqual(warnings.map(list => list.length), [1, 1]);
@@ -67,7 +67,7 @@ test("who has left all tabs is logged out in all, with one logout", async () => 
   assert.equal(world.requests.filter(({ path }) => path === "/auth/logout").length, 1);
 });
 
-test("a tab that is opened is no sign of the user, and knows of the last one", async () => {
+test("opening a tab does not count as activity, and the new tab learns the last activity", async () => {
   const [one, two] = [idle(), idle()];
   const { world, tab } = await loggedIn(one.options);
   await world.pass(5 * MINUTE);
@@ -78,12 +78,12 @@ test("a tab that is opened is no sign of the user, and knows of the last one", a
   assert.deepEqual([tab, other].map(({ state }) => state), ["out", "out"]);
 });
 
-test("a tab that was opened after a logout does not go by the time before it", async () => {
+test("a tab that is opened after a logout ignores the activity before it", async () => {
   const [one, two] = [idle(), idle()];
   const { world, tab } = await loggedIn(one.options);
   await world.pass(11 * MINUTE);
   assert.equal(tab.state, "out");
-  // A form that was sent the old way.
+  // A login form without the module.
   world.logIn("bob");
   const other = world.tab(two.options);
   await world.pass(9 * MINUTE - 1000);
@@ -91,7 +91,7 @@ test("a tab that was opened after a logout does not go by the time before it", a
   assert.deepEqual(two.warnings, []);
 });
 
-test("what the user does in a new tab counts, whatever the others then say", async () => {
+test("activity in a new tab counts, whatever other tabs report later", async () => {
   const [one, two] = [idle(), idle()];
   const { world, tab } = await loggedIn(one.options);
   await world.pass(5 * MINUTE);
@@ -104,7 +104,7 @@ test("what the user does in a new tab counts, whatever the others then say", asy
   assert.deepEqual([one, two].map(({ warnings }) => warnings), [[], []]);
 });
 
-test("a sign of the user in one tab takes back the warning of the other", async () => {
+test("activity in one tab cancels the warning of the other", async () => {
   const { world, tabs, warnings } = await pair();
   await world.pass(9 * MINUTE + 1000);
   await tabs[0].fire("keydown");
@@ -112,7 +112,7 @@ test("a sign of the user in one tab takes back the warning of the other", async 
   assert.equal(warnings[1].at(-1), null);
 });
 
-test("a tab that slept asks before it logs anybody out", async () => {
+test("a tab that slept asks the others before it logs out", async () => {
   const { world, tabs: [working, asleep] } = await pair();
   asleep.freeze();
   for (let i = 0; i < 30; i++) {
@@ -125,7 +125,7 @@ test("a tab that slept asks before it logs anybody out", async () => {
   assert.deepEqual([working.state, asleep.state], ["in", "in"]);
 });
 
-test("moving the mouse after the computer slept too long does not undo the end", async () => {
+test("moving the mouse after the computer slept too long does not prevent the logout", async () => {
   const { options } = idle();
   const { world, tab } = await loggedIn(options);
   world.sleep(11 * MINUTE);
@@ -134,7 +134,7 @@ test("moving the mouse after the computer slept too long does not undo the end",
   assert.equal(tab.state, "out");
 });
 
-test("a sign of the user while the other tabs are being asked comes too late only if none of them knew of one", async () => {
+test("activity while the other tabs are being asked is too late only if none of them knew of any", async () => {
   const { world, tabs } = await pair();
   await world.pass(10 * MINUTE - 3000);
   await tabs[0].fire("keydown");
@@ -142,7 +142,7 @@ test("a sign of the user while the other tabs are being asked comes too late onl
   assert.deepEqual(tabs.map(tab => tab.state), ["in", "in"]);
 });
 
-test("without the server who has left is out here at once, and there when it is back", async () => {
+test("an idle user is out at once while the server is unreachable, and logged out there when it is back", async () => {
   const { options } = idle();
   const { world, tab } = await loggedIn(options);
   world.instead = () => lost();
@@ -157,7 +157,7 @@ test("without the server who has left is out here at once, and there when it is 
   assert.equal(world.requests.length, count);
 });
 
-test("a logout that waits for the server does not end the login that came meanwhile", async () => {
+test("a logout that waits for the server does not log out a login that happened meanwhile", async () => {
   const { world, tabs: [one, two] } = await pair();
   world.instead = ({ path }) => path === "/auth/logout" ? lost() : undefined;
   await world.pass(10 * MINUTE + 2000);
@@ -169,7 +169,7 @@ test("a logout that waits for the server does not end the login that came meanwh
   assert.deepEqual([one.auth.user()?.sub, two.auth.user()?.sub], ["bob", "bob"]);
 });
 
-test("nor one that it has not heard of", async () => {
+test("a logout that waits for the server does not log out a login that its tab missed", async () => {
   for (const wait of [2000, 2600, 3200, 5000]) {
     const { world, tabs } = await pair();
     world.instead = ({ path }) => path === "/auth/logout" ? lost() : undefined;
@@ -188,7 +188,7 @@ test("nor one that it has not heard of", async () => {
   }
 });
 
-test("a login starts the time anew", async () => {
+test("a login restarts the idle time", async () => {
   const { options } = idle();
   const { world, tab } = await loggedIn(options);
   await world.pass(11 * MINUTE);
@@ -198,11 +198,11 @@ test("a login starts the time anew", async () => {
   assert.equal(tab.state, "in");
 });
 
-test("without a channel nobody is logged out for being idle in one tab", async () => {
+test("without a channel, being idle in one tab logs nobody out", async () => {
   const { options, warnings } = idle({ without: ["BroadcastChannel"] });
   const { world, tab } = await loggedIn(options);
   const before = world.count;
   await world.pass(60 * MINUTE);
   assert.deepEqual([tab.state, warnings], ["in", []]);
-  assert.ok(world.count - before < 200, "timers that run all the time");
+  assert.ok(world.count - before < 200, "timers run continuously");
 });

@@ -15,7 +15,7 @@ async function tabs(count, options = {}, world = new World()) {
   return { world, all };
 }
 
-/** Answers of this path wait until they are let go. */
+/** Holds responses of this path until the returned function is called. */
 function hold(world, path) {
   const waiting = [];
   world.instead = request => {
@@ -30,7 +30,7 @@ function hold(world, path) {
   };
 }
 
-test("a new tab asks the server itself, and the others get its token", async () => {
+test("a new tab refreshes itself, and the others get its token", async () => {
   const { world, all: [one] } = await tabs(1);
   const two = world.tab();
   await world.pass(100);
@@ -39,16 +39,16 @@ test("a new tab asks the server itself, and the others get its token", async () 
   assert.equal(one.reasons.at(-1), "in refresh elsewhere");
 });
 
-test("a page after a login without the module learns from the cookie who is there, whatever old tabs hold", async () => {
+test("a page after a login without the module gets its user from the cookie, whatever old tabs have", async () => {
   const { world, all: [old] } = await tabs(1);
-  // A form that was sent the old way, while the old tab's session goes on.
+  // A login form without the module, while the old tab's session is live.
   world.logIn("bob");
   const page = world.tab();
   await world.pass(100);
   assert.deepEqual([page, old].map(tab => tab.auth.user().sub), ["bob", "bob"]);
 });
 
-test("nor does the refusal of a refresh from before a page was opened log the page out", async () => {
+test("a refusal of a refresh from before a page was opened does not log the page out", async () => {
   const { world, all: [old] } = await tabs(1);
   let go;
   world.instead = ({ path }) => {
@@ -67,7 +67,7 @@ test("nor does the refusal of a refresh from before a page was opened log the pa
   assert.ok(!page.reasons.some(reason => reason.startsWith("out")));
 });
 
-test("a page that comes back from the browser's memory asks anew", async () => {
+test("a page that is restored from the back/forward cache refreshes again", async () => {
   const { world, all: [page] } = await tabs(1);
   world.sessions.clear();
   await page.fire("pageshow", { persisted: true });
@@ -75,7 +75,7 @@ test("a page that comes back from the browser's memory asks anew", async () => {
   assert.equal(page.state, "out");
 });
 
-test("ten tabs whose token ends at one moment send one refresh", async () => {
+test("ten tabs whose token expires at the same time send one refresh", async () => {
   const { world, all } = await tabs(10);
   const old = all[0].auth.user().jti;
   await world.pass(15 * MINUTE);
@@ -84,7 +84,7 @@ test("ten tabs whose token ends at one moment send one refresh", async () => {
   assert.notEqual(all[0].auth.user().jti, old);
 });
 
-test("ten tabs that were opened at one moment send one refresh", async () => {
+test("ten tabs that are opened at the same time send one refresh", async () => {
   const world = new World();
   world.logIn("alice");
   const all = Array.from({ length: 10 }, () => world.tab());
@@ -93,7 +93,7 @@ test("ten tabs that were opened at one moment send one refresh", async () => {
   assert.ok(all.every(tab => tab.state === "in"));
 });
 
-test("ten tabs that are refused at one moment send one refresh", async () => {
+test("ten tabs that are refused at the same time send one refresh", async () => {
   const { world, all } = await tabs(10);
   world.sessions.clear();
   const answers = Promise.all(all.map(tab => tab.auth.fetch("/me")));
@@ -103,7 +103,7 @@ test("ten tabs that are refused at one moment send one refresh", async () => {
   assert.ok(all.every(tab => tab.state === "out"));
 });
 
-test("a token that arrives while a tab waits for the lock is taken, and the tab does not refresh", async () => {
+test("a token that arrives while a tab waits for the lock is used, and the tab does not refresh", async () => {
   const { world, all: [one, two] } = await tabs(2);
   const go = hold(world, "/auth/refresh");
   const first = one.auth.refresh();
@@ -118,7 +118,7 @@ test("a token that arrives while a tab waits for the lock is taken, and the tab 
   assert.equal(world.refreshes.length, 1);
 });
 
-test("a lock that is not let go is waited for longer than an answer is, and no longer", async () => {
+test("the wait for a lock that is not released is longer than that for a response, and limited", async () => {
   const { world, tab, auth } = await loggedIn();
   world.request("axum-refresh:https://app.example/auth", {}, () => new Promise(() => {}));
   auth.refresh();
@@ -129,7 +129,7 @@ test("a lock that is not let go is waited for longer than an answer is, and no l
   assert.equal(tab.state, "in");
 });
 
-test("a tab whose turn comes after another's answer was given up sends its own", async () => {
+test("a tab that gets the lock after another gave up its request sends its own", async () => {
   const { world, all: [one, two] } = await tabs(2);
   hold(world, "/auth/refresh");
   one.auth.refresh();
@@ -143,7 +143,7 @@ test("a tab whose turn comes after another's answer was given up sends its own",
   assert.deepEqual([one.state, two.state], ["in", "in"]);
 });
 
-test("locks that a browser refuses to give are done without", async () => {
+test("a browser that refuses locks works without them", async () => {
   const { world, tab, auth } = await loggedIn();
   tab.env.navigator.locks.request = () => Promise.reject(new DOMException("no", "SecurityError"));
   auth.refresh();
@@ -152,7 +152,7 @@ test("locks that a browser refuses to give are done without", async () => {
 });
 
 for (const without of [["locks"], ["BroadcastChannel"], ["locks", "BroadcastChannel"]]) {
-  test(`without ${without.join(" and ")} every tab stays in`, async () => {
+  test(`without ${without.join(" and ")} every tab stays logged in`, async () => {
     const { world, all } = await tabs(5, { without });
     await world.pass(60 * MINUTE);
     assert.ok(all.every(tab => tab.state === "in"));
@@ -173,7 +173,7 @@ test("without locks a login waits for the refresh of its own tab", async () => {
   assert.equal(tab.auth.user().sub, "bob");
 });
 
-test("without locks a login that gets no answer holds up a refresh and a logout for eleven seconds, not for good", async () => {
+test("without locks a login without a response delays a refresh and a logout for eleven seconds, not forever", async () => {
   const { world, tab, auth } = await loggedIn({ without: ["locks"] });
   hold(world, "/login");
   auth.login("/login", { user: "bob" }).catch(() => {});
@@ -188,7 +188,7 @@ test("without locks a login that gets no answer holds up a refresh and a logout 
 });
 
 for (const without of [[], ["locks"]]) {
-  test(`a login ${without.length ? "without locks " : ""}that gets no answer is given up after a minute`, async () => {
+  test(`a login ${without.length ? "without locks " : ""}without a response is given up after a minute`, async () => {
     const { world, auth } = await loggedIn({ without });
     hold(world, "/login");
     let given;
@@ -204,7 +204,7 @@ for (const without of [[], ["locks"]]) {
   });
 }
 
-test("a logout in one tab is one in all", async () => {
+test("a logout in one tab logs out all tabs", async () => {
   const { world, all } = await tabs(3);
   all[1].auth.logout();
   await world.pass(100);
@@ -214,7 +214,7 @@ test("a logout in one tab is one in all", async () => {
   assert.equal(world.refreshes.length, 0);
 });
 
-test("a login in one tab is one in all", async () => {
+test("a login in one tab logs in all tabs", async () => {
   const world = new World();
   const all = [world.tab(), world.tab()];
   await world.pass(1000);
@@ -224,12 +224,12 @@ test("a login in one tab is one in all", async () => {
   assert.deepEqual(all.map(tab => tab.auth.user()?.sub), ["bob", "bob"]);
 });
 
-test("the answer to an old login's refresh does not replace the token of a new login", async () => {
+test("the response to an old login's refresh does not replace the token of a new login", async () => {
   const { world, all: [old, fresh] } = await tabs(2);
   const go = hold(world, "/auth/refresh");
   old.auth.refresh();
   await world.pass(100);
-  // Another way in than auth.login, which would wait for the refresh.
+  // Not auth.login, which would wait for the refresh.
   fresh.auth.accept(world.logIn("bob"));
   await settled();
   await go();
@@ -237,7 +237,7 @@ test("the answer to an old login's refresh does not replace the token of a new l
   assert.deepEqual([old, fresh].map(tab => tab.auth.user().sub), ["bob", "bob"]);
 });
 
-test("nor does a refusal of the old session log out the new one", async () => {
+test("a refusal of the old session does not log out the new one", async () => {
   const { world, all: [old, fresh] } = await tabs(2);
   let go;
   world.instead = ({ path }) => path === "/auth/refresh" ? new Promise(resolve => { go = () => resolve(refusal(401, "session_revoked")); }) : undefined;
@@ -250,7 +250,7 @@ test("nor does a refusal of the old session log out the new one", async () => {
   assert.deepEqual([old, fresh].map(tab => tab.auth.user()?.sub), ["bob", "bob"]);
 });
 
-test("nor does a failure of the old refresh make the new login look offline", async () => {
+test("a failure of the old refresh does not make the new login look offline", async () => {
   for (const failure of [lost, () => refusal(503, "store_unavailable")]) {
     const { world, all: [old, fresh] } = await tabs(2);
     let go;
@@ -265,7 +265,7 @@ test("nor does a failure of the old refresh make the new login look offline", as
   }
 });
 
-test("where a refresh brings back the cookie from before a slow login, the tabs show whose it is", async () => {
+test("if a refresh restores the cookie from before a slow login, the tabs show the user of that cookie", async () => {
   const { world, all: [one, two] } = await tabs(2);
   const alice = world.cookie;
   let go;
@@ -292,7 +292,7 @@ test("where a refresh brings back the cookie from before a slow login, the tabs 
   assert.equal(world.refreshes.length, 2);
 });
 
-test("a tab that slept through a logout and a new login learns of both in their order", async () => {
+test("a tab that slept through a logout and a new login learns of both in order", async () => {
   const { world, all: [asleep, awake] } = await tabs(2);
   asleep.freeze();
   awake.auth.logout();
@@ -305,7 +305,7 @@ test("a tab that slept through a logout and a new login learns of both in their 
   assert.equal(awake.auth.user().sub, "bob");
 });
 
-test("a token from before a logout does not come back after it", async () => {
+test("a token from before a logout is not restored after it", async () => {
   const { world, all: [one, two] } = await tabs(2);
   const go = hold(world, "/auth/refresh");
   one.auth.refresh();
@@ -318,7 +318,7 @@ test("a token from before a logout does not come back after it", async () => {
   assert.deepEqual([one.state, two.state], ["out", "out"]);
 });
 
-test("a logout in a tab that missed the new login ends that login everywhere, because the cookie was its own", async () => {
+test("a logout in a tab that missed the new login logs it out everywhere, because the cookie belongs to it", async () => {
   const { world, all: [old, fresh] } = await tabs(2);
   old.freeze();
   fresh.auth.login("/login", { user: "bob" });
@@ -330,7 +330,7 @@ test("a logout in a tab that missed the new login ends that login everywhere, be
   assert.deepEqual([old.state, fresh.state, world.cookie], ["out", "out", null]);
 });
 
-test("a user who changes is seen in onChange", async () => {
+test("a change of the user calls onChange", async () => {
   const { world, all: [old, fresh] } = await tabs(2);
   fresh.auth.login("/login", { user: "bob" });
   await world.pass(100);
@@ -338,7 +338,7 @@ test("a user who changes is seen in onChange", async () => {
   assert.equal(old.changes.at(-1).elsewhere, true);
 });
 
-test("news of a token that has ended are no news", async () => {
+test("a message with an expired token is ignored", async () => {
   const { world, all: [one, two] } = await tabs(2);
   two.freeze();
   await world.pass(14 * MINUTE);
@@ -362,7 +362,7 @@ test("tabs agree although the clock was set back an hour", async () => {
   assert.deepEqual([one.state, two.state], ["out", "out"]);
 });
 
-test("routers at different places do not hear each other", async () => {
+test("routers at different paths do not receive each other's messages", async () => {
   const world = new World();
   world.logIn("alice");
   const [one, two] = [world.tab(), world.tab({ base: "/other" })];

@@ -4,7 +4,7 @@ import { loggedIn, World } from "./world.mjs";
 
 const MINUTE = 60_000;
 
-test("a page that is opened asks for a token at once and is in", async () => {
+test("a page that is opened refreshes at once and is in", async () => {
   const { world, tab, auth } = await loggedIn();
   assert.equal(world.refreshes.length, 1);
   assert.equal(auth.state, "in");
@@ -12,14 +12,14 @@ test("a page that is opened asks for a token at once and is in", async () => {
   assert.deepEqual(tab.reasons, ["in refresh"]);
 });
 
-test("a refresh is a POST with the cookie and nothing else, and goes on when the tab is closed", async () => {
+test("a refresh is a POST with the cookie and nothing else, and continues when the tab is closed", async () => {
   const { world } = await loggedIn();
   const { method, authorization, body, init } = world.refreshes[0];
   assert.deepEqual([method, authorization, body], ["POST", null, undefined]);
   assert.deepEqual([init.credentials, init.keepalive, init.cache], ["same-origin", true, "no-store"]);
 });
 
-test("the token is renewed at refresh_in, later by a part of what is left that is drawn at random", async () => {
+test("the token is refreshed at refresh_in, plus a random part of the remaining time", async () => {
   for (const [random, due] of [[0, 800], [0.5, 825], [0.999, 849]]) {
     const world = new World();
     world.random = random;
@@ -34,7 +34,7 @@ test("the token is renewed at refresh_in, later by a part of what is left that i
   }
 });
 
-test("times count from when the request was sent, not from when its answer came", async () => {
+test("times count from when the request was sent, not from when its response arrived", async () => {
   const world = new World();
   world.instead = ({ path }) => {
     if (path === "/auth/refresh") world.now += 9000;
@@ -43,7 +43,7 @@ test("times count from when the request was sent, not from when its answer came"
   assert.equal(auth.expiresAt, world.refreshes[0].at + 900_000);
 });
 
-test("an answer without refresh_in is renewed when it ends", async () => {
+test("a token without refresh_in is refreshed when it expires", async () => {
   const world = new World();
   const tab = world.tab();
   await world.pass(100);
@@ -52,7 +52,7 @@ test("an answer without refresh_in is renewed when it ends", async () => {
   assert.equal(tab.auth.nextAt, tab.auth.expiresAt);
 });
 
-test("a token without time left, at the end of a session, makes no storm", async () => {
+test("a token without remaining time, at the end of a session, causes no storm", async () => {
   for (const wanted of [false, true]) {
     const world = new World();
     Object.assign(world, { life: 0, back: 0, random: 0 });
@@ -63,7 +63,7 @@ test("a token without time left, at the end of a session, makes no storm", async
   }
 });
 
-test("a refresh_in of no time at all makes no storm", async () => {
+test("a refresh_in of zero causes no storm", async () => {
   const world = new World();
   Object.assign(world, { life: 2, back: 0, random: 0 });
   await loggedIn({}, world);
@@ -71,7 +71,7 @@ test("a refresh_in of no time at all makes no storm", async () => {
   assert.ok(world.refreshes.length <= 11, `${world.refreshes.length}`);
 });
 
-test("a hidden page does not renew, and does when it is looked at again", async () => {
+test("a hidden page does not refresh until it is visible again", async () => {
   const { world, tab } = await loggedIn();
   await tab.show(false);
   await world.pass(60 * MINUTE);
@@ -82,7 +82,7 @@ test("a hidden page does not renew, and does when it is looked at again", async 
   assert.equal(tab.state, "in");
 });
 
-test("a page that was opened in the background asks when it is looked at", async () => {
+test("a page that was opened in the background refreshes when it becomes visible", async () => {
   const world = new World();
   world.logIn("alice");
   const tab = world.tab({ hidden: true });
@@ -93,7 +93,7 @@ test("a page that was opened in the background asks when it is looked at", async
   assert.deepEqual([world.refreshes.length, tab.state], [1, "in"]);
 });
 
-test("a hidden page gets a token when it wants one", async () => {
+test("a hidden page gets a token when it requests one", async () => {
   const { world, tab, auth } = await loggedIn();
   await tab.show(false);
   await world.pass(60 * MINUTE);
@@ -104,7 +104,7 @@ test("a hidden page gets a token when it wants one", async () => {
 });
 
 for (const event of ["focus", "pageshow", "online", "visibilitychange"]) {
-  test(`after a sleep the token is renewed on ${event}`, async () => {
+  test(`after a sleep the token is refreshed on ${event}`, async () => {
     const { world, tab } = await loggedIn();
     world.sleep(60 * MINUTE);
     await tab.fire(event);
@@ -113,21 +113,21 @@ for (const event of ["focus", "pageshow", "online", "visibilitychange"]) {
   });
 }
 
-test("after a sleep without any event it is noticed within half a minute", async () => {
+test("a sleep without any event is detected within half a minute", async () => {
   const { world } = await loggedIn();
   world.sleep(60 * MINUTE);
   await world.pass(30_000);
   assert.equal(world.refreshes.length, 2);
 });
 
-test("a look at a page whose token is fresh makes no request", async () => {
+test("showing a page whose token is fresh sends no request", async () => {
   const { world, tab } = await loggedIn();
   for (const event of ["focus", "pageshow", "online", "visibilitychange"]) await tab.fire(event);
   await world.pass(1000);
   assert.equal(world.refreshes.length, 1);
 });
 
-test("a clock that was set back does not stop the renewal", async () => {
+test("a clock that was set back does not stop the refreshes", async () => {
   const { world, tab, auth } = await loggedIn();
   await world.pass(MINUTE);
   world.now -= 24 * 60 * MINUTE;
@@ -143,7 +143,7 @@ test("between two refreshes there is one timer", async () => {
   assert.equal(world.timers.size, 1);
 });
 
-test("a closed module makes no request and holds no timer", async () => {
+test("a closed module sends no request and has no timer", async () => {
   const { world, tab, auth } = await loggedIn();
   auth.close();
   for (const event of ["focus", "pageshow", "online"]) await tab.fire(event);

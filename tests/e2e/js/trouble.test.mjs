@@ -6,10 +6,10 @@ const MINUTE = 60_000;
 const failing = what => ({ path }) => path === "/auth/refresh" ? what() : undefined;
 
 for (const code of ["refresh_token_missing", "refresh_token_invalid", "refresh_token_reused", "session_revoked", "session_expired", "session_idle", "client_mismatch", "user_refused"]) {
-  test(`401 ${code} of a refresh means out, and there is no second attempt`, async () => {
+  test(`401 ${code} of a refresh means logged out, without a second attempt`, async () => {
     const { world, tab, auth } = await loggedIn();
     world.instead = failing(() => refusal(401, code));
-    assert.equal(await renewed(world, auth), null);
+    assert.equal(await refreshed(world, auth), null);
     assert.equal(tab.state, "out");
     assert.equal(tab.reasons.at(-1), `out ${code}`);
     assert.equal(auth.user(), null);
@@ -18,7 +18,7 @@ for (const code of ["refresh_token_missing", "refresh_token_invalid", "refresh_t
   });
 }
 
-async function renewed(world, auth) {
+async function refreshed(world, auth) {
   const token = auth.refresh();
   await world.pass(100);
   return token;
@@ -26,20 +26,20 @@ async function renewed(world, auth) {
 
 const html = (status, headers) => new Response("<h1>Sign in to the airport</h1>", { status, headers: { "content-type": "text/html", ...headers } });
 for (const [name, what] of Object.entries({
-  "409 with a time": () => refusal(409, "refresh_busy", { "retry-after": "1" }),
+  "409 with Retry-After": () => refusal(409, "refresh_busy", { "retry-after": "1" }),
   "429": () => html(429),
   "500": () => html(500),
   "502": () => html(502),
   "503": () => refusal(503, "store_unavailable", { "retry-after": "5" }),
   "no network": lost,
-  "200 with a page of somebody else": () => html(200),
-  "200 with JSON of somebody else": () => json(200, { ok: true }),
+  "200 with HTML of a captive portal": () => html(200),
+  "200 with JSON of another server": () => json(200, { ok: true }),
   "401 of a proxy": () => html(401, { "www-authenticate": "Basic" }),
-  "401 with a code that is none of a session": () => refusal(401, "proxy_authentication"),
+  "401 with an unrelated code": () => refusal(401, "proxy_authentication"),
   "403": () => refusal(403, "cross_origin"),
   "404": () => html(404),
 })) {
-  test(`${name} is tried again and logs nobody out`, async () => {
+  test(`${name} is retried and logs nobody out`, async () => {
     const { world, tab, auth } = await loggedIn();
     world.instead = failing(what);
     await world.pass(14 * MINUTE + 30_000);
@@ -52,7 +52,7 @@ for (const [name, what] of Object.entries({
     assert.ok(!tab.reasons.some(reason => reason.startsWith("out")));
   });
 
-  test(`${name} at the start leaves it open who is there`, async () => {
+  test(`${name} at the start means offline and not logged out`, async () => {
     const world = new World();
     world.logIn("alice");
     world.instead = failing(what);
@@ -65,20 +65,20 @@ for (const [name, what] of Object.entries({
   });
 }
 
-test("a refresh that failed has no token, though the old one is good", async () => {
+test("a failed refresh returns no token, even if the old one is valid", async () => {
   const { world, tab, auth } = await loggedIn();
   world.instead = failing(() => refusal(503, "store_unavailable", { "retry-after": "5" }));
-  assert.equal(await renewed(world, auth), null);
-  assert.equal(await renewed(world, auth), null);
+  assert.equal(await refreshed(world, auth), null);
+  assert.equal(await refreshed(world, auth), null);
   assert.equal(tab.state, "offline");
   const old = await auth.token();
   world.instead = () => undefined;
   await world.pass(5000);
-  const next = await renewed(world, auth);
+  const next = await refreshed(world, auth);
   assert.ok(next && next !== old);
 });
 
-test("an answer that does not come is given up after ten seconds", async () => {
+test("a missing response is given up after ten seconds", async () => {
   const { world, tab, auth } = await loggedIn();
   world.instead = failing(() => new Promise(() => {}));
   auth.refresh();
@@ -88,12 +88,12 @@ test("an answer that does not come is given up after ten seconds", async () => {
   assert.equal(tab.reasons.at(-1), "offline offline");
 });
 
-test("the wait doubles up to a minute, and the whole of it is drawn at random", async () => {
+test("the wait doubles up to a minute, and is fully random", async () => {
   for (const random of [0.5, 0.999]) {
     const { world, auth } = await loggedIn();
     world.random = random;
     world.instead = failing(lost);
-    await renewed(world, auth);
+    await refreshed(world, auth);
     const waits = [];
     for (let i = 0; i < 9; i++) {
       const before = world.refreshes.at(-1).at;
@@ -106,10 +106,10 @@ test("the wait doubles up to a minute, and the whole of it is drawn at random", 
   }
 });
 
-test("Retry-After in seconds is kept, with a random part after it", async () => {
+test("Retry-After in seconds is respected, plus a random part", async () => {
   const { world, auth } = await loggedIn();
   world.instead = failing(() => refusal(503, "store_unavailable", { "retry-after": "20" }));
-  await renewed(world, auth);
+  await refreshed(world, auth);
   assert.ok(Math.abs(auth.nextAt - world.refreshes.at(-1).at - 20_500) < 200);
   await world.pass(19_900);
   assert.equal(world.refreshes.length, 2);
@@ -117,40 +117,40 @@ test("Retry-After in seconds is kept, with a random part after it", async () => 
   assert.equal(world.refreshes.length, 3);
 });
 
-test("Retry-After as a date is measured by the server's own clock", async () => {
+test("Retry-After as a date is measured by the server's clock", async () => {
   const { world, auth } = await loggedIn();
   const wrong = world.now - 5 * 60 * MINUTE;
   const headers = { date: new Date(wrong).toUTCString(), "retry-after": new Date(wrong + 30_000).toUTCString() };
   world.instead = failing(() => refusal(503, "store_unavailable", headers));
-  await renewed(world, auth);
+  await refreshed(world, auth);
   assert.ok(Math.abs(auth.nextAt - world.refreshes.at(-1).at - 30_500) < 200);
 });
 
-test("a Retry-After that is nonsense, over or years away stops nothing", async () => {
+test("a Retry-After that is invalid, past or years away does not stop the retries", async () => {
   const { world, auth } = await loggedIn();
   for (const [text, most] of [["soon", 1000], ["-5", 1000], ["Wed, 21 Oct 2015 07:28:00 GMT", 1000], ["999999999", 3_601_000]]) {
     world.instead = failing(() => refusal(503, "x", { "retry-after": text }));
-    await renewed(world, auth);
+    await refreshed(world, auth);
     assert.ok(auth.nextAt - world.now <= most, `${text}: ${auth.nextAt - world.now}`);
     world.instead = () => undefined;
     await world.pass(2 * MINUTE);
   }
 });
 
-test("neither a look at the page nor a click comes before Retry-After", async () => {
+test("neither showing the page nor a click causes a request before Retry-After", async () => {
   const { world, tab, auth } = await loggedIn();
   world.instead = failing(() => refusal(503, "store_unavailable", { "retry-after": "60" }));
-  await renewed(world, auth);
+  await refreshed(world, auth);
   for (const event of ["focus", "online", "visibilitychange", "pageshow"]) await tab.fire(event);
-  await renewed(world, auth);
+  await refreshed(world, auth);
   assert.equal(world.refreshes.length, 2);
 });
 
-test("when the network is back the wait is over", async () => {
+test("the wait ends when the network is back", async () => {
   const { world, tab, auth } = await loggedIn();
   world.random = 0.999;
   world.instead = failing(lost);
-  await renewed(world, auth);
+  await refreshed(world, auth);
   await world.pass(40_000);
   const count = world.refreshes.length;
   world.instead = () => undefined;
@@ -171,7 +171,7 @@ test("there are never more than twenty attempts in a minute", async () => {
   assert.equal(tab.state, "in");
 });
 
-test("a server that takes no token makes no storm of refreshes", async () => {
+test("a server that accepts no token causes no storm of refreshes", async () => {
   const { world, auth } = await loggedIn();
   world.instead = ({ path }) => path === "/me" ? refusal(401, "access_token_revoked") : undefined;
   for (let i = 0; i < 100; i++) {
@@ -182,7 +182,7 @@ test("a server that takes no token makes no storm of refreshes", async () => {
   assert.ok(world.refreshes.length <= 20, `${world.refreshes.length}`);
 });
 
-test("many who want a token at once share one request", async () => {
+test("concurrent calls of token share one request", async () => {
   const { world, auth } = await loggedIn();
   const answers = Promise.all(Array.from({ length: 50 }, () => auth.refresh()));
   await world.pass(100);
@@ -190,11 +190,11 @@ test("many who want a token at once share one request", async () => {
   assert.equal(world.refreshes.length, 2);
 });
 
-test("an error in the app's own callback stops nothing", async t => {
-  const told = t.mock.method(console, "error", () => {});
+test("an error in the app's callback stops nothing", async t => {
+  const logged = t.mock.method(console, "error", () => {});
   const { world, tab } = await loggedIn({ onChange() { throw new Error("the app's"); } });
   assert.equal(tab.state, "in");
-  assert.equal(told.mock.callCount(), 1);
+  assert.equal(logged.mock.callCount(), 1);
   await world.pass(14 * MINUTE);
   assert.equal(world.refreshes.length, 2);
 });

@@ -1,4 +1,4 @@
-// A browser to test in: a clock that is set by hand, tabs that share locks, channels and a cookie jar, and a server.
+// A simulated browser: a manual clock, tabs that share locks, channels and a cookie jar, and a server.
 
 /** The module under test. */
 export const MODULE = new URL("../../../src/http/browser/client.js", import.meta.url);
@@ -8,7 +8,7 @@ const { createAuth } = await import(MODULE);
 const ORIGIN = "https://app.example";
 const jwt = claims => ["e30", Buffer.from(JSON.stringify(claims)).toString("base64url"), "signature"].join(".");
 
-/** Lets everything run that waits for no time. */
+/** Runs everything that does not wait for time. */
 export async function settled() {
   for (let i = 0; i < 8; i++) await new Promise(resolve => setImmediate(resolve));
 }
@@ -20,14 +20,14 @@ export class World {
   tabs = [];
   locks = new Map();
   requests = [];
-  /** The session that the refresh cookie stands for. */
+  /** The session of the refresh cookie. */
   cookie = null;
   sessions = new Map();
   life = 900;
   back = 800;
   count = 0;
   hintCookie = "";
-  /** What the server does instead of its duty: `request => Response | undefined`. */
+  /** Replaces responses of the server: `request => Response | undefined`. */
   instead = () => undefined;
 
   // ---- time ----
@@ -38,7 +38,7 @@ export class World {
     return id;
   };
 
-  /** Lets time pass, timer by timer. */
+  /** Lets time pass, and runs the timers in order. */
   async pass(ms) {
     await settled();
     const end = this.now + ms;
@@ -54,7 +54,7 @@ export class World {
     this.now = end;
   }
 
-  /** The computer sleeps: the clock goes on, timers do not. */
+  /** The computer sleeps: the clock continues, timers do not. */
   sleep(ms) {
     this.now += ms;
     for (const timer of this.timers.values()) timer.at += ms;
@@ -118,7 +118,7 @@ export class World {
     aborted.catch(() => {});
     init.signal?.addEventListener("abort", drop);
     if (init.signal?.aborted) drop();
-    // The answer is on its way for a moment, so that what races can race.
+    // The response takes a moment, so that requests can race.
     const answer = Promise.resolve().then(() => this.serve(request)).then(answer => {
       if (answer instanceof Error) throw answer;
       return answer;
@@ -169,7 +169,7 @@ export class World {
 class Tab {
   changes = [];
   channels = [];
-  /** Where a frozen tab's messages wait, and its timers. */
+  /** The pending messages of a frozen tab, or null. `late` has its pending timers. */
   frozen = null;
   late = [];
 
@@ -185,7 +185,7 @@ class Tab {
       document: this.document,
       location: new URL(ORIGIN),
       navigator: { locks: { request: world.request } },
-      // As in a browser: what is relative is so to the document's base.
+      // As in a browser, relative URLs are relative to the document's base.
       fetch: (input, init) => world.fetch(input.url ? input : new URL(input, this.document.baseURI), init),
       setTimeout: (job, ms, ...args) => world.setTimeout(() => this.frozen ? this.late.push(() => job(...args)) : job(...args), ms),
       clearTimeout: id => world.timers.delete(id),
@@ -226,12 +226,12 @@ class Tab {
     setImmediate(() => channel.onmessage?.({ data }));
   }
 
-  /** No script of this tab runs: timers are late, messages wait. */
+  /** Stops all scripts of this tab: timers are late, messages wait. */
   freeze() {
     this.frozen = [];
   }
 
-  /** In the worse of the two orders: what was planned is done before the news are heard. */
+  /** In the worse of the two orders: late timers run before the messages arrive. */
   async thaw() {
     const missed = this.frozen;
     this.frozen = null;
@@ -268,7 +268,7 @@ export const refusal = (status, code, headers = {}) =>
 
 export const lost = () => new TypeError("network error");
 
-/** Somebody is logged in, and one tab is open. */
+/** A world in which alice is logged in, and one tab is open. */
 export async function loggedIn(options = {}, world = new World()) {
   world.logIn("alice");
   const tab = world.tab(options);

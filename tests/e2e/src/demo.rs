@@ -39,14 +39,14 @@ pub async fn grace_passes() {
     sleep(Duration::from_millis(1_150)).await;
 }
 
-/// Runs a demo that is expected to exit by itself.
+/// Runs a demo that is expected to exit on its own.
 pub async fn run_to_end(settings: &[(&str, &str)]) -> Output {
     let mut all = vec![("PORT", "0"), ("AUTH_SECRET", SECRET)];
     all.extend_from_slice(settings);
     exits(command(&all)).await
 }
 
-/// The same for a demo with the default features, which include no store but memory.
+/// The same for a demo with the default features, which include only the memory store.
 pub async fn run_to_end_with_default_features(settings: &[(&str, &str)]) -> Output {
     let mut all = vec![("PORT", "0"), ("AUTH_SECRET", SECRET)];
     all.extend_from_slice(settings);
@@ -55,7 +55,7 @@ pub async fn run_to_end_with_default_features(settings: &[(&str, &str)]) -> Outp
 
 async fn exits(mut demo: Command) -> Output {
     let run = demo.output();
-    timeout(Duration::from_secs(10), run).await.expect("the demo goes on running").expect("the demo starts")
+    timeout(Duration::from_secs(10), run).await.expect("the demo did not exit").expect("the demo starts")
 }
 
 /// A running demo. Dropping it kills the process.
@@ -119,7 +119,7 @@ impl Demo {
         browser
     }
 
-    /// A request with nothing but what the test adds.
+    /// A request with only the headers that the test adds.
     pub fn call(&self, method: Method, path: &str) -> Call {
         Call(self.http.request(method, self.base.join(path).unwrap()))
     }
@@ -170,7 +170,7 @@ impl Demo {
         let pid = self.process.child.id().unwrap().to_string();
         assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         let ended = timeout(Duration::from_secs(5), self.process.child.wait()).await;
-        ended.expect("the demo goes on running after SIGTERM").unwrap().code()
+        ended.expect("the demo did not exit after SIGTERM").unwrap().code()
     }
 }
 
@@ -201,11 +201,11 @@ impl Call {
     }
 
     pub async fn send(self) -> Answer {
-        let response = self.0.send().await.expect("an answer");
+        let response = self.0.send().await.expect("a response");
         Answer {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
-            body: response.bytes().await.expect("a whole answer").to_vec(),
+            body: response.bytes().await.expect("a complete response").to_vec(),
         }
     }
 }
@@ -253,7 +253,7 @@ impl Answer {
     #[track_caller]
     pub fn refresh_cookie(&self) -> SetCookie {
         let mut cookies = self.set_cookies();
-        assert_eq!(cookies.len(), 1, "one cookie, not {cookies:?}");
+        assert_eq!(cookies.len(), 1, "expected one cookie, got {cookies:?}");
         let cookie = cookies.remove(0);
         assert_eq!(cookie.name, COOKIE);
         cookie
@@ -308,7 +308,7 @@ impl Answer {
     #[track_caller]
     pub fn tokens(&self) -> Tokens {
         let tokens = self.tokens_in_body();
-        assert_eq!(tokens.refresh, None, "a refresh token that scripts can read");
+        assert_eq!(tokens.refresh, None, "scripts can read the refresh token");
         tokens
     }
 
@@ -372,7 +372,7 @@ impl SetCookie {
         let attributes: Vec<String> = parts.map(str::to_owned).collect();
         let written = attributes.len();
         let attributes: BTreeSet<String> = attributes.into_iter().collect();
-        assert_eq!(attributes.len(), written, "an attribute twice: {header}");
+        assert_eq!(attributes.len(), written, "a repeated attribute: {header}");
         Self { name: name.to_owned(), value: value.to_owned(), attributes }
     }
 
@@ -434,7 +434,7 @@ impl Browser {
         for header in answer.headers.get_all("set-cookie") {
             match self.jar.parse(header.to_str().unwrap(), &self.secure(path)) {
                 Ok(_) | Err(CookieError::Expired) => {}
-                Err(error) => panic!("no browser keeps {header:?}: {error}"),
+                Err(error) => panic!("a browser rejects {header:?}: {error}"),
             }
         }
     }
@@ -503,7 +503,7 @@ impl Browser {
         assert_eq!(members(&body), ["sessions"]);
         match body["sessions"].take() {
             Value::Array(sessions) => sessions,
-            other => panic!("no list: {other}"),
+            other => panic!("not a list: {other}"),
         }
     }
 
@@ -596,7 +596,7 @@ mod tests {
     use super::millis;
 
     #[test]
-    fn the_clock_of_these_tests_reads_rfc_3339() {
+    fn rfc_3339_times_are_parsed() {
         assert_eq!(millis(&"1970-01-01T00:00:00Z".into()), 0);
         assert_eq!(millis(&"2024-02-29T12:34:56.789Z".into()), 1_709_210_096_789);
         assert_eq!(millis(&"2026-01-01T00:00:00+00:00".into()), 1_767_225_600_000);

@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-const SETTINGS: [&str; 15] = [
+const SETTINGS: &[&str] = &[
     "PORT",
     "STORE_URL",
     "AUTH_SECRET",

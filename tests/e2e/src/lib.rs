@@ -1,5 +1,5 @@
-//! What the end-to-end tests share: the examples as processes, a browser with a cookie jar, servers for the stores, and
-//! proxies that lose and delay.
+//! Shared by the end-to-end tests: the examples as processes, a browser with a cookie jar, servers for the stores, and
+//! proxies that lose and delay messages.
 //!
 //! `tests/run` runs the tests; `tests/e2e/README.md` lists them.
 #![cfg(unix)]

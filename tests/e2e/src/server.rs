@@ -17,7 +17,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A new server without data, of a kind that `with-servers --serve` supports. It is not running yet.
+    /// A new server without data, of a kind that `with-servers --serve` supports. It is not started yet.
     pub fn new(kind: &'static str, settings: &'static [(&'static str, &'static str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("axum-refresh-server.").tempdir().unwrap();
         // The database runs as a different user.
@@ -51,7 +51,7 @@ impl Server {
             let is_missing = self.exited().is_some_and(|status| status.code() == Some(3));
             let log = || std::fs::read_to_string(self.log()).unwrap_or_default();
             assert!(!is_missing, "{}", log().trim());
-            assert!(started.elapsed() < Duration::from_secs(60), "{} does not answer: {}", self.kind, log());
+            assert!(started.elapsed() < Duration::from_secs(60), "{} does not respond: {}", self.kind, log());
             sleep(Duration::from_millis(50)).await;
         }
     }

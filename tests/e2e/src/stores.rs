@@ -19,7 +19,7 @@ pub async fn fresh_url(variable: &str) -> Option<String> {
     Some(fresh_url_of(&kind, variable).await)
 }
 
-/// The URL of an empty store of this kind. The purpose becomes part of its name.
+/// The URL of an empty store of this kind. `purpose` becomes part of its name.
 pub async fn fresh_url_of(kind: &str, purpose: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -63,7 +63,7 @@ async fn make<'c, E: Executor<'c>>(connection: E, what: String) {
     connection.execute(AssertSqlSafe(what)).await.unwrap();
 }
 
-/// The connections of [`fresh_blocking`] live on this runtime, whatever runtimes a test starts and stops.
+/// The runtime of the connections of [`fresh_blocking`], independent of the runtimes that a test starts and stops.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 
 /// An empty store of the kind that this variable names, for a test that controls time and its own runtimes.
@@ -110,7 +110,7 @@ impl Blocking {
         let (answer, answered) = std::sync::mpsc::channel();
         let call = call(Arc::clone(&self.0));
         RUNTIME.spawn(async move { answer.send(call.await) });
-        answered.recv().expect("the store answers")
+        answered.recv().expect("the store responds")
     }
 }
 

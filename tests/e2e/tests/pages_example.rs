@@ -8,7 +8,7 @@ use axum_refresh_e2e::example::Process;
 use cookie_store::{CookieError, CookieStore};
 use reqwest::{Client, Method, Response, Url};
 
-/// Sends the requests of a browser for links and forms, and stores cookies as a browser does.
+/// Sends the requests that a browser sends for links and forms, and stores cookies as a browser does.
 struct Visitor {
     base: Url,
     http: Client,
@@ -34,7 +34,7 @@ impl Visitor {
         self.jar.get_request_values(&url).map(|(name, value)| format!("{name}={value}")).collect()
     }
 
-    /// The status, the `Location` and the page.
+    /// Returns the status, the `Location` and the page.
     async fn send(&mut self, method: Method, path: &str, form: &str) -> (u16, String, String) {
         let origin = self.base.as_str().trim_end_matches('/').to_owned();
         let mut request = self.http.request(method.clone(), self.base.join(path).unwrap());
@@ -46,7 +46,7 @@ impl Visitor {
         for header in response.headers().get_all("set-cookie") {
             match self.jar.parse(header.to_str().unwrap(), &self.secure()) {
                 Ok(_) | Err(CookieError::Expired) => {}
-                Err(error) => panic!("no browser keeps {header:?}: {error}"),
+                Err(error) => panic!("a browser rejects {header:?}: {error}"),
             }
         }
         let location = response.headers().get("location").map_or("", |value| value.to_str().unwrap()).to_owned();
@@ -63,7 +63,7 @@ impl Visitor {
 }
 
 #[tokio::test]
-async fn a_visitor_without_a_script_logs_in_comes_back_after_a_pause_and_logs_out() {
+async fn a_visitor_without_javascript_logs_in_returns_after_a_pause_and_logs_out() {
     let secret = "q8vXh2m0Zr4yTnLwE1sKcPjU7dGfBaOi9xQ3H5tMzVY=";
     let settings = [("PORT", "0"), ("AUTH_SECRET", secret), ("ACCESS_TTL", "1500ms"), ("GRACE", "1s")];
     let example = Process::start_pages(&settings).await.unwrap();

@@ -1,4 +1,4 @@
-//! Every store over TLS, with a certificate that is trusted only where the settings name it. `tests/run tls` installs the
+//! Every store over TLS, with a certificate that is trusted only if the settings name it. `tests/run tls` installs the
 //! servers.
 
 #![cfg(unix)]
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 const WITH_TLS: &[(&str, &str)] = &[("SERVE_TLS", "yes")];
 
-/// The demo works with the settings that name the certificate, and reports the problem with those that do not.
+/// Asserts that the demo works with the settings that name the certificate, and reports the error with the others.
 async fn a_demo_trusts_only_the_certificate_in_its_settings(with: &[(&str, &str)], without: &[(&str, &str)]) {
     let demo = Demo::start(with).await;
     let mut browser = demo.logged_in("alice").await;
@@ -33,8 +33,8 @@ async fn postgres() {
     let url = |port: u16| format!("postgres://postgres@127.0.0.1:{port}/postgres");
     server.run(async |port| PgConnection::connect(&format!("{}?sslmode=disable", url(port))).await.is_ok()).await;
     let checked = format!("{}?sslmode=verify-full", url(server.port));
-    let told = format!("{checked}&sslrootcert={}", certificate(&server));
-    a_demo_trusts_only_the_certificate_in_its_settings(&[("STORE_URL", &told)], &[("STORE_URL", &checked)]).await;
+    let trusting = format!("{checked}&sslrootcert={}", certificate(&server));
+    a_demo_trusts_only_the_certificate_in_its_settings(&[("STORE_URL", &trusting)], &[("STORE_URL", &checked)]).await;
 }
 
 #[tokio::test]
@@ -48,8 +48,8 @@ async fn mysql() {
     };
     server.run(answers).await;
     let checked = format!("{}?ssl-mode=VERIFY_IDENTITY", url(server.port, "sessions"));
-    let told = format!("{checked}&ssl-ca={}", certificate(&server));
-    a_demo_trusts_only_the_certificate_in_its_settings(&[("STORE_URL", &told)], &[("STORE_URL", &checked)]).await;
+    let trusting = format!("{checked}&ssl-ca={}", certificate(&server));
+    a_demo_trusts_only_the_certificate_in_its_settings(&[("STORE_URL", &trusting)], &[("STORE_URL", &checked)]).await;
 }
 
 #[tokio::test]
@@ -58,6 +58,6 @@ async fn redis() {
     server.run(async |port| TcpStream::connect(("127.0.0.1", port)).await.is_ok()).await;
     let url = format!("rediss://127.0.0.1:{}", server.port);
     let roots = certificate(&server);
-    let told = [("STORE_URL", url.as_str()), ("SSL_CERT_FILE", roots.as_str())];
-    a_demo_trusts_only_the_certificate_in_its_settings(&told, &[("STORE_URL", &url)]).await;
+    let trusting = [("STORE_URL", url.as_str()), ("SSL_CERT_FILE", roots.as_str())];
+    a_demo_trusts_only_the_certificate_in_its_settings(&trusting, &[("STORE_URL", &url)]).await;
 }

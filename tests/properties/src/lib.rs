@@ -64,8 +64,8 @@ impl Clock {
     }
 }
 
-/// The shortest schedule that the test fails on, with all that happened, for a reader.
-fn falsify<S: Strategy>(
+/// The shortest schedule that the test fails on, with a readable trace.
+fn find_counterexample<S: Strategy>(
     cases: u32,
     strategy: &S,
     rng: Option<TestRng>,
@@ -86,7 +86,7 @@ fn falsify<S: Strategy>(
 }
 
 fn check<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
-    if let Some(counterexample) = falsify(cases, strategy, None, test) {
+    if let Some(counterexample) = find_counterexample(cases, strategy, None, test) {
         panic!("{counterexample}");
     }
 }
@@ -96,13 +96,13 @@ fn check<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value) -> Resul
 macro_rules! suite {
     ($open:expr) => {
         $crate::suite! { @ $open;
-            no_honest_client_is_logged_out_by_any_schedule_that_the_grace_has_room_for
-            every_assumption_of_the_grace_is_needed
-            a_crash_may_lose_what_came_within_the_grace_less_twice_the_delay_less_the_skew
-            every_answer_is_the_protocols_whatever_the_network_the_disk_and_a_thief_do
-            a_session_in_two_hands_is_revoked_once_each_has_presented_twice_outside_every_window
-            a_handful_of_racing_calls_equals_some_order_of_them
-            sixty_four_racing_calls_equal_some_order_of_them
+            no_honest_client_is_logged_out_by_any_schedule_within_the_assumptions
+            every_assumption_about_the_grace_period_is_needed
+            a_crash_may_lose_cookies_younger_than_the_grace_period_minus_twice_the_delay_minus_the_skew
+            every_response_follows_the_protocol_whatever_the_network_the_disk_and_a_thief_do
+            a_session_shared_with_a_thief_is_revoked_once_each_has_presented_twice_outside_every_window
+            a_few_concurrent_calls_are_linearizable
+            sixty_four_concurrent_calls_are_linearizable
         }
     };
     (@ $open:expr; $($property:ident)+) => {
@@ -115,40 +115,42 @@ macro_rules! suite {
     };
 }
 
-/// Invariants 1, 3, 4 and 7, and every single answer.
-pub fn no_honest_client_is_logged_out_by_any_schedule_that_the_grace_has_room_for(open: Open) {
+/// Invariants 1, 3, 4 and 7, and every single response.
+pub fn no_honest_client_is_logged_out_by_any_schedule_within_the_assumptions(open: Open) {
     let schedules = (0..=schedule::SKEW, schedule::honest(schedule::DELAY, schedule::UNSAVED));
     check(1000, &schedules, |(skew, actions)| schedule::run(open, skew, true, &actions));
 }
 
-/// Without the assumptions the promise is broken, and the schedules find out how: so they can fail.
-pub fn every_assumption_of_the_grace_is_needed(open: Open) {
+/// Without an assumption the guarantee does not hold, and the schedules find a counterexample: the properties can fail.
+pub fn every_assumption_about_the_grace_period_is_needed(open: Open) {
     use schedule::{DELAY, UNSAVED};
     let grace = oracle::GRACE;
     for (what, delay, skew, unsaved) in [
-        ("answers that travel for too long", grace, 0..=0, 0),
-        ("clocks too far apart", DELAY, grace..=2 * grace, UNSAVED),
-        ("cookies that reach the disk as late as the grace", DELAY, 0..=0, grace),
+        ("responses that take too long", grace, 0..=0, 0),
+        ("clocks that differ too much", DELAY, grace..=2 * grace, UNSAVED),
+        ("cookies that take as long as the grace period to reach the disk", DELAY, 0..=0, grace),
     ] {
         let schedules = (skew, schedule::honest(delay, unsaved));
         let rng = Some(TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-        let found = falsify(20_000, &schedules, rng, |(skew, actions)| schedule::run(open, skew, true, &actions));
-        let counterexample = found.unwrap_or_else(|| panic!("nothing is wrong with {what}"));
+        let found =
+            find_counterexample(20_000, &schedules, rng, |(skew, actions)| schedule::run(open, skew, true, &actions));
+        let counterexample = found.unwrap_or_else(|| panic!("no counterexample for {what}"));
         assert!(counterexample.contains("an honest client is taken for a thief"), "{what}: {counterexample}");
         println!("{what}: {counterexample}\n");
     }
 }
 
-/// A random schedule hardly ever hits this corner: everything takes as long as it may.
-pub fn a_crash_may_lose_what_came_within_the_grace_less_twice_the_delay_less_the_skew(open: Open) {
-    use schedule::{Action, DELAY, SKEW, Way};
+/// Random schedules hardly ever reach this corner, in which everything takes as long as the assumptions allow.
+pub fn a_crash_may_lose_cookies_younger_than_the_grace_period_minus_twice_the_delay_minus_the_skew(open: Open) {
+    use schedule::{Action, DELAY, Delivery, SKEW};
     let refresh = |node, out, back| Action::Refresh { client: 0, node, out, back, again: None, rendered: false };
     let crash_after = |unsaved| {
         let schedule = [
-            refresh(0, Way::After(0), Way::After(DELAY)),
+            refresh(0, Delivery::After(0), Delivery::After(DELAY)),
             Action::Wait(DELAY + unsaved),
-            // With the successor, on the node that is ahead: does it rotate again, before the crash takes it back?
-            refresh(1, Way::After(DELAY), Way::Lost),
+            // With the successor, on the node that is ahead: it must not rotate again before the crash takes the cookie
+            // back.
+            refresh(1, Delivery::After(DELAY), Delivery::Lost),
             Action::Crash { client: 0, unsaved: unsaved + 1 },
         ];
         schedule::run(open, SKEW, true, &schedule)
@@ -159,29 +161,29 @@ pub fn a_crash_may_lose_what_came_within_the_grace_less_twice_the_delay_less_the
     assert!(refused.contains("an honest client is taken for a thief"), "{refused}");
 }
 
-/// Invariants 3, 4 and 7, and every single answer.
-pub fn every_answer_is_the_protocols_whatever_the_network_the_disk_and_a_thief_do(open: Open) {
+/// Invariants 3, 4 and 7, and every single response.
+pub fn every_response_follows_the_protocol_whatever_the_network_the_disk_and_a_thief_do(open: Open) {
     let schedules = (0..=schedule::SKEW, schedule::anything());
     check(1000, &schedules, |(skew, actions)| schedule::run(open, skew, false, &actions));
 }
 
 /// Invariant 2.
-pub fn a_session_in_two_hands_is_revoked_once_each_has_presented_twice_outside_every_window(open: Open) {
+pub fn a_session_shared_with_a_thief_is_revoked_once_each_has_presented_twice_outside_every_window(open: Open) {
     check(2000, &theft::thefts(), |theft| theft.run(open));
 }
 
-/// Invariant 6, with what 7 says of a revocation.
-pub fn a_handful_of_racing_calls_equals_some_order_of_them(open: Open) {
-    race::handfuls(open, race::rounds(1_500));
+/// Invariant 6, and invariant 7 for revocations.
+pub fn a_few_concurrent_calls_are_linearizable(open: Open) {
+    race::small_races(open, race::rounds(1_500));
 }
 
 /// Invariant 6, with 64 callers.
-pub fn sixty_four_racing_calls_equal_some_order_of_them(open: Open) {
-    race::crowds(open, race::rounds(1_500) / 20);
+pub fn sixty_four_concurrent_calls_are_linearizable(open: Open) {
+    race::large_races(open, race::rounds(1_500) / 20);
 }
 
-/// The search for an order accepts a history that has one and rejects a history that has none.
+/// The search accepts a history that has a valid order and rejects one that has none.
 #[test]
-fn a_history_that_has_no_order_is_found() {
-    race::prove_that_histories_are_judged();
+fn a_history_without_a_valid_order_is_rejected() {
+    race::check_the_search();
 }

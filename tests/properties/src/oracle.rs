@@ -1,5 +1,5 @@
-//! What the protocol says, written down a second time, from its text and not from the code: a session row and its rules,
-//! and what a node knows, sees and writes behind. Everything is a plain value, so that a search can copy it.
+//! The protocol, implemented a second time from its text and not from the code: a session row and its rules, and the
+//! state that a node holds in memory. Everything is a plain value, so that a search can copy it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,21 +9,21 @@ pub(crate) const GRACE: Millis = 30_000;
 pub(crate) const ACCESS_TTL: Millis = 5 * 60_000;
 pub(crate) const IDLE: Millis = 60 * 60_000;
 pub(crate) const LIFETIME: Millis = 6 * 60 * 60_000;
-/// How long a node relies on the feed of revocations without having read it.
+/// How long a node relies on the revocations it has read without reading the feed again.
 pub(crate) const STALENESS: Millis = 30_000;
 
 pub(crate) const UNAVAILABLE: &str = "store_unavailable";
 
-/// The answer to a refresh.
+/// The response to a refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// The rule by its name, the access token's generation, and the new refresh token's where there is one.
+    /// The name of the rule, the generation of the access token, and that of the new refresh token if there is one.
     Granted(&'static str, u32, Option<u32>),
     /// The code of the refusal.
     Refused(&'static str),
 }
 
-/// A session row. What it does not have (client, label, hash of the secret) no rule here asks for.
+/// A session row, without the columns that no rule here depends on (client, label, hash of the secret).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Row {
     pub(crate) user: usize,
@@ -33,7 +33,7 @@ pub(crate) struct Row {
     pub(crate) acknowledged: Option<u32>,
     pub(crate) seen: Millis,
     pub(crate) expires: Millis,
-    pub(crate) ended: bool,
+    pub(crate) revoked: bool,
     pub(crate) claims: u32,
 }
 
@@ -47,18 +47,18 @@ impl Row {
             acknowledged: None,
             seen: now,
             expires: now + LIFETIME,
-            ended: false,
+            revoked: false,
             claims: 0,
         }
     }
 
     pub(crate) const fn is_live(&self, now: Millis) -> bool {
-        !self.ended && now < self.expires && now - self.seen < IDLE
+        !self.revoked && now < self.expires && now - self.seen < IDLE
     }
 
-    /// The table of the protocol, row by row: the answer, and the row to write if there is one to write.
+    /// The protocol's table, row by row: the response, and the row to write, if any.
     pub(crate) fn present(&self, p: u32, now: Millis) -> (Answer, Option<Self>) {
-        if self.ended {
+        if self.revoked {
             return (Answer::Refused("session_revoked"), None);
         }
         if now >= self.expires {
@@ -83,23 +83,25 @@ impl Row {
             std::cmp::Ordering::Less if is_parent && !acknowledged => {
                 hand_out("Recover", self.generation + 1, self.parent)
             }
-            std::cmp::Ordering::Less => (Answer::Refused("refresh_token_reused"), Some(Self { ended: true, ..*self })),
+            std::cmp::Ordering::Less => {
+                (Answer::Refused("refresh_token_reused"), Some(Self { revoked: true, ..*self }))
+            }
         }
     }
 }
 
-/// How the store is.
+/// How the store fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub(crate) enum Fault {
     #[default]
     None,
-    /// Every call is an error, and nothing is done.
+    /// Every call is an error without effect.
     Fails,
-    /// Reading works. Writes are done, and then there is an error: the reply got lost.
+    /// Reads work. Writes take effect and return an error: the reply is lost.
     LosesReplies,
 }
 
-/// An access token, as the one who issued it remembers it.
+/// An access token, as its issuer knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Access {
     pub(crate) session: usize,
@@ -108,23 +110,23 @@ pub(crate) struct Access {
     pub(crate) expires: Millis,
 }
 
-/// What one node knows that is not in the store, or not yet.
+/// The state of a node that is not in the store, or not yet.
 #[derive(Clone, Debug, Default)]
-struct Mind {
-    /// By session: when it was last seen, and what it has acknowledged.
+struct NodeState {
+    /// By session: when it was last seen, and the acknowledged generation.
     pending: BTreeMap<usize, (Millis, Option<u32>)>,
     revoked: BTreeSet<usize>,
     heard_at: Option<Millis>,
 }
 
-/// Two nodes on one store. Sessions are numbered in the order they were opened.
+/// Two nodes on one store. Sessions are numbered in the order in which they were created.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Oracle {
     rows: BTreeMap<usize, Row>,
-    /// The sessions that the store's feed names.
+    /// The sessions in the store's feed.
     feed: BTreeSet<usize>,
-    minds: [Mind; 2],
-    pub(crate) trouble: Trouble,
+    nodes: [NodeState; 2],
+    pub(crate) fault: Fault,
 }
 
 type Result<T> = std::result::Result<T, &'static str>;
@@ -135,41 +137,41 @@ impl Oracle {
     }
 
     fn read(&self) -> Result<()> {
-        if self.trouble == Trouble::Fails { Err(UNAVAILABLE) } else { Ok(()) }
+        if self.fault == Fault::Fails { Err(UNAVAILABLE) } else { Ok(()) }
     }
 
-    /// After a write was done: whether its caller learns of it.
+    /// After a write took effect: whether its caller receives the reply.
     fn wrote(&self) -> Result<()> {
-        if self.trouble == Trouble::LosesReplies { Err(UNAVAILABLE) } else { Ok(()) }
+        if self.fault == Fault::LosesReplies { Err(UNAVAILABLE) } else { Ok(()) }
     }
 
-    /// The row with what the node has seen and knows.
+    /// The row, merged with the state of the node.
     fn load(&self, node: usize, session: usize) -> Option<Row> {
         let mut row = *self.rows.get(&session)?;
-        let mind = &self.minds[node];
-        if let Some(&(seen, acknowledged)) = mind.pending.get(&session) {
+        let state = &self.nodes[node];
+        if let Some(&(seen, acknowledged)) = state.pending.get(&session) {
             row.seen = row.seen.max(seen);
             row.acknowledged = row.acknowledged.max(acknowledged);
         }
-        row.ended |= mind.revoked.contains(&session);
+        row.revoked |= state.revoked.contains(&session);
         Some(row)
     }
 
     fn note(&mut self, node: usize, session: usize, now: Millis, acknowledged: Option<u32>) {
-        let pending = self.minds[node].pending.entry(session).or_insert((now, None));
+        let pending = self.nodes[node].pending.entry(session).or_insert((now, None));
         *pending = (pending.0.max(now), pending.1.max(acknowledged));
     }
 
-    /// Answers whether the session was neither revoked nor expired before.
-    fn end_row(&mut self, session: usize, now: Millis) -> bool {
+    /// Returns whether the session was neither revoked nor expired before.
+    fn revoke_row(&mut self, session: usize, now: Millis) -> bool {
         let Some(row) = self.rows.get_mut(&session) else { return false };
-        let was_live = !row.ended && now < row.expires;
-        row.ended = true;
+        let was_live = !row.revoked && now < row.expires;
+        row.revoked = true;
         self.feed.insert(session);
         was_live
     }
 
-    /// Opens session number `session`. An error may leave it open all the same.
+    /// Creates session number `session`. An error may leave it in place all the same.
     pub(crate) fn login(
         &mut self,
         node: usize,
@@ -180,15 +182,15 @@ impl Oracle {
     ) -> Result<()> {
         self.read()?;
         self.rows.insert(session, Row::new(user, now));
-        let ended = replacing.filter(|old| self.end_row(*old, now));
+        let revoked = replacing.filter(|old| self.revoke_row(*old, now));
         self.wrote()?;
-        self.minds[node].revoked.extend(ended);
+        self.nodes[node].revoked.extend(revoked);
         Ok(())
     }
 
-    /// Whether the node's access tokens of this session are dead.
-    pub(crate) fn knows_the_end(&self, node: usize, session: usize) -> bool {
-        self.minds[node].revoked.contains(&session)
+    /// Whether the node rejects access tokens of this session.
+    pub(crate) fn knows_revocation(&self, node: usize, session: usize) -> bool {
+        self.nodes[node].revoked.contains(&session)
     }
 
     pub(crate) fn refresh(&mut self, node: usize, session: usize, p: u32, now: Millis) -> Answer {
@@ -198,7 +200,7 @@ impl Oracle {
         let Some(row) = self.load(node, session) else { return Answer::Refused("refresh_token_invalid") };
         let (answer, next) = row.present(p, now);
         if let Some(mut next) = next {
-            if next.ended {
+            if next.revoked {
                 self.feed.insert(session);
             } else {
                 next.seen = next.seen.max(now);
@@ -207,8 +209,8 @@ impl Oracle {
             if let Err(code) = self.wrote() {
                 return Answer::Refused(code);
             }
-            if next.ended {
-                self.minds[node].revoked.insert(session);
+            if next.revoked {
+                self.nodes[node].revoked.insert(session);
             }
         }
         if matches!(answer, Answer::Granted(..)) {
@@ -221,14 +223,14 @@ impl Oracle {
         if now >= token.expires {
             return Err("access_token_expired");
         }
-        // From a future that no clock skew explains.
+        // Issued further in the future than clock skew explains.
         if token.issued > now + GRACE {
             return Err("access_token_invalid");
         }
-        if self.minds[node].heard_at.is_none_or(|heard_at| now - heard_at >= STALENESS) {
-            self.catch_up(node, now)?;
+        if self.nodes[node].heard_at.is_none_or(|heard_at| now - heard_at >= STALENESS) {
+            self.read_feed(node, now)?;
         }
-        if self.minds[node].revoked.contains(&token.session) {
+        if self.nodes[node].revoked.contains(&token.session) {
             return Err("access_token_revoked");
         }
         let acknowledged = (now - token.issued > GRACE).then_some(token.generation);
@@ -237,15 +239,15 @@ impl Oracle {
     }
 
     /// Reads the feed.
-    pub(crate) fn catch_up(&mut self, node: usize, now: Millis) -> Result<()> {
+    pub(crate) fn read_feed(&mut self, node: usize, now: Millis) -> Result<()> {
         self.read()?;
-        let mind = &mut self.minds[node];
-        mind.revoked.extend(&self.feed);
-        mind.heard_at = Some(now);
+        let state = &mut self.nodes[node];
+        state.revoked.extend(&self.feed);
+        state.heard_at = Some(now);
         Ok(())
     }
 
-    /// New claims for the session of somebody whom the node has just authenticated.
+    /// Sets new claims for the session of a user whom the node has just authenticated.
     pub(crate) fn update_claims(&mut self, node: usize, session: usize, claims: u32, now: Millis) -> Result<()> {
         self.read()?;
         let row = self.load(node, session).filter(|row| row.is_live(now)).ok_or("session_not_found")?;
@@ -256,35 +258,35 @@ impl Oracle {
     pub(crate) fn logout(&mut self, node: usize, session: usize, now: Millis) -> Result<()> {
         self.read()?;
         if let Some(row) = self.load(node, session) {
-            // What has ended already is not ended again.
-            if !row.ended {
-                self.end_row(session, now);
+            // A revoked session is not revoked again.
+            if !row.revoked {
+                self.revoke_row(session, now);
                 self.wrote()?;
             }
         } else {
-            // A store that has lost a session must not leave its access tokens alive.
+            // A store that has lost a session must not leave its access tokens valid.
             self.feed.insert(session);
         }
-        self.minds[node].revoked.insert(session);
+        self.nodes[node].revoked.insert(session);
         Ok(())
     }
 
-    /// Whether the store has no such session any more.
+    /// Whether the store does not have this session any more.
     pub(crate) fn is_gone(&self, session: usize) -> bool {
         !self.rows.contains_key(&session)
     }
 
-    pub(crate) fn end(&mut self, node: usize, session: usize, now: Millis) -> Result<()> {
+    pub(crate) fn revoke(&mut self, node: usize, session: usize, now: Millis) -> Result<()> {
         self.read()?;
         self.load(node, session).filter(|row| row.is_live(now)).ok_or("session_not_found")?;
-        self.end_row(session, now);
+        self.revoke_row(session, now);
         self.wrote()?;
-        self.minds[node].revoked.insert(session);
+        self.nodes[node].revoked.insert(session);
         Ok(())
     }
 
-    /// Answers the sessions that it has ended.
-    pub(crate) fn end_all(
+    /// Returns the sessions that it has revoked.
+    pub(crate) fn revoke_all(
         &mut self,
         node: usize,
         user: usize,
@@ -293,12 +295,12 @@ impl Oracle {
     ) -> Result<Vec<usize>> {
         self.read()?;
         let open =
-            self.rows.iter().filter(|(session, row)| row.user == user && !row.ended && Some(**session) != except);
+            self.rows.iter().filter(|(session, row)| row.user == user && !row.revoked && Some(**session) != except);
         let open: Vec<_> = open.map(|(session, _)| *session).collect();
-        let ended: Vec<_> = open.into_iter().filter(|session| self.end_row(*session, now)).collect();
+        let revoked: Vec<_> = open.into_iter().filter(|session| self.revoke_row(*session, now)).collect();
         self.wrote()?;
-        self.minds[node].revoked.extend(&ended);
-        Ok(ended)
+        self.nodes[node].revoked.extend(&revoked);
+        Ok(revoked)
     }
 
     pub(crate) fn list(&self, node: usize, user: usize, now: Millis) -> Result<BTreeSet<usize>> {
@@ -308,18 +310,18 @@ impl Oracle {
     }
 
     pub(crate) fn flush(&mut self, node: usize) -> Result<()> {
-        if self.minds[node].pending.is_empty() {
+        if self.nodes[node].pending.is_empty() {
             return Ok(());
         }
         self.read()?;
-        for (session, (seen, acknowledged)) in &self.minds[node].pending {
+        for (session, (seen, acknowledged)) in &self.nodes[node].pending {
             if let Some(row) = self.rows.get_mut(session) {
                 row.seen = row.seen.max(*seen);
                 row.acknowledged = row.acknowledged.max(*acknowledged);
             }
         }
         self.wrote()?;
-        self.minds[node].pending.clear();
+        self.nodes[node].pending.clear();
         Ok(())
     }
 
@@ -329,8 +331,8 @@ impl Oracle {
         }
     }
 
-    /// The node dies, and all that it had not written with it.
+    /// The node crashes and loses all pending writes.
     pub(crate) fn restart(&mut self, node: usize) {
-        self.minds[node] = Mind::default();
+        self.nodes[node] = NodeState::default();
     }
 }

@@ -1,5 +1,5 @@
-//! Races on real threads, of two nodes on one store. What was called and answered when is written down, and a search in
-//! the manner of Wing and Gong looks for an order of the calls that explains all answers: every call takes effect at one
+//! Races on real threads, of two nodes on one store. All calls and replies are recorded, and a search as described by
+//! Wing and Gong looks for an order of the calls that explains all replies, in which every call takes effect at one
 //! instant between its beginning and its end.
 
 use std::collections::HashSet;
@@ -19,11 +19,11 @@ use tokio::sync::Barrier;
 use super::oracle::{Answer, GRACE, Millis, Row};
 use super::{Claims, Clock, Open, SECRET, claims, client};
 
-/// Numbers that look random and are the same every time (SplitMix64).
+/// Deterministic pseudorandom numbers (SplitMix64).
 #[derive(Clone)]
-struct Dice(u64);
+struct Random(u64);
 
-impl Dice {
+impl Random {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -41,7 +41,7 @@ impl Dice {
     }
 }
 
-/// A store on a slow line: others come in between before and after every call.
+/// A store with a slow connection: other tasks run before and after every call.
 #[derive(Clone)]
 struct Slow {
     inner: Arc<dyn SessionStore>,
@@ -50,16 +50,16 @@ struct Slow {
 
 impl Slow {
     async fn pause(&self) {
-        let mut dice = Dice(self.calls.fetch_add(1, Ordering::Relaxed));
-        for _ in 0..dice.below(4) {
+        let mut random = Random(self.calls.fetch_add(1, Ordering::Relaxed));
+        for _ in 0..random.below(4) {
             tokio::task::yield_now().await;
         }
-        if dice.one_in(16) {
+        if random.one_in(16) {
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
     }
 
-    async fn slowly<T>(&self, work: impl Future<Output = T>) -> T {
+    async fn with_pauses<T>(&self, work: impl Future<Output = T>) -> T {
         self.pause().await;
         let done = work.await;
         self.pause().await;
@@ -74,19 +74,19 @@ impl SessionStore for Slow {
     }
 
     async fn load(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
-        self.slowly(self.inner.load(id)).await
+        self.with_pauses(self.inner.load(id)).await
     }
 
     async fn compare_and_swap(&self, expected: u64, next: &SessionRecord) -> Result<bool, StoreError> {
-        self.slowly(self.inner.compare_and_swap(expected, next)).await
+        self.with_pauses(self.inner.compare_and_swap(expected, next)).await
     }
 
     async fn list(&self, user: &str) -> Result<Vec<SessionRecord>, StoreError> {
-        self.slowly(self.inner.list(user)).await
+        self.with_pauses(self.inner.list(user)).await
     }
 
     async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
-        self.slowly(self.inner.revoke(target, revocation)).await
+        self.with_pauses(self.inner.revoke(target, revocation)).await
     }
 
     async fn record_activity(&self, batch: &[Activity]) -> Result<(), StoreError> {
@@ -102,33 +102,33 @@ impl SessionStore for Slow {
     }
 }
 
-/// What is called.
+/// A call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
     /// With the refresh token of this generation.
     Refresh(u32),
     Logout,
-    /// By the user, from a list.
-    End,
-    EndAll,
+    /// By the user, from the list of sessions.
+    Revoke,
+    RevokeAll,
     /// With these claims.
-    Renew(u32),
+    UpdateClaims(u32),
     IsListed,
-    /// The row as the store has it.
+    /// Reads the row from the store.
     Look,
-    /// Drops the session if it has expired.
+    /// Removes the session if it has expired.
     Purge,
 }
 
-/// What was answered.
+/// The reply to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reply {
     /// With the claims in the access token.
     Refresh(Answer, Option<u32>),
-    /// Of logout and end: whether it went well. Of a renewal too.
+    /// Of a logout, a revocation or an update of the claims: whether it succeeded.
     Done(bool),
-    /// How many sessions.
-    Ended(usize),
+    /// The number of sessions.
+    Revoked(usize),
     Listed(bool),
     Row(Option<Row>),
     Purged,
@@ -142,7 +142,7 @@ struct Event {
     reply: Reply,
     /// When it began and ended, on a clock that counts beginnings and ends.
     span: (u64, u64),
-    /// What the nodes' clock showed when it began and ended.
+    /// The time on the nodes' clock when it began and ended.
     clock: (Millis, Millis),
 }
 
@@ -154,23 +154,24 @@ impl fmt::Display for Event {
     }
 }
 
-/// No row: it was purged.
+/// `None` if the row was purged.
 type State = Option<Row>;
 
-/// Everything that the protocol allows after this call with this reply, if it takes effect now.
+/// Every state that the protocol allows after this call with this reply, if it takes effect now.
 fn after(state: State, event: &Event) -> Vec<State> {
     let clocks = if event.clock.0 == event.clock.1 { vec![event.clock.0] } else { vec![event.clock.0, event.clock.1] };
     let next = |now: Millis| {
         let next = after_at(state, event, now);
-        // A node's background task purges too, when it likes.
+        // A node's background task purges too, at any time.
         let purged = state.filter(|row| row.expires < now - GRACE).and_then(|_| after_at(None, event, now));
-        // Live when it was looked up and over when it was to end: marked all the same, and not found.
-        let is_marked = (event.call, event.reply) == (Call::End, Reply::Done(false));
-        // Loaded before it was purged, and judged after a logout that found nothing and was remembered.
+        // Live when it was looked up and expired when it was revoked: the row is marked all the same, and the reply is
+        // "not found".
+        let is_marked = (event.call, event.reply) == (Call::Revoke, Reply::Done(false));
+        // Loaded before it was purged, and decided after a logout that found nothing, which the node remembers.
         let is_remembered = matches!(event.call, Call::Refresh(_))
             && event.reply == Reply::Refresh(Answer::Refused("session_revoked"), None);
         let remembered = (state.is_none() && is_remembered).then_some(None);
-        let marked = state.filter(|row| is_marked && now >= row.expires).map(|row| Some(Row { ended: true, ..row }));
+        let marked = state.filter(|row| is_marked && now >= row.expires).map(|row| Some(Row { revoked: true, ..row }));
         next.into_iter().chain(purged).chain(marked).chain(remembered)
     };
     clocks.into_iter().flat_map(next).collect()
@@ -186,16 +187,16 @@ fn after_at(state: State, event: &Event, now: Millis) -> Option<State> {
                 (Reply::Refresh(answer, claims), Some(next.unwrap_or(row)))
             }
         },
-        Call::Logout => (Reply::Done(true), state.map(|row| Row { ended: true, ..row })),
-        Call::End => match state.filter(|row| row.is_live(now)) {
+        Call::Logout => (Reply::Done(true), state.map(|row| Row { revoked: true, ..row })),
+        Call::Revoke => match state.filter(|row| row.is_live(now)) {
             None => (Reply::Done(false), state),
-            Some(row) => (Reply::Done(true), Some(Row { ended: true, ..row })),
+            Some(row) => (Reply::Done(true), Some(Row { revoked: true, ..row })),
         },
-        Call::EndAll => {
-            let ended = state.filter(|row| !row.ended && now < row.expires);
-            (Reply::Ended(usize::from(ended.is_some())), state.map(|row| Row { ended: true, ..row }))
+        Call::RevokeAll => {
+            let revoked = state.filter(|row| !row.revoked && now < row.expires);
+            (Reply::Revoked(usize::from(revoked.is_some())), state.map(|row| Row { revoked: true, ..row }))
         }
-        Call::Renew(number) => match state.filter(|row| row.is_live(now)) {
+        Call::UpdateClaims(number) => match state.filter(|row| row.is_live(now)) {
             None => (Reply::Done(false), state),
             Some(row) => (Reply::Done(true), Some(Row { claims: number, ..row })),
         },
@@ -206,7 +207,8 @@ fn after_at(state: State, event: &Event, now: Millis) -> Option<State> {
     (reply == event.reply).then_some(next)
 }
 
-/// Whether some order of the events, in which none comes before one that had ended when it began, explains them all.
+/// Whether some order of the events explains all replies. In a valid order, no event precedes one that ended before it
+/// began.
 fn is_linearizable(history: &[Event], start: State) -> bool {
     assert!(history.len() <= 128);
     let all = if history.len() == 128 { u128::MAX } else { (1 << history.len()) - 1 };
@@ -225,9 +227,9 @@ fn is_linearizable(history: &[Event], start: State) -> bool {
         let nexts: Vec<_> = may_be_next
             .flat_map(|(n, event)| after(state, event).into_iter().map(move |next| (done | (1 << n), next)))
             .collect();
-        // What only reads may as well come at once: whatever follows can follow it too. (A call that changes nothing here
-        // might be one that has to change something later, or in another way.)
-        let writes = |call| matches!(call, Call::Renew(_) | Call::End);
+        // A call that only reads can be taken at once, because every continuation remains possible. (Excluded are calls
+        // that change nothing in this state, but could change it later.)
+        let writes = |call| matches!(call, Call::UpdateClaims(_) | Call::Revoke);
         let reads = |done: u128| !left().any(|(n, event)| done & (1 << n) != 0 && writes(event.call));
         match nexts.iter().find(|(done, next)| *next == state && reads(*done)) {
             Some(next) => open.push(*next),
@@ -237,11 +239,11 @@ fn is_linearizable(history: &[Event], start: State) -> bool {
     false
 }
 
-fn show(history: &[Event], start: State) -> String {
+fn report(history: &[Event], start: State) -> String {
     let mut lines: Vec<_> = history.to_vec();
     lines.sort_by_key(|event| event.span);
     let lines: Vec<_> = lines.iter().map(Event::to_string).collect();
-    format!("no order of these calls explains their answers, from {start:?}:\n{}", lines.join("\n"))
+    format!("no order of these calls explains their replies, starting from {start:?}:\n{}", lines.join("\n"))
 }
 
 struct Race {
@@ -256,14 +258,14 @@ struct Race {
     start: State,
 }
 
-/// How a session comes to the start of a race.
+/// The history of a session before the race.
 #[derive(Clone, Copy, Debug)]
 struct Past {
-    /// Refreshes that were answered, and after them those whose answer got lost.
+    /// Refreshes that succeeded, followed by those whose response was lost.
     rotations: u32,
     recoveries: u32,
     acknowledged: bool,
-    /// Whether the grace is over at the start, or lasts; or the session is about to expire.
+    /// Whether the grace period is over at the start. `at_the_end`: the session is about to expire.
     late: bool,
     at_the_end: bool,
 }
@@ -296,7 +298,8 @@ impl Race {
             tokens.push(refreshed.tokens.refresh_token.unwrap());
             pass = refreshed.tokens.access_token;
         }
-        // Before the grace is over: what only one node knows to be acknowledged is in no order with the other's calls.
+        // Before the grace period is over, so that this acknowledges nothing: an acknowledgement that only one node
+        // knows is not linearizable with calls on the other node.
         let caller = nodes[0].authenticate(&pass).await.unwrap();
         if past.late {
             clock.advance(grace_and_more);
@@ -337,9 +340,11 @@ impl Race {
                 }
             }
             Call::Logout => Reply::Done(auth.logout(&self.tokens[0]).await.is_ok()),
-            Call::End => Reply::Done(auth.revoke_own_session(&self.user, self.session).await.is_ok()),
-            Call::EndAll => Reply::Ended(auth.revoke_user(&self.user, None, RevocationReason::Logout).await.unwrap()),
-            Call::Renew(number) => {
+            Call::Revoke => Reply::Done(auth.revoke_own_session(&self.user, self.session).await.is_ok()),
+            Call::RevokeAll => {
+                Reply::Revoked(auth.revoke_user(&self.user, None, RevocationReason::Logout).await.unwrap())
+            }
+            Call::UpdateClaims(number) => {
                 Reply::Done(auth.update_claims(&self.caller, claims(&number.to_string())).await.is_ok())
             }
             Call::IsListed => Reply::Listed(!auth.sessions(&self.user).await.unwrap().is_empty()),
@@ -353,8 +358,8 @@ impl Race {
         Event { worker, node, call, reply, span: (begin, end), clock: (clock, self.clock.now().as_millis()) }
     }
 
-    /// Every worker makes its calls one after another, and all begin at once. In between, the clock may leap, and what has
-    /// expired by that is purged. Whoever is last looks at what is left.
+    /// Every worker makes its calls in sequence, and all workers start at once. Meanwhile the clock may leap, and the
+    /// session is purged if it has expired. At the end, one more worker reads the row and the list.
     async fn run(self, work: Vec<Vec<(usize, Call)>>, leap: Option<Duration>, purges: bool) -> Vec<Event> {
         let race = Arc::new(self);
         let count = work.len();
@@ -397,7 +402,7 @@ impl Race {
     }
 }
 
-/// Only what the calls of a race can change or ask for.
+/// Only the columns that the calls of a race can change or read.
 async fn look(store: &Slow, session: SessionId) -> State {
     let session = store.inner.load(session).await.unwrap()?;
     let rotation = session.rotation;
@@ -408,10 +413,10 @@ async fn look(store: &Slow, session: SessionId) -> State {
         parent: rotation.parent,
         rotated_at: rotation.rotated_at.map(Timestamp::as_millis),
         acknowledged: rotation.acknowledged,
-        // Nobody gets idle in a race.
+        // No session becomes idle during a race.
         seen: Millis::MAX,
         expires: rotation.expires_at.as_millis(),
-        ended: rotation.revoked.is_some(),
+        revoked: rotation.revoked.is_some(),
         claims: claims.role.parse().unwrap(),
     })
 }
@@ -425,7 +430,7 @@ fn generation_of(refresh_token: &str) -> u32 {
     u32::from_be_bytes(bytes_of(refresh_token)[18..22].try_into().unwrap())
 }
 
-/// The generation and the claims.
+/// Reads the generation and the claims of an access token.
 fn read(access_token: &str) -> (u32, u32) {
     let payload = bytes_of(access_token.split('.').nth(1).unwrap());
     let payload: serde_json::Value = serde_json::from_slice(&payload).unwrap();
@@ -433,26 +438,26 @@ fn read(access_token: &str) -> (u32, u32) {
     (generation, payload["role"].as_str().unwrap().parse().unwrap())
 }
 
-fn past(dice: &mut Dice) -> Past {
-    let rotations = u32::try_from(dice.below(3)).unwrap();
+fn past(random: &mut Random) -> Past {
+    let rotations = u32::try_from(random.below(3)).unwrap();
     Past {
         rotations,
-        recoveries: if rotations > 0 { u32::try_from(dice.below(2)).unwrap() } else { 0 },
-        acknowledged: dice.one_in(3),
-        late: !dice.one_in(4),
+        recoveries: if rotations > 0 { u32::try_from(random.below(2)).unwrap() } else { 0 },
+        acknowledged: random.one_in(3),
+        late: !random.one_in(4),
         at_the_end: false,
     }
 }
 
-fn call(dice: &mut Dice, newest: u32) -> Call {
-    match dice.below(20) {
+fn call(random: &mut Random, newest: u32) -> Call {
+    match random.below(20) {
         0..=5 => Call::Refresh(newest),
         6..=8 => Call::Refresh(newest.saturating_sub(1)),
-        9 => Call::Refresh(u32::try_from(dice.below(usize::try_from(newest).unwrap() + 1)).unwrap()),
+        9 => Call::Refresh(u32::try_from(random.below(usize::try_from(newest).unwrap() + 1)).unwrap()),
         10 | 11 => Call::Logout,
-        12 => Call::End,
-        13 => Call::EndAll,
-        14 | 15 => Call::Renew(u32::try_from(1 + dice.below(9)).unwrap()),
+        12 => Call::Revoke,
+        13 => Call::RevokeAll,
+        14 | 15 => Call::UpdateClaims(u32::try_from(1 + random.below(9)).unwrap()),
         16 => Call::IsListed,
         _ => Call::Look,
     }
@@ -470,26 +475,26 @@ async fn race(open: Open, number: usize, past: Past, work: Vec<Vec<(usize, Call)
     let race = Race::prepare(open, number, past).await;
     let start = race.start;
     let history = race.run(work, leap, past.at_the_end).await;
-    assert!(is_linearizable(&history, start), "round {number}, {past:?}: {}", show(&history, start));
+    assert!(is_linearizable(&history, start), "round {number}, {past:?}: {}", report(&history, start));
 }
 
 /// A few workers with a few calls each.
-pub(crate) fn handfuls(open: Open, rounds: usize) {
+pub(crate) fn small_races(open: Open, rounds: usize) {
     on_threads(async {
         for number in 0..rounds {
-            let dice = &mut Dice(u64::try_from(number).unwrap() << 20);
-            let mut past = past(dice);
-            past.at_the_end = past.late && dice.one_in(4);
+            let random = &mut Random(u64::try_from(number).unwrap() << 20);
+            let mut past = past(random);
+            past.at_the_end = past.late && random.one_in(4);
             let newest = past.rotations + past.recoveries;
-            let workers = 2 + dice.below(4);
+            let workers = 2 + random.below(4);
             let work: Vec<Vec<_>> = (0..workers)
-                .map(|_| (0..=dice.below(3)).map(|_| (dice.below(2), call(dice, newest))).collect())
+                .map(|_| (0..=random.below(3)).map(|_| (random.below(2), call(random, newest))).collect())
                 .collect();
             let leap = if past.at_the_end {
-                // The session expires in the middle of it, and is purged.
+                // The session expires during the race, and is purged.
                 Some(Duration::from_millis(2 * GRACE.unsigned_abs()))
             } else {
-                dice.one_in(3).then(|| Duration::from_millis(GRACE.unsigned_abs() + 1))
+                random.one_in(3).then(|| Duration::from_millis(GRACE.unsigned_abs() + 1))
             };
             race(open, number, past, work, leap).await;
         }
@@ -497,29 +502,29 @@ pub(crate) fn handfuls(open: Open, rounds: usize) {
 }
 
 /// Sixty-four workers with one call each.
-pub(crate) fn crowds(open: Open, rounds: usize) {
+pub(crate) fn large_races(open: Open, rounds: usize) {
     on_threads(async {
         for number in 0..rounds {
-            let dice = &mut Dice((u64::try_from(number).unwrap() << 20) + 1);
-            let past = past(dice);
+            let random = &mut Random((u64::try_from(number).unwrap() << 20) + 1);
+            let past = past(random);
             let newest = past.rotations + past.recoveries;
             let mut work: Vec<_> = (0..64)
                 .map(|_| {
-                    let p = if dice.one_in(4) { newest.saturating_sub(1) } else { newest };
-                    vec![(dice.below(2), Call::Refresh(p))]
+                    let p = if random.one_in(4) { newest.saturating_sub(1) } else { newest };
+                    vec![(random.below(2), Call::Refresh(p))]
                 })
                 .collect();
-            if dice.one_in(2) {
-                work[dice.below(64)] = vec![(dice.below(2), Call::Logout), (dice.below(2), Call::Look)];
+            if random.one_in(2) {
+                work[random.below(64)] = vec![(random.below(2), Call::Logout), (random.below(2), Call::Look)];
             }
             race(open, number, past, work, None).await;
         }
     });
 }
 
-/// The search accepts a history that has an order and rejects one that has none.
+/// The search accepts a history that has a valid order and rejects one that has none.
 #[cfg(test)]
-pub(crate) fn prove_that_histories_are_judged() {
+pub(crate) fn check_the_search() {
     let start = Some(Row { seen: Millis::MAX, ..Row::new(0, 0) });
     let event = |call, reply, span| Event { worker: 0, node: 0, call, reply, span, clock: (1, 1) };
     let rotate = Reply::Refresh(Answer::Granted("Rotate", 1, Some(1)), Some(0));
@@ -527,17 +532,17 @@ pub(crate) fn prove_that_histories_are_judged() {
     let revoked = Reply::Refresh(Answer::Refused("session_revoked"), None);
     let is = |events: &[Event]| is_linearizable(events, start);
     let refresh = Call::Refresh(0);
-    // Together in either order, one after the other in one alone.
+    // Concurrent calls explain either order, sequential ones only their own.
     assert!(is(&[event(refresh, echo, (0, 3)), event(refresh, rotate, (1, 2))]));
     assert!(!is(&[event(refresh, echo, (0, 1)), event(refresh, rotate, (2, 3))]));
-    // Handed out twice.
+    // The same refresh token was handed out twice.
     assert!(!is(&[event(refresh, rotate, (0, 3)), event(refresh, rotate, (1, 2))]));
-    // A revocation that was acknowledged holds; one under way may come later.
+    // A confirmed revocation is final; one under way may take effect later.
     let logout = |span| event(Call::Logout, Reply::Done(true), span);
     assert!(is(&[logout((0, 3)), event(refresh, rotate, (1, 2))]));
     assert!(!is(&[logout((0, 1)), event(refresh, rotate, (2, 3))]));
     assert!(is(&[logout((0, 1)), event(refresh, revoked, (2, 3))]));
-    // A renewal that was overwritten.
-    let renewed = |number, span| event(Call::Renew(number), Reply::Done(true), span);
-    assert!(!is(&[renewed(1, (0, 1)), event(Call::Look, Reply::Row(start), (2, 3))]));
+    // An update of the claims that was overwritten.
+    let updated = |number, span| event(Call::UpdateClaims(number), Reply::Done(true), span);
+    assert!(!is(&[updated(1, (0, 1)), event(Call::Look, Reply::Row(start), (2, 3))]));
 }

@@ -1,5 +1,6 @@
-//! Random schedules: clients, a network that delays, loses and doubles what it carries, crashes, failing stores, a
-//! thief. A schedule is plain data, so that proptest can shrink it: every number in it is taken modulo what there is.
+//! Random schedules: clients, a network that delays, loses and duplicates messages, crashes, failing stores, a thief. A
+//! schedule is plain data, so that proptest can shrink it: every number in it is taken modulo the number of things it
+//! selects from.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -8,25 +9,26 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
 use super::Open;
-use super::oracle::{Answer, GRACE, Millis, Trouble};
+use super::oracle::{Answer, Fault, GRACE, Millis};
 use super::world::{Check, Pass, Token, World};
 
 /// The assumptions of invariant 1: the longest time a message travels, the clock skew between the nodes, and the time
-/// in which a crash can lose a cookie that has arrived. Together they are all that the grace has room for: a token may
-/// be sent as late as `UNSAVED` after its successor arrived, `DELAY` after that was issued, and travel for `DELAY`.
+/// in which a crash can lose a cookie that has arrived. Together they are all that the grace period has room for: a
+/// token may be sent as late as `UNSAVED` after its successor arrived, `DELAY` after that one was issued, and travel
+/// for `DELAY`.
 pub(crate) const DELAY: Millis = 8_000;
 pub(crate) const SKEW: Millis = 4_000;
 pub(crate) const UNSAVED: Millis = 10_000;
 const _: () = assert!(GRACE >= 2 * DELAY + SKEW + UNSAVED);
 
 const CLIENTS: usize = 4;
-/// From one, so that shrinking leaves only what matters.
+/// Starts at one, so that shrinking leaves only the relevant actions.
 const LENGTH: std::ops::RangeInclusive<usize> = 1..=120;
 
-/// How a message fares.
+/// What happens to a message.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Way {
-    /// It arrives so much later.
+pub(crate) enum Delivery {
+    /// It arrives after this time.
     After(Millis),
     Lost,
 }
@@ -38,24 +40,24 @@ pub(crate) enum Action {
         node: usize,
         replacing: bool,
     },
-    /// One of a client's tabs refreshes. `again`: the request arrives a second time, on the other node. `rendered`:
-    /// the server takes the new access token itself, before it answers.
+    /// One of a client's tabs refreshes. `again`: the request arrives a second time, on the other node. `rendered`: the
+    /// server uses the new access token itself before it responds.
     Refresh {
         client: usize,
         node: usize,
-        out: Way,
-        back: Way,
+        out: Delivery,
+        back: Delivery,
         again: Option<Millis>,
         rendered: bool,
     },
-    /// Uses the access token that came so many before the newest.
+    /// Uses the access token that arrived this many before the newest.
     Use {
         client: usize,
         nth: usize,
         node: usize,
         out: Millis,
     },
-    Renew {
+    UpdateClaims {
         client: usize,
         nth: usize,
         node: usize,
@@ -63,14 +65,14 @@ pub(crate) enum Action {
     Logout {
         client: usize,
         node: usize,
-        out: Way,
-        back: Way,
+        out: Delivery,
+        back: Delivery,
     },
-    End {
+    Revoke {
         client: usize,
         node: usize,
     },
-    EndAll {
+    RevokeAll {
         client: usize,
         node: usize,
         others_only: bool,
@@ -79,17 +81,17 @@ pub(crate) enum Action {
         client: usize,
         node: usize,
     },
-    /// Its jar falls back to what it held so long ago, and its access tokens and all answers under way are lost.
+    /// The jar returns to its content of this long ago, and the access tokens and all responses under delivery are lost.
     Crash {
         client: usize,
         unsaved: Millis,
     },
     Wait(Millis),
-    Store(Trouble),
+    Store(Fault),
     Flush(usize),
     Rest(usize),
     Restart(usize),
-    /// Copies what a client's jar held so many tokens ago, and its newest access token.
+    /// Copies the token that the jar held this many tokens ago, and the newest access token.
     Steal {
         client: usize,
         nth: usize,
@@ -104,13 +106,13 @@ pub(crate) enum Action {
     },
 }
 
-/// A browser, whose tabs share the jar; or a native client, which waits for one answer before it asks again.
+/// A browser, whose tabs share the jar; or a native client, which waits for a response before the next request.
 #[derive(Default)]
 struct Holder {
-    /// What the jar held since when.
+    /// The contents of the jar, and since when.
     jar: Vec<(Millis, Option<Token>)>,
     passes: Vec<Pass>,
-    /// Counts crashes: an answer to a request from before does not arrive.
+    /// Counts crashes: responses to requests from before a crash do not arrive.
     life: u32,
     waits_until: Millis,
 }
@@ -130,10 +132,10 @@ impl Holder {
 }
 
 enum Message {
-    Refresh { client: usize, node: usize, token: Token, back: Way, rendered: bool, life: u32 },
+    Refresh { client: usize, node: usize, token: Token, back: Delivery, rendered: bool, life: u32 },
     Tokens { client: usize, pass: Pass, token: Option<Token>, life: u32 },
     Use { node: usize, pass: Pass },
-    Logout { client: usize, node: usize, token: Token, back: Way, life: u32 },
+    Logout { client: usize, node: usize, token: Token, back: Delivery, life: u32 },
     LoggedOut { client: usize, life: u32 },
 }
 
@@ -166,15 +168,15 @@ impl Run {
         }
     }
 
-    fn send(&mut self, way: Way, message: Message) {
-        if let Way::After(delay) = way {
+    fn send(&mut self, delivery: Delivery, message: Message) {
+        if let Delivery::After(delay) = delivery {
             self.sent += 1;
             self.under_way.push(Reverse((self.world.now() + delay, self.sent)));
             self.messages.insert(self.sent, message);
         }
     }
 
-    /// Time passes, and what is due arrives.
+    /// Lets time pass, and delivers the messages that are due.
     fn wait(&mut self, by: Millis) -> Check {
         let until = self.world.now() + by;
         while let Some(Reverse((at, number))) = self.under_way.peek().copied().filter(|due| due.0.0 <= until) {
@@ -193,7 +195,7 @@ impl Run {
         match message {
             Message::Refresh { client, node, token, back, rendered, life } => {
                 let (answer, pass, next) = self.world.refresh(node, &token)?;
-                self.judge(&token, answer)?;
+                self.check_refusal(&token, answer)?;
                 if let Some(pass) = pass {
                     if rendered {
                         self.world.authenticate(node, &pass)?;
@@ -202,7 +204,7 @@ impl Run {
                 }
             }
             Message::Tokens { client, pass, token, life } if self.holders[client].life == life => {
-                self.world.say(|| format!("client {client}: got {:?}", token.as_ref().map(|token| token.generation)));
+                self.world.log(|| format!("client {client}: got {:?}", token.as_ref().map(|token| token.generation)));
                 let holder = &mut self.holders[client];
                 holder.passes.push(pass);
                 if token.is_some() {
@@ -223,14 +225,14 @@ impl Run {
         Ok(())
     }
 
-    /// Invariant 1: where everybody is honest nobody is taken for a thief, and whoever is refused knows why.
-    fn judge(&self, token: &Token, answer: Answer) -> Check {
+    /// Invariant 1: if all clients are honest, none is taken for a thief, and every refusal has a known reason.
+    fn check_refusal(&self, token: &Token, answer: Answer) -> Check {
         let Answer::Refused(code) = answer else { return Ok(()) };
-        let asked = self.world.asked_to_end.contains(&token.session);
+        let asked = self.world.asked_to_revoke.contains(&token.session);
         match code {
             "refresh_token_reused" if self.honest => Err("an honest client is taken for a thief".to_owned()),
-            "session_revoked" if self.honest && !asked => Err("nobody asked for this session to end".to_owned()),
-            // That these come at the right time only is what the comparison with the oracle says.
+            "session_revoked" if self.honest && !asked => Err("nobody revoked this session".to_owned()),
+            // The comparison with the oracle shows that these come at the right time only.
             "refresh_token_reused"
             | "session_revoked"
             | "session_expired"
@@ -261,21 +263,21 @@ impl Run {
                     return Ok(());
                 }
                 holder.waits_until = now + 2 * DELAY;
-                self.world.say(|| format!("client {client}: sends {}, {out:?}, {back:?}", token.generation));
+                self.world.log(|| format!("client {client}: sends {}, {out:?}, {back:?}", token.generation));
                 if let Some(after) = again {
                     let (token, node) = (token.clone(), 1 - node);
-                    // The client waits for one answer, so the other one is not heard.
-                    let message = Message::Refresh { client, node, token, back: Way::Lost, rendered: false, life };
-                    self.send(Way::After(after), message);
+                    // The client waits for one response, so the other one does not arrive.
+                    let message = Message::Refresh { client, node, token, back: Delivery::Lost, rendered: false, life };
+                    self.send(Delivery::After(after), message);
                 }
                 self.send(out, Message::Refresh { client, node, token, back, rendered, life });
             }
             Action::Use { client, nth, node, out } => {
                 if let Some(pass) = self.holders[client].nth_pass(nth) {
-                    self.send(Way::After(out), Message::Use { node, pass });
+                    self.send(Delivery::After(out), Message::Use { node, pass });
                 }
             }
-            Action::Renew { client, nth, node } => {
+            Action::UpdateClaims { client, nth, node } => {
                 if let Some(pass) = self.holders[client].nth_pass(nth) {
                     let renewed = self.world.update_claims(node, &pass)?;
                     self.holders[client].passes.extend(renewed);
@@ -287,29 +289,30 @@ impl Run {
                     self.send(out, Message::Logout { client, node, token, back, life });
                 }
             }
-            Action::End { client, node } => {
+            Action::Revoke { client, node } => {
                 if let Some(session) = self.holders[client].token().map(|token| token.session) {
-                    self.world.end(node, user(client), session)?;
+                    self.world.revoke(node, user(client), session)?;
                 }
             }
-            Action::EndAll { client, node, others_only } => {
+            Action::RevokeAll { client, node, others_only } => {
                 let mine = self.holders[client].token().map(|token| token.session);
-                self.world.end_all(node, user(client), mine.filter(|_| others_only))?;
+                self.world.revoke_all(node, user(client), mine.filter(|_| others_only))?;
             }
             Action::List { client, node } => self.world.list(node, user(client))?,
             Action::Crash { client, unsaved } => {
                 let holder = &mut self.holders[client];
                 let saved = holder.jar.iter().rev().find(|(at, _)| *at <= now - unsaved);
                 let saved = saved.and_then(|(_, token)| token.clone());
-                self.world
-                    .say(|| format!("client {client}: crash, left with {:?}", saved.as_ref().map(|t| t.generation)));
+                self.world.log(|| {
+                    format!("client {client}: crash, the jar now holds {:?}", saved.as_ref().map(|t| t.generation))
+                });
                 holder.put(now, saved);
                 holder.passes.clear();
                 holder.life += 1;
                 holder.waits_until = now;
             }
             Action::Wait(by) => self.wait(by)?,
-            Action::Store(trouble) => self.world.set_trouble(trouble),
+            Action::Store(fault) => self.world.set_fault(fault),
             Action::Flush(node) => self.world.flush(node)?,
             Action::Rest(node) => self.world.rest(node),
             Action::Restart(node) => self.world.restart(node),
@@ -337,17 +340,17 @@ impl Run {
         Ok(())
     }
 
-    /// When all is calm again, every honest client still has its session, or knows why not.
-    fn calm_down(&mut self) -> Check {
-        self.world.set_trouble(Trouble::None);
+    /// After all faults are over, every honest client still has its session, or receives the reason why not.
+    fn settle(&mut self) -> Check {
+        self.world.set_fault(Fault::None);
         self.wait(200_000)?;
         for round in 0..2 {
             for client in 0..CLIENTS {
                 let Some(token) = self.holders[client].token().cloned() else { continue };
                 let (answer, pass, next) = self.world.refresh(round, &token)?;
-                self.judge(&token, answer)?;
+                self.check_refusal(&token, answer)?;
                 if self.honest && answer == Answer::Refused("refresh_busy") {
-                    return Err(format!("client {client} is told to come back when nobody else is there"));
+                    return Err(format!("client {client} gets refresh_busy without a concurrent refresh"));
                 }
                 let now = self.world.now();
                 self.holders[client].passes.extend(pass);
@@ -355,7 +358,7 @@ impl Run {
                     self.holders[client].put(now, next);
                 }
             }
-            // Nobody refreshes at once whom another client with the same session has just overtaken.
+            // By now no client is refused because another one with the same session has just refreshed.
             self.wait(GRACE + SKEW + 1)?;
         }
         for (node, user) in [(0, 0), (1, 1), (0, 1), (1, 0)] {
@@ -372,15 +375,15 @@ pub(crate) fn fail(world: &World, error: &str) -> TestCaseError {
 
 pub(crate) fn run(open: Open, skew: Millis, honest: bool, actions: &[Action]) -> Result<(), TestCaseError> {
     let mut run = Run::new(open, skew, honest);
-    // Everybody begins with a session, or most actions would do nothing.
+    // Every client starts with a session, or most actions would have no effect.
     let logins = (0..CLIENTS).map(|client| Action::Login { client, node: client % 2, replacing: false });
     let logins: Vec<_> = logins.collect();
-    let done = logins.iter().chain(actions).try_for_each(|action| run.act(action)).and_then(|()| run.calm_down());
+    let done = logins.iter().chain(actions).try_for_each(|action| run.act(action)).and_then(|()| run.settle());
     done.map_err(|error| fail(&run.world, &error))
 }
 
 fn client() -> impl Strategy<Value = usize> {
-    // The first has the most to do, so that races and rotations meet on one session.
+    // The first client has the most actions, so that races and rotations meet on one session.
     prop_oneof![5 => Just(0_usize), 1 => 1..CLIENTS]
 }
 
@@ -388,13 +391,13 @@ fn node() -> impl Strategy<Value = usize> {
     0..2_usize
 }
 
-/// Mostly short, the longest often enough.
+/// Mostly short, and often enough the longest.
 fn delay(longest: Millis) -> impl Strategy<Value = Millis> + Clone {
     prop_oneof![4 => Just(0_i64), 4 => 0..=500_i64.min(longest), 3 => 0..=longest, 1 => Just(longest)]
 }
 
-fn way(longest: Millis) -> impl Strategy<Value = Way> + Clone {
-    prop_oneof![5 => delay(longest).prop_map(Way::After), 1 => Just(Way::Lost)]
+fn delivery(longest: Millis) -> impl Strategy<Value = Delivery> + Clone {
+    prop_oneof![5 => delay(longest).prop_map(Delivery::After), 1 => Just(Delivery::Lost)]
 }
 
 fn pause() -> impl Strategy<Value = Millis> {
@@ -409,29 +412,30 @@ fn pause() -> impl Strategy<Value = Millis> {
     ]
 }
 
-/// What honest clients do, on a network that delivers within `delay` or not at all, and what happens to the nodes.
+/// Actions of honest clients, on a network that delivers within `delay` or not at all, and faults of the nodes.
 fn honest_action(longest: Millis, unsaved: Millis) -> impl Strategy<Value = Action> {
-    let refresh = (client(), node(), way(longest), way(longest), proptest::option::weighted(0.15, delay(longest)))
-        .prop_flat_map(|(client, node, out, back, again)| {
-            any::<bool>().prop_map(move |rendered| Action::Refresh { client, node, out, back, again, rendered })
-        });
+    let refresh =
+        (client(), node(), delivery(longest), delivery(longest), proptest::option::weighted(0.15, delay(longest)))
+            .prop_flat_map(|(client, node, out, back, again)| {
+                any::<bool>().prop_map(move |rendered| Action::Refresh { client, node, out, back, again, rendered })
+            });
     let usage = (client(), 0..4_usize, node(), delay(longest));
-    let logout = (client(), node(), way(longest), way(longest));
-    let trouble = prop_oneof![3 => Just(Trouble::None), 1 => Just(Trouble::Fails), 2 => Just(Trouble::LosesReplies)];
+    let logout = (client(), node(), delivery(longest), delivery(longest));
+    let fault = prop_oneof![3 => Just(Fault::None), 1 => Just(Fault::Fails), 2 => Just(Fault::LosesReplies)];
     prop_oneof![
         30 => refresh,
         24 => pause().prop_map(Action::Wait),
         12 => usage.prop_map(|(client, nth, node, out)| Action::Use { client, nth, node, out }),
-        2 => (client(), 0..4_usize, node()).prop_map(|(client, nth, node)| Action::Renew { client, nth, node }),
+        2 => (client(), 0..4_usize, node()).prop_map(|(client, nth, node)| Action::UpdateClaims { client, nth, node }),
         4 => (client(), 0..=unsaved).prop_map(|(client, unsaved)| Action::Crash { client, unsaved }),
         4 => (client(), node(), any::<bool>())
             .prop_map(|(client, node, replacing)| Action::Login { client, node, replacing }),
         1 => logout.prop_map(|(client, node, out, back)| Action::Logout { client, node, out, back }),
-        1 => (client(), node()).prop_map(|(client, node)| Action::End { client, node }),
+        1 => (client(), node()).prop_map(|(client, node)| Action::Revoke { client, node }),
         1 => (client(), node(), any::<bool>())
-            .prop_map(|(client, node, others_only)| Action::EndAll { client, node, others_only }),
+            .prop_map(|(client, node, others_only)| Action::RevokeAll { client, node, others_only }),
         2 => (client(), node()).prop_map(|(client, node)| Action::List { client, node }),
-        3 => trouble.prop_map(Action::Store),
+        3 => fault.prop_map(Action::Store),
         2 => node().prop_map(Action::Flush),
         2 => node().prop_map(Action::Rest),
         1 => node().prop_map(Action::Restart),
@@ -442,7 +446,7 @@ pub(crate) fn honest(longest: Millis, unsaved: Millis) -> impl Strategy<Value = 
     proptest::collection::vec(honest_action(longest, unsaved), LENGTH)
 }
 
-/// The same on a network and a disk that keep no promise, and a thief.
+/// The same on a network and a disk without any limits, with a thief.
 pub(crate) fn anything() -> impl Strategy<Value = Vec<Action>> {
     let action = prop_oneof![
         8 => honest_action(100_000, 100_000),

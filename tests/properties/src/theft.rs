@@ -1,4 +1,4 @@
-//! Invariant 2: who has stolen a token is found.
+//! Invariant 2: a stolen token is detected.
 
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -8,13 +8,13 @@ use super::oracle::{GRACE, Millis};
 use super::schedule::{SKEW, fail};
 use super::world::{Check, Pass, Token, World};
 
-/// Somebody refreshes with the newest token they have, and later uses the access token if they are in the mood.
+/// The owner or the thief refreshes with the newest token they have, and may use the access token later.
 #[derive(Clone, Debug)]
 pub(crate) struct Turn {
     thief: bool,
     gap: Millis,
     node: usize,
-    /// Before the theft: the answer gets lost.
+    /// Before the theft: the response is lost.
     lost: bool,
     use_after: Option<Millis>,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Turn {
 pub(crate) struct Theft {
     pub(crate) skew: Millis,
     before: Vec<Turn>,
-    /// How many tokens before the newest the stolen one is.
+    /// How many tokens the stolen one is behind the newest.
     nth: usize,
     after: Vec<Turn>,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Theft {
 #[derive(Default)]
 struct Party {
     held: Vec<Token>,
-    /// How often it has presented outside everybody's window.
+    /// How often this party has presented a token outside all windows.
     presented: u32,
 }
 
@@ -51,7 +51,7 @@ impl Theft {
         let session = first.session;
         let mut owner = Party { held: vec![first], ..Party::default() };
         let act = |world: &mut World, party: &mut Party, step: &Turn, lost| -> Check {
-            world.say(|| format!("{}'s turn", if step.thief { "the thief" } else { "the owner" }));
+            world.log(|| format!("{}'s turn", if step.thief { "the thief" } else { "the owner" }));
             let pass = turn(world, party, step, lost)?;
             if let (Some(pass), Some(after)) = (pass, step.use_after) {
                 world.advance(after);
@@ -67,18 +67,18 @@ impl Theft {
         }
         let nth = owner.held.len() - 1 - self.nth % owner.held.len();
         let mut thief = Party { held: vec![owner.held[nth].clone()], ..Party::default() };
-        world.say(|| format!("the thief copies token {}", thief.held[0].generation));
+        world.log(|| format!("the thief copies token {}", thief.held[0].generation));
         for step in &self.after {
             world.advance(step.gap);
-            // Outside everybody's window, one's own too: within it a refresh changes nothing and shows nothing. A clock
-            // that is behind makes the window longer.
+            // Outside all windows, including one's own: within a window a refresh changes nothing and reveals nothing.
+            // A clock that is behind extends the window.
             let outside = last.is_none_or(|last| world.now() - last > GRACE + SKEW);
             let one = if step.thief { &mut thief } else { &mut owner };
             one.presented += u32::from(outside);
             last = Some(world.now());
             act(world, one, step, false)?;
             if owner.presented >= 2 && thief.presented >= 2 {
-                if world.oracle.row(session).is_some_and(|row| !row.ended) {
+                if world.oracle.row(session).is_some_and(|row| !row.revoked) {
                     return Err("owner and thief have presented twice each, and both are still in".to_owned());
                 }
                 for node in 0..2 {

@@ -1,7 +1,8 @@
-//! The real thing and the oracle side by side: two nodes on one store, both told the same, their answers compared at once.
+//! The real implementation and the oracle side by side: two nodes on one store. Both receive the same calls, and the
+//! results are compared immediately.
 //!
-//! Each node has a runtime of its own, whose time stands still. A call of the memory store never waits, so a node's
-//! background task runs only in [`World::rest`], and a schedule runs the same way every time.
+//! Each node has its own runtime, whose time is paused. A call of the memory store never waits, so a node's background
+//! task runs only in [`World::rest`], and a schedule always runs in the same way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,42 +21,42 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::runtime::{Builder, Runtime};
 
-use super::oracle::{ACCESS_TTL, Access, Answer, GRACE, IDLE, LIFETIME, Millis, Oracle, Trouble};
+use super::oracle::{ACCESS_TTL, Access, Answer, Fault, GRACE, IDLE, LIFETIME, Millis, Oracle};
 use super::{Claims, Clock, Open, SECRET, claims, client};
 
-/// A store that is in trouble on demand, and counts.
+/// A store that fails on request and counts calls.
 #[derive(Clone)]
-struct Shaky {
+struct FaultyStore {
     inner: Arc<dyn SessionStore>,
-    trouble: Arc<Mutex<Trouble>>,
+    fault: Arc<Mutex<Fault>>,
     inserted: Arc<Mutex<Vec<SessionId>>>,
     loads: Arc<AtomicUsize>,
     writes: Arc<AtomicUsize>,
 }
 
-impl Shaky {
+impl FaultyStore {
     fn over(inner: Arc<dyn SessionStore>) -> Self {
-        Self { inner, trouble: Arc::default(), inserted: Arc::default(), loads: Arc::default(), writes: Arc::default() }
+        Self { inner, fault: Arc::default(), inserted: Arc::default(), loads: Arc::default(), writes: Arc::default() }
     }
 
-    fn trouble(&self) -> Trouble {
-        *self.trouble.lock().unwrap()
+    fn fault(&self) -> Fault {
+        *self.fault.lock().unwrap()
     }
 
     async fn read<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        if self.trouble() == Trouble::Fails { Err(StoreError::new("connection refused")) } else { work.await }
+        if self.fault() == Fault::Fails { Err(StoreError::new("connection refused")) } else { work.await }
     }
 
     async fn write<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let done = self.read(work).await?;
-        if self.trouble() == Trouble::LosesReplies { Err(StoreError::new("connection reset")) } else { Ok(done) }
+        if self.fault() == Fault::LosesReplies { Err(StoreError::new("connection reset")) } else { Ok(done) }
     }
 }
 
 #[async_trait]
-impl SessionStore for Shaky {
+impl SessionStore for FaultyStore {
     async fn insert(&self, new: &SessionRecord, options: InsertOptions) -> Result<Inserted, StoreError> {
-        if self.trouble() != Trouble::Fails {
+        if self.fault() != Fault::Fails {
             self.inserted.lock().unwrap().push(new.id);
         }
         self.write(self.inner.insert(new, options)).await
@@ -96,7 +97,7 @@ impl SessionStore for Shaky {
     }
 }
 
-/// A refresh token in somebody's hands.
+/// A refresh token of a client or the thief.
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
     text: Arc<str>,
@@ -104,7 +105,7 @@ pub(crate) struct Token {
     pub(crate) generation: u32,
 }
 
-/// An access token in somebody's hands.
+/// An access token of a client or the thief.
 #[derive(Clone, Debug)]
 pub(crate) struct Pass {
     text: Arc<str>,
@@ -113,7 +114,7 @@ pub(crate) struct Pass {
 
 struct RealNode {
     auth: Auth<Claims>,
-    /// Dropped first, without being driven on: what the node had not written is lost.
+    /// Dropped first, without running any further: pending writes are lost.
     runtime: Option<Runtime>,
     clock: Clock,
 }
@@ -127,7 +128,7 @@ impl Drop for RealNode {
 }
 
 impl RealNode {
-    fn new(store: &Shaky, clock: Clock) -> Self {
+    fn new(store: &FaultyStore, clock: Clock) -> Self {
         let seconds = |millis: Millis| Duration::from_millis(millis.unsigned_abs());
         let policy = Policy {
             access_ttl: seconds(ACCESS_TTL),
@@ -156,21 +157,22 @@ pub(crate) type Check<T = ()> = Result<T, String>;
 
 pub(crate) struct World {
     pub(crate) oracle: Oracle,
-    store: Shaky,
+    store: FaultyStore,
     nodes: [RealNode; 2],
-    /// A refresh token of a session that no store has: it wakes a node up, and does nothing else.
-    nobody: String,
+    /// A refresh token of a session that no store has: presenting it wakes a node up and has no other effect.
+    unknown: String,
     ids: Vec<SessionId>,
-    /// How often each generation's refresh token was handed out.
+    /// How often the refresh token of each generation was handed out.
     handed_out: BTreeSet<(usize, u32)>,
-    /// When each session ends, as its first answer had it.
+    /// When each session expires, from its first response.
     ends: BTreeMap<usize, Millis>,
-    /// Somebody asked for these to end, whatever came of it.
-    pub(crate) asked_to_end: BTreeSet<usize>,
-    /// The end of these was acknowledged: everywhere the refresh token is dead, and on these nodes the access tokens.
-    ended: BTreeMap<usize, [bool; 2]>,
-    renewals: u32,
-    /// What has happened so far, for a reader.
+    /// Sessions that a caller tried to revoke, with or without success.
+    pub(crate) asked_to_revoke: BTreeSet<usize>,
+    /// Sessions whose revocation was confirmed: their refresh tokens are invalid everywhere, and their access tokens on
+    /// these nodes.
+    revoked: BTreeMap<usize, [bool; 2]>,
+    claims_updates: u32,
+    /// The trace, for a reader.
     trace: Vec<String>,
     start: Millis,
 }
@@ -186,30 +188,30 @@ fn code<T>(result: Result<T, Error>) -> Result<T, &'static str> {
 impl World {
     /// The second node's clock is ahead by `skew`.
     pub(crate) fn new(open: Open, skew: Millis) -> Self {
-        let store = Shaky::over(open());
+        let store = FaultyStore::over(open());
         let clocks = [Clock::new(), Clock::new()];
         clocks[1].advance(Duration::from_millis(skew.unsigned_abs()));
         let start = clocks[0].now().as_millis();
         let nodes = clocks.map(|clock| RealNode::new(&store, clock));
-        let elsewhere = RealNode::new(&Shaky::over(Arc::new(MemoryStore::new())), Clock::new());
-        let nobody = elsewhere.run(async |auth| auth.login("nobody", claims("0")).await).unwrap();
+        let elsewhere = RealNode::new(&FaultyStore::over(Arc::new(MemoryStore::new())), Clock::new());
+        let unknown = elsewhere.run(async |auth| auth.login("unknown", claims("0")).await).unwrap();
         Self {
             oracle: Oracle::default(),
             nodes,
-            nobody: nobody.tokens.refresh_token.unwrap(),
+            unknown: unknown.tokens.refresh_token.unwrap(),
             store,
             ids: Vec::new(),
             handed_out: BTreeSet::new(),
             ends: BTreeMap::new(),
-            asked_to_end: BTreeSet::new(),
-            ended: BTreeMap::new(),
-            renewals: 0,
+            asked_to_revoke: BTreeSet::new(),
+            revoked: BTreeMap::new(),
+            claims_updates: 0,
             trace: Vec::new(),
             start,
         }
     }
 
-    /// True time: the first node's clock is right.
+    /// The true time, which is that of the first node's clock.
     pub(crate) fn now(&self) -> Millis {
         self.nodes[0].now()
     }
@@ -218,7 +220,7 @@ impl World {
         self.nodes.iter().for_each(|node| node.clock.advance(Duration::from_millis(by.unsigned_abs())));
     }
 
-    pub(crate) fn say(&mut self, what: impl FnOnce() -> String) {
+    pub(crate) fn log(&mut self, what: impl FnOnce() -> String) {
         let at = self.now() - self.start;
         self.trace.push(format!("{:>6}.{:03} s  {}", at / 1000, at % 1000, what()));
     }
@@ -228,18 +230,18 @@ impl World {
     }
 
     fn same<T: PartialEq + std::fmt::Debug>(&mut self, what: impl Fn() -> String, real: T, expected: &T) -> Check<T> {
-        self.say(|| format!("{}: {real:?}", what()));
+        self.log(|| format!("{}: {real:?}", what()));
         if real == *expected {
             Ok(real)
         } else {
-            Err(format!("{}: {real:?}, and the protocol says {expected:?}", what()))
+            Err(format!("{}: {real:?}, but the protocol requires {expected:?}", what()))
         }
     }
 
-    pub(crate) fn set_trouble(&mut self, trouble: Trouble) {
-        self.say(|| format!("store: {trouble:?}"));
-        *self.store.trouble.lock().unwrap() = trouble;
-        self.oracle.trouble = trouble;
+    pub(crate) fn set_fault(&mut self, fault: Fault) {
+        self.log(|| format!("store: {fault:?}"));
+        *self.store.fault.lock().unwrap() = fault;
+        self.oracle.fault = fault;
     }
 
     pub(crate) fn login(&mut self, node: usize, user: usize, replacing: Option<usize>) -> Check<Option<(Token, Pass)>> {
@@ -257,12 +259,12 @@ impl World {
         if let Some(id) = self.store.inserted.lock().unwrap().get(session) {
             self.ids.push(*id);
         }
-        self.asked_to_end.extend(replacing);
+        self.asked_to_revoke.extend(replacing);
         let expected = self.oracle.login(node, session, user, replacing, now);
         let what = || format!("node {node}: {} opens session {session}, replacing {replacing:?}", name(user));
         let _ = self.same(what, real.as_ref().map(drop).map_err(|code| *code), &expected)?;
         let Ok(login) = real else { return Ok(None) };
-        replacing.into_iter().for_each(|old| self.acknowledged_end(node, old));
+        replacing.into_iter().for_each(|old| self.record_revocation(node, old));
         let (pass, token) = self.take(session, &login.tokens, now)?;
         Ok(Some((token.ok_or("a login without a refresh token")?, pass)))
     }
@@ -293,13 +295,13 @@ impl World {
         let expected = self.oracle.refresh(node, session, generation, now);
         let what = || format!("node {node}: refresh with token {generation} of session {session}");
         let answer = self.same(what, answer, &expected)?;
-        if self.ended.contains_key(&session) && matches!(answer, Answer::Granted(..)) {
-            return Err(format!("{}: its end was acknowledged", what()));
+        if self.revoked.contains_key(&session) && matches!(answer, Answer::Granted(..)) {
+            return Err(format!("{}: its revocation was confirmed", what()));
         }
         if answer == Answer::Refused("refresh_token_reused") {
-            self.acknowledged_end(node, session);
+            self.record_revocation(node, session);
         }
-        // One load, and a write only where the oracle's row has changed.
+        // One load, and a write only if the oracle's row has changed.
         let calls = (self.store.loads.load(Ordering::SeqCst), self.store.writes.load(Ordering::SeqCst));
         let wrote = self.oracle.row(session).copied() != before;
         if calls != (1, usize::from(wrote)) {
@@ -308,19 +310,19 @@ impl World {
         Ok((answer, got.0, got.1))
     }
 
-    /// Looks at the tokens that were handed out: what they say, how long they live, and that no generation comes twice.
+    /// Checks the tokens of a response: their content, their lifetime, and that no generation is handed out twice.
     fn take(&mut self, session: usize, tokens: &Tokens, now: Millis) -> Check<(Pass, Option<Token>)> {
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap();
         let ends = now + millis(tokens.session_expires_in);
         if *self.ends.entry(session).or_insert(ends) != ends {
-            return Err(format!("the end of session {session} has moved"));
+            return Err(format!("the expiry of session {session} has moved"));
         }
         let life = millis(tokens.expires_in);
         let full = ACCESS_TTL - ACCESS_TTL / 20 - 1_000;
         if life > ACCESS_TTL || life > ends - now || life < full.min(ends - now) {
-            return Err(format!("an access token of session {session} that is good for {life} ms"));
+            return Err(format!("an access token of session {session} that is valid for {life} ms"));
         }
-        let payload = tokens.access_token.split('.').nth(1).ok_or("an access token that is no JWT")?;
+        let payload = tokens.access_token.split('.').nth(1).ok_or("the access token is not a JWT")?;
         let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|error| error.to_string())?;
         let payload: serde_json::Value = serde_json::from_slice(&payload).map_err(|error| error.to_string())?;
         if payload["sid"] != self.ids[session].to_string() || tokens.session_id != self.ids[session] {
@@ -355,8 +357,8 @@ impl World {
         let Access { session, generation, .. } = pass.what;
         let what = || format!("node {node}: access token of generation {generation} of session {session}");
         let passed = self.same(what, real, &expected)?.is_ok();
-        if passed && self.ended.get(&session).is_some_and(|known| known[node]) {
-            return Err(format!("{}: accepted on a node that knows it has ended", what()));
+        if passed && self.revoked.get(&session).is_some_and(|known| known[node]) {
+            return Err(format!("{}: accepted on a node that knows the revocation", what()));
         }
         if passed && self.ends.get(&session).is_some_and(|ends| now >= *ends) {
             return Err(format!("{}: outlives its session", what()));
@@ -369,8 +371,8 @@ impl World {
             return Ok(None);
         }
         let now = self.nodes[node].now();
-        self.renewals += 1;
-        let number = self.renewals;
+        self.claims_updates += 1;
+        let number = self.claims_updates;
         let real = self.nodes[node].run(async |auth| {
             let caller = auth.authenticate(&pass.text).await?;
             auth.update_claims(&caller, claims(&number.to_string())).await
@@ -388,54 +390,55 @@ impl World {
         Ok(Some(pass))
     }
 
-    /// From now on its refresh token is dead everywhere, and on this node its access tokens, unless it had ended on
-    /// another before: then the node hears of it from the feed.
-    fn acknowledged_end(&mut self, node: usize, session: usize) {
-        self.ended.entry(session).or_default()[node] |= self.oracle.knows_the_end(node, session);
+    /// Records a confirmed revocation. From now on the refresh token is invalid everywhere. The access tokens are
+    /// invalid on this node, unless the session had been revoked on another node before: then this node learns it from
+    /// the feed.
+    fn record_revocation(&mut self, node: usize, session: usize) {
+        self.revoked.entry(session).or_default()[node] |= self.oracle.knows_revocation(node, session);
     }
 
     pub(crate) fn logout(&mut self, node: usize, token: &Token) -> Check<bool> {
         let now = self.nodes[node].now();
         let session = token.session;
-        self.asked_to_end.insert(session);
+        self.asked_to_revoke.insert(session);
         let real = self.nodes[node].run(async |auth| code(auth.logout(&token.text).await));
         let mut expected = self.oracle.logout(node, session, now);
-        if self.oracle.is_gone(session) && self.oracle.trouble == Trouble::LosesReplies && expected.is_ok() {
-            // It is revoked once more, unless the node remembers that it was; that reply may get lost.
+        if self.oracle.is_gone(session) && self.oracle.fault == Fault::LosesReplies && expected.is_ok() {
+            // The session is revoked once more, unless the node remembers that it was; this reply may be lost.
             expected = real;
         }
         let done = self.same(|| format!("node {node}: logout of session {session}"), real, &expected)?.is_ok();
         if done {
-            self.acknowledged_end(node, session);
+            self.record_revocation(node, session);
         }
         Ok(done)
     }
 
-    pub(crate) fn end(&mut self, node: usize, user: usize, session: usize) -> Check {
+    pub(crate) fn revoke(&mut self, node: usize, user: usize, session: usize) -> Check {
         let now = self.nodes[node].now();
         let id = self.ids[session];
-        self.asked_to_end.insert(session);
+        self.asked_to_revoke.insert(session);
         let real = self.nodes[node].run(async |auth| code(auth.revoke_own_session(name(user), id).await));
-        let expected = self.oracle.end(node, session, now);
-        if self.same(|| format!("node {node}: end of session {session}"), real, &expected)?.is_ok() {
-            self.acknowledged_end(node, session);
+        let expected = self.oracle.revoke(node, session, now);
+        if self.same(|| format!("node {node}: revocation of session {session}"), real, &expected)?.is_ok() {
+            self.record_revocation(node, session);
         }
         Ok(())
     }
 
-    pub(crate) fn end_all(&mut self, node: usize, user: usize, except: Option<usize>) -> Check {
+    pub(crate) fn revoke_all(&mut self, node: usize, user: usize, except: Option<usize>) -> Check {
         let now = self.nodes[node].now();
         let id = except.map(|session| self.ids[session]);
         let all = (0..self.ids.len()).filter(|session| Some(*session) != except);
         let all: Vec<_> = all.filter(|session| self.oracle.row(*session).is_some_and(|row| row.user == user)).collect();
-        self.asked_to_end.extend(&all);
+        self.asked_to_revoke.extend(&all);
         let real =
             self.nodes[node].run(async |auth| code(auth.revoke_user(name(user), id, RevocationReason::Logout).await));
-        let ended = self.oracle.end_all(node, user, except, now);
-        let what = || format!("node {node}: end of all sessions of {} but {except:?}", name(user));
-        let _ = self.same(what, real, &ended.as_ref().map(Vec::len).map_err(|code| *code))?;
-        if ended.is_ok() {
-            all.into_iter().for_each(|session| self.acknowledged_end(node, session));
+        let revoked = self.oracle.revoke_all(node, user, except, now);
+        let what = || format!("node {node}: revocation of all sessions of {} but {except:?}", name(user));
+        let _ = self.same(what, real, &revoked.as_ref().map(Vec::len).map_err(|code| *code))?;
+        if revoked.is_ok() {
+            all.into_iter().for_each(|session| self.record_revocation(node, session));
         }
         Ok(())
     }
@@ -448,14 +451,14 @@ impl World {
         let expected = self.oracle.list(node, user, now);
         let listed =
             self.same(|| format!("node {node}: sessions of {}", name(user)), listed.map_err(|code| *code), &expected)?;
-        if let Some(undead) = listed.into_iter().flatten().find(|session| self.ended.contains_key(session)) {
-            return Err(format!("session {undead} is listed after its end was acknowledged"));
+        if let Some(revoked) = listed.into_iter().flatten().find(|session| self.revoked.contains_key(session)) {
+            return Err(format!("session {revoked} is listed after its revocation was confirmed"));
         }
         for session in sessions.into_iter().flatten() {
             let number = self.ids.iter().position(|id| *id == session.id).unwrap();
             let ends = Timestamp::from(session.expires_at).as_millis();
             if *self.ends.entry(number).or_insert(ends) != ends {
-                return Err(format!("the end of session {number} has moved"));
+                return Err(format!("the expiry of session {number} has moved"));
             }
         }
         Ok(())
@@ -467,30 +470,30 @@ impl World {
         self.same(|| format!("node {node}: flush"), real, &expected).map(drop)
     }
 
-    /// A second passes for the node's background task (and for nobody else), and it purges.
+    /// Lets one second pass for the node's background task (and for nothing else), which also purges.
     pub(crate) fn rest(&mut self, node: usize) {
-        self.say(|| format!("node {node}: rest"));
+        self.log(|| format!("node {node}: rest"));
         let now = self.nodes[node].now();
-        let nobody = &self.nobody;
+        let unknown = &self.unknown;
         self.nodes[node].run(async |auth| {
-            let _ = auth.refresh(nobody, client()).await;
+            let _ = auth.refresh(unknown, client()).await;
             tokio::time::sleep(Duration::from_millis(1_100)).await;
             let _ = auth.flush().await;
             let _ = auth.purge().await;
         });
-        if self.oracle.catch_up(node, now).is_ok() {
-            self.ended.values_mut().for_each(|known| known[node] = true);
+        if self.oracle.read_feed(node, now).is_ok() {
+            self.revoked.values_mut().for_each(|known| known[node] = true);
         }
         let _ = self.oracle.flush(node);
         self.oracle.purge(now);
     }
 
-    /// The node dies and another takes its place: what it had seen and not written is lost.
+    /// The node crashes and another takes its place: pending activity is lost.
     pub(crate) fn restart(&mut self, node: usize) {
-        self.say(|| format!("node {node}: restart"));
+        self.log(|| format!("node {node}: restart"));
         let clock = self.nodes[node].clock.clone();
         self.nodes[node] = RealNode::new(&self.store, clock);
         self.oracle.restart(node);
-        self.ended.values_mut().for_each(|known| known[node] = false);
+        self.revoked.values_mut().for_each(|known| known[node] = false);
     }
 }

@@ -41,7 +41,7 @@ pub struct Refresh {
     /// Whether the request contained a refresh token.
     pub presented: bool,
     pub rotated: bool,
-    /// Whether it means logged out: 401, or a redirect to the login page.
+    /// Whether it means that the user is logged out: 401, or a redirect to the login page.
     pub refused: bool,
 }
 
@@ -180,7 +180,7 @@ fn refreshes(request: &Request<Incoming>) -> bool {
     path == "/auth/refresh" && request.method() == "POST" || is_page && has("refresh") && !has("access")
 }
 
-/// With any prefix.
+/// Whether the request has this cookie, with any prefix.
 fn has_cookie(headers: &HeaderMap, header: HeaderName, name: &str) -> bool {
     let cookies = headers.get_all(header).iter().flat_map(|value| value.to_str().unwrap().split("; "));
     cookies.filter_map(|cookie| cookie.split_once('=')).any(|(found, _)| found.rsplit('-').next() == Some(name))

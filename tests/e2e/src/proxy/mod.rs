@@ -1,4 +1,4 @@
-//! Networks that misbehave on request.
+//! Unreliable networks.
 
 pub mod http;
 pub mod tcp;

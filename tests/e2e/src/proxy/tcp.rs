@@ -50,7 +50,7 @@ impl Mishap {
     }
 }
 
-/// The address of one node. It stays the same while the node restarts on other ports.
+/// The address of one node. It stays the same when the node restarts on other ports.
 pub struct Front {
     /// The port with mishaps.
     pub rough: u16,
@@ -136,7 +136,7 @@ async fn carry(mut client: TcpStream, node: u16, mishap: Mishap) -> io::Result<(
 
 /// The state of the network between a node and the store.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Weather {
+pub enum Condition {
     Fine,
     /// Everything is delayed by this much.
     Slow(Duration),
@@ -146,7 +146,7 @@ pub enum Weather {
 
 #[derive(Clone, Copy, Debug)]
 struct Line {
-    weather: Weather,
+    condition: Condition,
     /// The number of times that all connections were reset.
     cuts: u64,
     /// The current port of the store.
@@ -162,7 +162,7 @@ pub struct StoreLine {
 impl StoreLine {
     pub async fn open(store: u16) -> Self {
         let (listener, port) = listen().await;
-        let (line, seen) = watch::channel(Line { weather: Weather::Fine, cuts: 0, store });
+        let (line, seen) = watch::channel(Line { condition: Condition::Fine, cuts: 0, store });
         tokio::spawn(async move {
             while let Ok((node, _)) = listener.accept().await {
                 tokio::spawn(connect(node, seen.clone()));
@@ -171,8 +171,8 @@ impl StoreLine {
         Self { port, line }
     }
 
-    pub fn weather(&self, weather: Weather) {
-        self.line.send_modify(|line| line.weather = weather);
+    pub fn set_condition(&self, condition: Condition) {
+        self.line.send_modify(|line| line.condition = condition);
     }
 
     /// Resets every connection. New connections succeed immediately.
@@ -197,7 +197,7 @@ async fn connect(node: TcpStream, mut line: watch::Receiver<Line>) {
     };
     node.set_nodelay(true).ok();
     store.set_nodelay(true).ok();
-    // Set now, so that both sides get a reset whichever way it ends.
+    // Set now, so that both sides get a reset whichever way the connection ends.
     reset(&node);
     reset(&store);
     let (from_node, to_node) = node.into_split();
@@ -217,10 +217,11 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut line: watch::
         if read == 0 {
             return Ok(());
         }
-        let Ok(weather) = line.wait_for(|line| line.weather != Weather::Stalled).await.map(|line| line.weather) else {
+        let Ok(condition) = line.wait_for(|line| line.condition != Condition::Stalled).await.map(|line| line.condition)
+        else {
             return Ok(());
         };
-        if let Weather::Slow(late) = weather {
+        if let Condition::Slow(late) = condition {
             sleep(late).await;
         }
         to.write_all(&buffer[..read]).await?;

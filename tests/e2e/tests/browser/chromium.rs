@@ -1,4 +1,4 @@
-//! A Chromium of its own for every scenario, driven by way of chromedriver.
+//! A separate Chromium for every scenario, controlled with chromedriver.
 
 use std::fmt::Debug;
 use std::io::{Read as _, Write as _};
@@ -30,7 +30,7 @@ const ARGUMENTS: [&str; 13] = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    // Every window is looked at, as far as its page can tell.
+    // So that every window counts as visible to its page.
     "--disable-backgrounding-occluded-windows",
     "--disable-renderer-backgrounding",
     "--disable-background-timer-throttling",
@@ -44,13 +44,13 @@ pub(crate) struct Window(WindowHandle);
 pub(crate) struct Chromium {
     client: Client,
     driver: Child,
-    /// Where the driver listens, and the session to end.
+    /// The port of the driver, and the session to end.
     session: (u16, String),
     profile: PathBuf,
 }
 
 impl Chromium {
-    /// A browser that nobody has used before, with one empty window.
+    /// Starts a browser with an empty profile and one empty window.
     pub(crate) async fn start() -> Self {
         let mut driver = Command::new(DRIVER)
             .arg("--port=0")
@@ -67,10 +67,10 @@ impl Chromium {
                     return port.parse().unwrap();
                 }
             }
-            panic!("{DRIVER} has ended")
+            panic!("{DRIVER} has exited")
         })
         .await
-        .expect("chromedriver says its port");
+        .expect("chromedriver prints its port");
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
 
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -89,11 +89,11 @@ impl Chromium {
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
             .unwrap_or_else(|error| panic!("Chromium does not start ({error}): tests/run installs it"));
-        let session = client.session_id().await.unwrap().expect("a session");
+        let session = client.session_id().await.unwrap().expect("a WebDriver session");
         Self { client, driver, session: (port, session), profile }
     }
 
-    /// Opens a page in a new window, which is then the one that everything is done in.
+    /// Opens a page in a new window and switches to it.
     pub(crate) async fn open(&self, url: &str) -> Window {
         let handle = self.client.new_window(false).await.unwrap().handle;
         let window = Window(handle);
@@ -114,12 +114,12 @@ impl Chromium {
         self.client.refresh().await.unwrap();
     }
 
-    /// Closes the window; another has to be switched to.
+    /// Closes the window. Afterwards, switch to another one.
     pub(crate) async fn close(&self) {
         self.client.close_window().await.unwrap();
     }
 
-    /// Opens each of these in a window of its own, all in one go.
+    /// Opens each of these in its own window, all with one command.
     pub(crate) async fn open_all(&self, urls: &[String]) -> Vec<Window> {
         let before = self.client.windows().await.unwrap();
         self.client.execute("arguments[0].forEach(url => open(url, '', 'noopener'))", vec![json!(urls)]).await.unwrap();
@@ -128,14 +128,14 @@ impl Chromium {
         windows().await.into_iter().filter(|window| !before.contains(window)).map(Window).collect()
     }
 
-    // What follows needs no script to run in the page.
+    // The following methods need no script to run in the page.
 
-    /// Waits until a page of this title is there: a click comes back before what it leads to.
+    /// Waits for a page with this title: a click returns before its page has loaded.
     pub(crate) async fn titled(&self, title: &str) {
         self.until_it_is(title.to_owned(), async || self.client.title().await.unwrap()).await;
     }
 
-    /// Waits until so many elements are there.
+    /// Waits until there are this many elements.
     pub(crate) async fn counts(&self, selector: &str, count: usize) {
         self.until_it_is(count, async || self.client.find_all(Locator::Css(selector)).await.unwrap().len()).await;
     }
@@ -169,7 +169,7 @@ impl Chromium {
         self.find(selector).await.text().await.unwrap()
     }
 
-    /// Of every element that the selector finds now.
+    /// The text of every element that the selector currently matches.
     pub(crate) async fn texts(&self, selector: &str) -> Vec<String> {
         let mut texts = Vec::new();
         for element in self.client.find_all(Locator::Css(selector)).await.unwrap() {
@@ -180,12 +180,12 @@ impl Chromium {
 
     // ---
 
-    /// What the script returns.
+    /// Runs a script and returns its result.
     pub(crate) async fn run(&self, script: &str) -> Value {
         self.client.execute(script, Vec::new()).await.unwrap_or_else(|error| panic!("{script}: {error}"))
     }
 
-    /// What the promise of the script's expression resolves to.
+    /// The value of the promise that the expression returns.
     pub(crate) async fn wait_for(&self, expression: &str) -> Value {
         let script =
             format!("const done = arguments[0]; Promise.resolve({expression}).then(done, e => done(`${{e}}`))");
@@ -202,7 +202,7 @@ impl Chromium {
             while self.client.execute(&script, Vec::new()).await.ok() != Some(Value::Bool(true)) {
                 if Instant::now() > end {
                     let page = self.run("return document.body.innerText").await;
-                    panic!("{caller}: never {expression}; the page shows {page}");
+                    panic!("{caller}: timed out waiting for {expression}; the page shows {page}");
                 }
                 sleep(Duration::from_millis(40)).await;
             }
@@ -215,13 +215,13 @@ impl Chromium {
         self.client.issue_cmd(command).await.unwrap()
     }
 
-    /// What the jar would send to this URL.
+    /// The cookies that the browser would send to this URL.
     pub(crate) async fn cookies(&self, url: &str) -> Vec<Value> {
         let found = self.devtools("Network.getCookies", json!({ "urls": [url] })).await;
         found["cookies"].as_array().unwrap().clone()
     }
 
-    /// What the console of the window has said since the last time.
+    /// New messages in the console of the window.
     pub(crate) async fn console(&self) -> Vec<String> {
         let entries = self.client.issue_cmd(Log).await.unwrap();
         let entries = entries.as_array().unwrap().iter();
@@ -235,8 +235,8 @@ impl Chromium {
 
 impl Drop for Chromium {
     fn drop(&mut self) {
-        // A driver that ends leaves its Chromium behind: first the session has to end, after a panic too, when nothing can
-        // be awaited any more.
+        // A driver that exits leaves its Chromium running. So end the session first, also after a panic, when nothing
+        // can be awaited any more.
         let (port, session) = &self.session;
         if let Ok(mut driver) = TcpStream::connect(("127.0.0.1", *port)) {
             driver.set_read_timeout(Some(Duration::from_secs(10))).ok();

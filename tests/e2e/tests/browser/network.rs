@@ -1,24 +1,24 @@
-//! A network that loses, a server that is away, a computer that sleeps.
+//! A network that loses messages, an unreachable server, a sleeping computer.
 
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::scene::{Row, Scene, say};
+use crate::scene::{Row, Scene, print};
 use axum_refresh_e2e::demo::{Demo, run_to_end};
 use axum_refresh_e2e::proxy::http::Action;
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn answers_that_are_lost_log_nobody_out() {
-    let scene = Scene::new("two answers lost, then a rotation").await;
+async fn lost_responses_log_nobody_out() {
+    let scene = Scene::new("two responses lost, then a rotation").await;
     let windows = scene.windows(2).await;
     scene.proxy.plan(|nth| if nth < 2 { Action::Lose } else { Action::Pass });
     scene.click("refresh").await;
     scene.refreshes(3).await;
     scene.is_in("alice").await;
-    // A successor was handed out and is lost; what the jar has may be its parent, and grace is over.
+    // A successor was issued and lost; the jar may contain its parent, and the grace period is over.
     for count in 4..=5 {
         sleep(Duration::from_millis(1_200)).await;
         scene.click("refresh").await;
@@ -28,17 +28,18 @@ async fn answers_that_are_lost_log_nobody_out() {
     sleep(Duration::from_millis(300)).await;
     let row = scene.row(&windows).await;
     assert_eq!((row.refreshes, row.logouts), (5, 0));
-    // The first and the last two; the repeated ones too, if they came after grace.
+    // The first and the last two rotate; so do the repeated ones if they came after the grace period.
     assert!((3..=5).contains(&row.rotations), "{row:?}");
 }
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn answers_that_are_late_log_nobody_out() {
-    let scene = Scene::new("an answer that comes after seven seconds").await;
+async fn late_responses_log_nobody_out() {
+    let scene = Scene::new("a response after seven seconds").await;
     let windows = scene.windows(3).await;
     let generation = scene.generation().await;
-    // Far later than grace: a second refresh meanwhile would get another successor, and the late one be taken for stolen.
+    // Much later than the grace period: a second refresh meanwhile would get another successor, and the late one would
+    // count as stolen.
     scene.proxy.plan(|nth| if nth == 0 { Action::Delay(Duration::from_secs(7)) } else { Action::Pass });
     for window in &windows[..2] {
         scene.browser.switch(window).await;
@@ -58,7 +59,7 @@ async fn answers_that_are_late_log_nobody_out() {
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn a_browser_that_is_offline_is_logged_in_again_when_it_is_back() {
+async fn an_offline_browser_is_logged_in_again_when_the_network_is_back() {
     let scene = Scene::with("offline, and back", &[("ACCESS_TTL", "3s")]).await;
     let windows = scene.windows(1).await;
     let network =
@@ -79,7 +80,7 @@ async fn a_browser_that_is_offline_is_logged_in_again_when_it_is_back() {
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn a_computer_that_slept_for_an_hour_renews_its_token_once() {
+async fn a_computer_that_slept_for_an_hour_refreshes_once() {
     let scene = Scene::new("an hour of sleep, three windows").await;
     let windows = scene.windows(3).await;
     for window in &windows {
@@ -103,7 +104,7 @@ async fn a_computer_that_slept_for_an_hour_renews_its_token_once() {
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn a_server_that_wants_to_be_left_alone_for_a_while_logs_nobody_out() {
+async fn a_server_that_sends_retry_after_logs_nobody_out() {
     let scene = Scene::new("429, 503, 500 and a closed connection").await;
     let windows = scene.windows(2).await;
     scene.proxy.plan(|nth| match nth {
@@ -122,7 +123,7 @@ async fn a_server_that_wants_to_be_left_alone_for_a_while_logs_nobody_out() {
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn a_server_that_was_restarted_without_its_memory_logs_out_and_says_so() {
+async fn a_server_that_restarts_without_its_sessions_logs_out_with_a_notice() {
     let scene = Scene::new("a restart, sessions in memory").await;
     let windows = scene.windows(2).await;
     let next = Demo::start(&[("GRACE", "1s")]).await;
@@ -133,22 +134,22 @@ async fn a_server_that_was_restarted_without_its_memory_logs_out_and_says_so() {
         scene.is_out().await;
         assert_eq!(scene.text("notice").await, "The server does not know this session any more. Log in again.");
     }
-    // One refusal of a session that is gone, heard by both windows.
+    // Both windows share one refusal of the missing session.
     assert_eq!(scene.row(&[]).await, Row { refreshes: 1, rotations: 0, logouts: 1 });
 }
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn a_server_that_was_restarted_with_its_sessions_logs_nobody_out() {
+async fn a_server_that_restarts_with_its_sessions_logs_nobody_out() {
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("browser-{}.sqlite", std::process::id()));
     let url = format!("sqlite:{}", file.display());
     let settings = [("STORE_URL", url.as_str()), ("GRACE", "1s")];
-    // A demo that has no such store says so and ends; one that has it is stopped after a moment.
+    // A demo without such a store prints an error and exits; one with it is stopped after a moment.
     let probe = tokio::time::timeout(Duration::from_secs(2), run_to_end(&settings)).await;
     if let Ok(output) = probe
         && String::from_utf8_lossy(&output.stderr).contains("no feature `sqlite`")
     {
-        say("a restart, sessions in SQLite", "left out: this demo has no such store (DEMO_BIN names one that has)");
+        print("a restart, sessions in SQLite", "skipped: this demo has no such store (DEMO_BIN names one with it)");
         return;
     }
     let scene = Scene::with("a restart, sessions in SQLite", &settings).await;

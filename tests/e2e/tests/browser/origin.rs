@@ -1,4 +1,4 @@
-//! What other sites can do, and what scripts can see.
+//! What pages of other sites can do, and what scripts can read.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,10 +11,10 @@ use axum_refresh_e2e::demo::COOKIE;
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
 async fn a_page_of_another_site_can_neither_refresh_nor_log_out() {
-    let scene = Scene::new("another site's page tries to refresh").await;
+    let scene = Scene::new("a page of another site tries to refresh").await;
     let windows = scene.windows(1).await;
     let before = scene.cookie().await;
-    // The same machine by another name is another site, and this page has no policy that would hold it back.
+    // The same machine under another name is another site, and this page has no policy that would block the requests.
     scene.browser.open(&format!("http://localhost:{}/health", scene.proxy.port())).await;
     for path in ["/auth/refresh", "/auth/logout"] {
         let target = scene.url(path);
@@ -33,7 +33,7 @@ async fn a_page_of_another_site_can_neither_refresh_nor_log_out() {
         );
         scene.browser.run(&form).await;
     }
-    // And one where the whole window goes there.
+    // And once as a navigation of the whole window.
     scene.browser.run(&format!("const form = document.createElement('form'); form.method = 'post'; form.action = '{}'; document.body.append(form); form.submit();", scene.url("/auth/refresh"))).await;
     scene.browser.until("document.body.innerText.includes('cross_origin')").await;
     sleep(Duration::from_millis(300)).await;
@@ -51,8 +51,8 @@ async fn a_page_of_another_site_can_neither_refresh_nor_log_out() {
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn the_refresh_cookie_has_what_was_promised_and_scripts_see_nothing() {
-    let scene = Scene::new("the cookie, and what scripts see").await;
+async fn the_refresh_cookie_has_its_attributes_and_scripts_cannot_read_it() {
+    let scene = Scene::new("the cookie, and what scripts can read").await;
     let windows = scene.windows(1).await;
     let cookie = scene.cookie().await;
     assert_eq!(cookie["name"], COOKIE);
@@ -73,7 +73,7 @@ async fn the_refresh_cookie_has_what_was_promised_and_scripts_see_nothing() {
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn a_page_that_finds_no_hint_asks_for_nothing_and_one_that_does_is_logged_in() {
+async fn a_page_without_the_hint_cookie_sends_no_request_and_one_with_it_is_logged_in() {
     let scene = Scene::with("the hint cookie", &[("HINT_COOKIE", "true")]).await;
     let windows = [scene.open().await];
     assert_eq!((scene.text("state").await.as_str(), scene.proxy.refreshes()), ("Logged out", 0));

@@ -1,4 +1,4 @@
-//! The demo's page: what its console says, and whether everybody can use it.
+//! The demo's page: the messages in its console, and its accessibility.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,10 +9,10 @@ use crate::scene::Scene;
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn the_console_has_nothing_to_complain_of() {
+async fn the_console_contains_no_errors() {
     let scene = Scene::new("the console, from login to logout").await;
     let windows = scene.windows(1).await;
-    // A browser that nobody is logged in with is told so by a 401, and Chromium writes that down.
+    // A browser that is not logged in gets a 401, which Chromium logs.
     let first: Vec<_> = scene.browser.console().await;
     assert!(first.iter().all(|line| line.contains("/auth/refresh") && line.contains("401")), "{first:#?}");
     scene.browser.reload().await;
@@ -31,8 +31,8 @@ async fn the_console_has_nothing_to_complain_of() {
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn the_sessions_are_listed_with_this_device_marked_and_can_be_ended() {
-    let scene = Scene::new("sessions listed and ended").await;
+async fn the_sessions_are_listed_with_this_device_marked_and_can_be_revoked() {
+    let scene = Scene::new("sessions listed and revoked").await;
     let mut other = scene.demo.browser();
     other.login("alice").await;
     let windows = scene.windows(1).await;
@@ -58,11 +58,11 @@ async fn the_sessions_are_listed_with_this_device_marked_and_can_be_ended() {
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn the_page_keeps_the_rules_of_accessibility() {
+async fn the_page_is_accessible() {
     let scene = Scene::new("axe on every view, light, dark and narrow").await;
     let axe = axe();
     scene.browser.open(&scene.url("/?idle=3600&warn=3599")).await;
-    scene.known().await;
+    scene.wait_until_known().await;
     check(&scene, &axe, "logged out").await;
     scene.log_in("alice").await;
     scene.browser.until("!document.getElementById('idle').hidden").await;
@@ -86,7 +86,7 @@ async fn check(scene: &Scene, axe: &str, view: &str) {
         scene.browser.run(axe).await;
         let found = scene.browser.wait_for("axe.run().then(({ violations, passes }) => ({ passes: passes.length, violations: violations.map(({ id, help, nodes }) => ({ id, help, nodes: nodes.map(node => node.html) })) }))").await;
         assert_eq!(found["violations"], json!([]), "{view}, {scheme}, {width}: {found:#}");
-        assert!(found["passes"].as_u64() > Some(15), "{view}: axe looked at nothing: {found}");
+        assert!(found["passes"].as_u64() > Some(15), "{view}: axe checked nothing: {found}");
         if let Some(folder) = std::env::var_os("SCREENSHOTS") {
             let file = Path::new(&folder).join(format!("{}-{scheme}-{width}.png", view.replace(' ', "-")));
             std::fs::write(file, scene.browser.screenshot().await).unwrap();
@@ -94,7 +94,7 @@ async fn check(scene: &Scene, axe: &str, view: &str) {
     }
 }
 
-/// The script of axe-core, by way of npm.
+/// The script of axe-core, fetched with npm.
 fn axe() -> String {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("axe");
     let script = folder.join("node_modules/axe-core/axe.min.js");

@@ -1,4 +1,4 @@
-//! The server-rendered example in a browser: no script of its own, and in one test no script at all.
+//! The server-rendered example in a browser, without a script of its own; one test disables JavaScript.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use axum_refresh_e2e::proxy::http::{Action, Proxy};
 
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The example, a proxy before it and a browser.
+/// The example, a proxy in front of it and a browser.
 struct Site {
     browser: Chromium,
     proxy: Proxy,
@@ -38,8 +38,7 @@ impl Site {
         self.browser.titled("Your notes").await;
     }
 
-    /// Waits until a refresh would rotate, and ends the access token as if its time had come: a browser drops the cookie
-    /// then.
+    /// Waits until a refresh would rotate, and removes the access cookie, as a browser does when it expires.
     async fn pause(&self) {
         sleep(GRACE + Duration::from_millis(100)).await;
         let cookie = json!({ "name": "__Host-access", "url": self.proxy.url("/") });
@@ -66,20 +65,20 @@ fn name_of(cookie: &Value) -> String {
 async fn twenty_pages_at_once_with_an_expired_access_cookie_are_all_logged_in() {
     let site = Site::open().await;
     site.log_in().await;
-    // What the stylesheet is shown in has no policy that would hold a script of ours back.
+    // The stylesheet's page has no policy that would block a script of the test.
     site.browser.go(&site.proxy.url("/page.css")).await;
     site.pause().await;
     site.proxy.forget();
-    // The browser puts the cookies of all on before the first is answered, and sends six at a time.
+    // The browser attaches the cookies of all requests before the first response, and sends six at a time.
     site.proxy.plan(|_| Action::Delay(Duration::from_millis(200)));
-    // Pages that differ: a browser asks for one and the same page once at a time.
+    // Different URLs: a browser does not request the same page concurrently.
     let pages = "Promise.all([...Array(20).keys()].map(async nth => {
         const answer = await fetch(`/notes?${nth}`);
         return [answer.redirected, (await answer.text()).includes('<span>alice</span>')];
     }))";
     assert_eq!(site.browser.wait_for(pages).await, json!(vec![(false, true); 20]));
     let row = Row::of(&site.proxy);
-    row.say("twenty pages fetched at once, access token gone");
+    row.print("twenty pages fetched at once, access token gone");
     assert_eq!(row, Row { refreshes: 20, rotations: 1, logouts: 0 });
     assert_eq!(site.cookies().await, ["__Host-access", "__Host-refresh"]);
 }
@@ -91,7 +90,7 @@ async fn twenty_windows_opened_at_once_with_an_expired_access_cookie_are_all_log
     site.log_in().await;
     site.pause().await;
     site.proxy.forget();
-    // All are on their way before the first is answered, and within the grace.
+    // All requests are sent before the first response, and within the grace period.
     site.proxy.plan(|_| Action::Delay(Duration::from_millis(500)));
     let urls: Vec<_> = (0..20).map(|nth| site.proxy.url(&format!("/devices?{nth}"))).collect();
     let windows = site.browser.open_all(&urls).await;
@@ -103,15 +102,15 @@ async fn twenty_windows_opened_at_once_with_an_expired_access_cookie_are_all_log
         assert_eq!(site.browser.console().await, [""; 0]);
     }
     let row = Row::of(&site.proxy);
-    row.say("twenty server-rendered windows, access token gone");
-    // How many are on their way before the first is answered is the machine's to say.
+    row.print("twenty server-rendered windows, access token gone");
+    // The machine determines how many requests are sent before the first response.
     assert!((2..=20).contains(&row.refreshes), "{row:?}");
     assert_eq!((row.rotations, row.logouts), (1, 0));
 }
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn a_browser_that_runs_no_script_comes_back_after_pauses_and_loses_no_form() {
+async fn a_browser_without_javascript_returns_after_pauses_and_loses_no_form() {
     let site = Site::open().await;
     site.browser.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": true })).await;
     let script = "data:text/html,<title>off</title><script>document.title = 'on'</script>";
@@ -122,14 +121,14 @@ async fn a_browser_that_runs_no_script_comes_back_after_pauses_and_loses_no_form
     for (nth, text) in ["written before lunch", "and after it"].into_iter().enumerate() {
         site.browser.type_into("main form [name=text]", text).await;
         site.pause().await;
-        // The form was open all the time: this is a POST without an access token.
+        // The form was open for the whole pause: this is a POST without an access token.
         site.browser.click("main form button").await;
         site.browser.counts("main li > p", nth + 1).await;
         assert!(site.browser.texts("main li > p").await.contains(&text.to_owned()));
         assert_eq!(site.cookies().await, ["__Host-access", "__Host-refresh"]);
     }
     let row = Row::of(&site.proxy);
-    row.say("two forms sent after a pause, no script");
+    row.print("two forms sent after a pause, without JavaScript");
     assert_eq!((row.refreshes - before.refreshes, row.rotations, row.logouts), (2, 2, 0));
     site.browser.click("form.who button").await;
     site.browser.titled("Log in").await;

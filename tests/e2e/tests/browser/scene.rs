@@ -1,4 +1,4 @@
-//! A demo, a proxy before it and a browser; and at the end the row.
+//! A demo, a proxy in front of it and a browser; and the row that a scenario prints at its end.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::chromium::{Chromium, Window};
 use axum_refresh_e2e::demo::Demo;
 use axum_refresh_e2e::proxy::http::{Proxy, Refresh};
 
-/// One browser at a time: there are not enough processors for more, and the times would be those of the machine.
+/// One browser at a time: more would need more processors, and would distort the times.
 static ONE: Mutex<()> = Mutex::const_new(());
 
 pub(crate) async fn alone() -> MutexGuard<'static, ()> {
@@ -28,12 +28,12 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// A demo whose grace is over after a second.
+    /// A demo with a grace period of one second.
     pub(crate) async fn new(name: &'static str) -> Self {
         Self::with(name, &[]).await
     }
 
-    /// A demo with these settings, whose grace is a second.
+    /// A demo with these settings and a grace period of one second.
     pub(crate) async fn with(name: &'static str, settings: &[(&str, &str)]) -> Self {
         Self::with_grace(name, 1, settings).await
     }
@@ -50,24 +50,24 @@ impl Scene {
         Self { name, browser, proxy, demo, grace, _alone: alone }
     }
 
-    /// A path of the demo, by way of the proxy.
+    /// The URL of a path of the demo behind the proxy.
     pub(crate) fn url(&self, path: &str) -> String {
         self.proxy.url(path)
     }
 
-    /// Opens the demo's page and waits until it knows who is there.
+    /// Opens the demo's page and waits until it knows whether somebody is logged in.
     pub(crate) async fn open(&self) -> Window {
         let window = self.browser.open(&self.url("/")).await;
-        self.known().await;
+        self.wait_until_known().await;
         window
     }
 
-    pub(crate) async fn known(&self) {
+    pub(crate) async fn wait_until_known(&self) {
         self.browser.until("['Logged in', 'Logged out'].includes(document.getElementById('state').textContent)").await;
     }
 
-    /// Opens the demo's page in as many windows, all logged in as alice, waits until a refresh would rotate, and counts
-    /// from there.
+    /// Opens the demo's page in this many windows, all logged in as alice, waits until a refresh would rotate, and
+    /// resets the counters.
     pub(crate) async fn windows(&self, count: usize) -> Vec<Window> {
         let mut windows = vec![self.open().await];
         self.log_in("alice").await;
@@ -79,13 +79,13 @@ impl Scene {
         windows
     }
 
-    /// Waits until a refresh would rotate, and counts from there.
+    /// Waits until a refresh would rotate, and resets the counters.
     pub(crate) async fn grace_passes(&self) {
         sleep(self.grace + Duration::from_millis(100)).await;
         self.proxy.forget();
     }
 
-    /// Fills in the form of the window.
+    /// Fills in the login form of the window.
     pub(crate) async fn log_in(&self, user: &str) {
         self.browser.until("!document.getElementById('login').hidden").await;
         let script = format!(
@@ -147,13 +147,13 @@ impl Scene {
         }
     }
 
-    /// What happened so far. Logged out is whom the demo refused although there was a refresh token, and every window that
-    /// is expected to be logged in and is not.
+    /// The counts so far. A logout is a refusal of a request that had a refresh token, or a window that is expected to
+    /// be logged in and is not.
     pub(crate) async fn count(&self, windows: &[Window]) -> Row {
         let mut logouts = Row::of(&self.proxy).logouts;
         for window in windows {
             self.browser.switch(window).await;
-            self.known().await;
+            self.wait_until_known().await;
             if self.text("state").await != "Logged in" {
                 logouts += 1;
             }
@@ -164,13 +164,13 @@ impl Scene {
     /// Counts, and prints the row.
     pub(crate) async fn row(&self, windows: &[Window]) -> Row {
         let row = self.count(windows).await;
-        row.say(self.name);
+        row.print(self.name);
         row
     }
 }
 
-/// A line of the table. Not by println, which the harness would keep for itself.
-pub(crate) fn say(name: &str, text: &str) {
+/// A line of the table. Not with `println`, which the test harness captures.
+pub(crate) fn print(name: &str, text: &str) {
     std::io::stdout().write_all(format!("{name:<52} {text}\n").as_bytes()).ok();
 }
 
@@ -182,7 +182,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Logged out is whom the demo refused although there was a refresh token.
+    /// A logout is a refusal of a request that had a refresh token.
     pub(crate) fn of(proxy: &Proxy) -> Self {
         let answered = proxy.answered();
         let count = |what: fn(&Refresh) -> bool| answered.iter().filter(|refresh| what(refresh)).count();
@@ -190,8 +190,8 @@ impl Row {
         Self { refreshes: proxy.refreshes(), rotations: count(|refresh| refresh.rotated), logouts }
     }
 
-    pub(crate) fn say(self, name: &str) {
+    pub(crate) fn print(self, name: &str) {
         let Self { refreshes, rotations, logouts } = self;
-        say(name, &format!("{refreshes:>3} refreshes {rotations:>3} rotations {logouts:>3} logouts"));
+        print(name, &format!("{refreshes:>3} refreshes {rotations:>3} rotations {logouts:>3} logouts"));
     }
 }

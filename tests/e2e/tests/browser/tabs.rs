@@ -1,4 +1,4 @@
-//! Many windows of one browser.
+//! Several windows of one browser.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use axum_refresh_e2e::proxy::http::Action;
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn a_reload_goes_on_with_the_refresh_cookie() {
+async fn a_reload_continues_with_the_refresh_cookie() {
     let scene = Scene::new("login and reload").await;
     let windows = scene.windows(1).await;
     scene.browser.reload().await;
@@ -20,11 +20,11 @@ async fn a_reload_goes_on_with_the_refresh_cookie() {
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn ten_windows_renew_their_token_with_one_refresh() {
-    let scene = Scene::new("ten windows at the moment the token ends").await;
+async fn ten_windows_replace_their_token_with_one_refresh() {
+    let scene = Scene::new("ten windows when the token expires").await;
     let windows = scene.windows(10).await;
     let generation = scene.generation().await;
-    // It ends in all of them within the same millisecond.
+    // The token expires in all of them within the same millisecond.
     let at = scene.browser.run("return Date.now() + 3000").await;
     let end = format!(
         "setTimeout(() => {{
@@ -56,7 +56,7 @@ async fn ten_windows_without_locks_and_channels_rotate_once() {
         windows.push(window);
     }
     scene.grace_passes().await;
-    // All of them are on their way before the first is answered.
+    // All requests are sent before the first response.
     scene.proxy.plan(|nth| Action::Delay(Duration::from_millis(1_500 - 150 * nth.min(9) as u64)));
     for window in &windows {
         scene.browser.switch(window).await;
@@ -72,8 +72,8 @@ async fn ten_windows_without_locks_and_channels_rotate_once() {
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn a_window_that_is_closed_in_the_middle_of_a_refresh_harms_nobody() {
-    let scene = Scene::new("a window closed in the middle of a refresh").await;
+async fn a_window_that_is_closed_during_a_refresh_affects_no_other() {
+    let scene = Scene::new("a window closed during a refresh").await;
     let windows = scene.windows(2).await;
     scene.proxy.plan(|nth| if nth == 0 { Action::Delay(Duration::from_millis(800)) } else { Action::Pass });
     scene.browser.switch(&windows[0]).await;
@@ -83,7 +83,7 @@ async fn a_window_that_is_closed_in_the_middle_of_a_refresh_harms_nobody() {
     scene.browser.close().await;
     scene.browser.switch(&windows[1]).await;
     sleep(Duration::from_millis(2_500)).await;
-    assert_ne!(scene.cookie().await["value"], before["value"], "the answer still brought its cookie");
+    assert_ne!(scene.cookie().await["value"], before["value"], "the response still set its cookie");
     scene.click("refresh").await;
     scene.have(&windows[1..], generation + 2).await;
     assert_eq!(scene.row(&windows[1..]).await, Row { refreshes: 2, rotations: 2, logouts: 0 });
@@ -91,7 +91,7 @@ async fn a_window_that_is_closed_in_the_middle_of_a_refresh_harms_nobody() {
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn a_logout_in_one_window_is_one_in_all() {
+async fn a_logout_in_one_window_logs_out_all_windows() {
     let scene = Scene::new("a logout in one of three windows").await;
     let windows = scene.windows(3).await;
     scene.browser.switch(&windows[1]).await;
@@ -103,7 +103,7 @@ async fn a_logout_in_one_window_is_one_in_all() {
     assert_eq!(scene.text("notice").await, "You logged out in another tab.");
     scene.browser.reload().await;
     scene.is_out().await;
-    // Those whom nobody wanted to log out are none.
+    // Windows that are expected to be logged out do not count.
     assert_eq!(scene.row(&[]).await, Row { refreshes: 1, rotations: 0, logouts: 0 });
 }
 
@@ -112,7 +112,7 @@ async fn a_logout_in_one_window_is_one_in_all() {
 async fn an_old_window_follows_a_new_login_and_does_not_bring_the_old_one_back() {
     let scene = Scene::new("an old window after another user's login").await;
     let windows = scene.windows(2).await;
-    // The old window's refresh is answered late, after the login of somebody else was asked for.
+    // The response to the old window's refresh is delayed until after the login of another user was sent.
     scene.proxy.plan(|nth| if nth == 0 { Action::Delay(Duration::from_secs(2)) } else { Action::Pass });
     scene.browser.switch(&windows[0]).await;
     scene.click("refresh").await;
@@ -141,8 +141,8 @@ async fn an_old_window_follows_a_new_login_and_does_not_bring_the_old_one_back()
 
 #[tokio::test]
 #[ignore = "needs Chromium; tests/run runs it"]
-async fn who_has_left_is_warned_and_logged_out_and_who_works_in_another_window_is_not() {
-    let scene = Scene::new("nobody there in one window, somebody in another").await;
+async fn an_idle_user_is_warned_and_logged_out_but_not_while_active_in_another_window() {
+    let scene = Scene::new("idle in one window, active in another").await;
     let idle = scene.url("/?idle=6&warn=3");
     let left = scene.browser.open(&idle).await;
     scene.log_in("alice").await;

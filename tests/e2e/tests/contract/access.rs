@@ -1,4 +1,4 @@
-//! Access tokens: what a protected route takes, and what it says when it does not.
+//! Access tokens: which tokens a protected route accepts, and the error codes of the others.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use axum_refresh_e2e::demo::{Answer, Demo, OTHER_SECRET, SHORT_GRACE, altered, base64url, claims, header_of};
 
-/// A route of each kind: layer and guard, layer alone, the crate's router, the admin router.
+/// One route of each kind: layer and guard, layer alone, the crate's router, the admin router.
 const PROTECTED: [&str; 4] = ["/me", "/stateless", "/auth/sessions", "/admin/users/alice/sessions"];
 
 #[track_caller]
@@ -18,14 +18,14 @@ fn refused_as(answer: &Answer, code: &str) {
     assert!(challenge.contains("error=\"invalid_token\""), "{challenge}");
 }
 
-/// Presents a token on every kind of protected route.
+/// Asserts that every kind of protected route rejects a token.
 async fn is_invalid(demo: &Demo, token: &str) {
     for path in PROTECTED {
         refused_as(&demo.get(path).bearer(token).send().await, "access_token_invalid");
     }
 }
 
-/// `token` with another header or other claims, under the old signature.
+/// The token with another header or other claims, under the old signature.
 fn rewritten(token: &str, segment: usize, change: impl FnOnce(&mut Value)) -> String {
     let mut segments: Vec<String> = token.split('.').map(str::to_owned).collect();
     let mut content = if segment == 0 { header_of(token) } else { claims(token) };
@@ -35,7 +35,7 @@ fn rewritten(token: &str, segment: usize, change: impl FnOnce(&mut Value)) -> St
 }
 
 #[tokio::test]
-async fn a_protected_route_without_a_token_asks_for_one() {
+async fn a_protected_route_without_a_token_returns_401_with_a_challenge() {
     let demo = Demo::new().await;
     for path in PROTECTED {
         let answer = demo.get(path).send().await;
@@ -46,7 +46,7 @@ async fn a_protected_route_without_a_token_asks_for_one() {
 
 // Hole 1.
 #[tokio::test]
-async fn garbage_is_no_access_token() {
+async fn garbage_is_not_accepted_as_an_access_token() {
     let demo = Demo::new().await;
     for garbage in ["x", ".", "..", "...", "a.b", "a.b.c", "a.b.c.d", "null", &"A".repeat(8_000)] {
         is_invalid(&demo, garbage).await;
@@ -85,7 +85,7 @@ async fn an_access_token_of_another_type_is_refused() {
 }
 
 #[tokio::test]
-async fn an_access_token_that_brings_its_own_key_is_refused() {
+async fn an_access_token_that_contains_its_own_key_is_refused() {
     let demo = Demo::new().await;
     let token = demo.logged_in("alice").await.access;
     is_invalid(&demo, &rewritten(&token, 0, |header| header["kid"] = json!("../../dev/null"))).await;
@@ -116,7 +116,7 @@ async fn an_access_token_altered_in_any_character_is_refused() {
 }
 
 #[tokio::test]
-async fn an_access_token_that_is_cut_or_lengthened_is_refused() {
+async fn an_access_token_that_is_too_short_or_too_long_is_refused() {
     let demo = Demo::new().await;
     let token = demo.logged_in("alice").await.access;
     for missing in [1, 2, 43, 44] {
@@ -137,26 +137,26 @@ async fn an_access_token_of_a_server_with_another_key_is_refused() {
 
 // Hole 2.
 #[tokio::test]
-async fn a_refresh_token_is_no_access_token() {
+async fn a_refresh_token_is_not_accepted_as_an_access_token() {
     let demo = Demo::new().await;
     is_invalid(&demo, &demo.logged_in("alice").await.refresh_token()).await;
 }
 
 #[tokio::test]
-async fn an_access_token_is_no_refresh_token() {
+async fn an_access_token_is_not_accepted_as_a_refresh_token() {
     let demo = Demo::new().await;
     let token = demo.logged_in("alice").await.access;
     demo.refresh(&token).await.refused(401, "refresh_token_invalid");
 }
 
 #[tokio::test]
-async fn an_access_token_past_its_end_is_expired() {
+async fn an_access_token_expires_at_its_end() {
     let demo = Demo::start(&[SHORT_GRACE, ("ACCESS_TTL", "1500ms")]).await;
     let mut browser = demo.logged_in("alice").await;
     browser.me().await.is(200);
     let start = Instant::now();
     while browser.get("/stateless").await.status == 200 {
-        assert!(start.elapsed() < Duration::from_secs(3), "it does not end");
+        assert!(start.elapsed() < Duration::from_secs(3), "the token does not expire");
         sleep(Duration::from_millis(50)).await;
     }
     refused_as(&browser.me().await, "access_token_expired");
@@ -165,7 +165,7 @@ async fn an_access_token_past_its_end_is_expired() {
 }
 
 #[tokio::test]
-async fn an_expired_access_token_does_not_hinder_the_refresh_that_replaces_it() {
+async fn an_expired_access_token_does_not_prevent_the_refresh_that_replaces_it() {
     let demo = Demo::start(&[SHORT_GRACE, ("ACCESS_TTL", "1500ms")]).await;
     let mut browser = demo.logged_in("alice").await;
     sleep(Duration::from_millis(1_600)).await;
@@ -187,7 +187,7 @@ async fn an_access_token_is_read_from_the_authorization_header_only() {
 }
 
 #[tokio::test]
-async fn a_refresh_cookie_alone_opens_no_protected_route() {
+async fn a_refresh_cookie_alone_does_not_authenticate() {
     let demo = Demo::new().await;
     let token = demo.logged_in("alice").await.refresh_token();
     for path in PROTECTED {
@@ -196,7 +196,7 @@ async fn a_refresh_cookie_alone_opens_no_protected_route() {
 }
 
 #[tokio::test]
-async fn an_authorization_header_that_is_no_bearer_token_is_refused() {
+async fn an_authorization_header_without_a_bearer_token_is_refused() {
     let demo = Demo::new().await;
     let token = demo.logged_in("alice").await.access;
     for value in ["", "Bearer", "Bearer ", "Basic YWxpY2U6cGFzc3dvcmQ=", &token, &format!("Basic {token}"), ","] {
@@ -216,18 +216,18 @@ async fn the_access_token_of_a_session_that_was_logged_out_is_refused_at_once() 
     }
 }
 
-// Hole 3: only a refresh mints tokens, however close the end is.
+// Hole 3: only a refresh issues tokens, however close the expiry is.
 #[tokio::test]
-async fn using_an_access_token_never_renews_it() {
+async fn using_an_access_token_never_extends_it() {
     let demo = Demo::start(&[SHORT_GRACE, ("ACCESS_TTL", "1500ms")]).await;
     let mut browser = demo.logged_in("alice").await;
-    // Every access token under one key begins alike.
+    // Every access token under one key has the same header.
     let beginning = browser.access.split_once('.').unwrap().0.to_owned();
     for path in PROTECTED {
         let answer = browser.get(path).await;
         answer.is(200).sets_no_cookie();
         for (name, value) in &answer.headers {
-            assert!(!value.to_str().unwrap().contains(&beginning), "{path} answers {name}: {value:?}");
+            assert!(!value.to_str().unwrap().contains(&beginning), "{path} returned {name}: {value:?}");
         }
         assert!(!answer.text().contains(&beginning), "{path}");
     }

@@ -1,4 +1,4 @@
-//! The admin router, behind the demo's own guard.
+//! The admin router behind the demo's own guard.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ fn user_of(browser: &Browser) -> String {
     claims(&browser.access)["sub"].as_str().unwrap().to_owned()
 }
 
-/// Every route of the admin router, aimed at this browser's user, session and token.
+/// Every route of the admin router, with the user, session and token of this browser.
 fn routes(target: &Browser) -> [(Method, String, Option<Value>); 4] {
     let (user, session) = (user_of(target), target.session());
     [
@@ -41,7 +41,7 @@ async fn every_admin_route_refuses_an_anonymous_caller() {
 }
 
 #[tokio::test]
-async fn every_admin_route_refuses_a_user_who_is_no_admin() {
+async fn every_admin_route_refuses_a_user_who_is_not_an_admin() {
     let demo = Demo::new().await;
     let (mut victim, bob) = (demo.logged_in("alice").await, demo.logged_in("bob").await);
     for (method, path, body) in routes(&victim) {
@@ -52,9 +52,9 @@ async fn every_admin_route_refuses_a_user_who_is_no_admin() {
     victim.me().await.is(200);
 }
 
-// Hole 21: a guard that goes by the look of a path is passed by another spelling of it.
+// Hole 21: a guard that compares paths as text can be bypassed by another spelling of a path.
 #[tokio::test]
-async fn no_other_spelling_of_a_path_passes_its_guard() {
+async fn no_other_spelling_of_a_path_bypasses_the_guard() {
     let demo = Demo::new().await;
     let bob = demo.logged_in("bob").await;
     let user = user_of(&bob);
@@ -100,7 +100,7 @@ async fn an_admin_lists_the_sessions_of_any_user() {
 }
 
 #[tokio::test]
-async fn an_admin_ends_every_session_of_a_user() {
+async fn an_admin_revokes_every_session_of_a_user() {
     let demo = Demo::new().await;
     let mut admin = demo.logged_in("alice").await;
     let mut targets = [demo.logged_in("bob").await, demo.logged_in("bob").await];
@@ -115,7 +115,7 @@ async fn an_admin_ends_every_session_of_a_user() {
 }
 
 #[tokio::test]
-async fn an_admin_ends_one_session_of_a_user() {
+async fn an_admin_revokes_one_session_of_a_user() {
     let demo = Demo::new().await;
     let mut admin = demo.logged_in("alice").await;
     let (mut ended, mut other) = (demo.logged_in("bob").await, demo.logged_in("bob").await);
@@ -140,7 +140,7 @@ async fn only_the_token_is_revoked(mut browser: Browser) {
 }
 
 #[tokio::test]
-async fn an_admin_revokes_one_access_token_and_its_session_lives() {
+async fn an_admin_revokes_one_access_token_but_not_its_session() {
     let demo = Demo::new().await;
     let (admin, mut browser) = (demo.logged_in("alice").await, demo.logged_in("bob").await);
     browser.me().await.is(200);
@@ -158,7 +158,7 @@ async fn an_admin_revokes_one_access_token_by_its_id() {
 }
 
 #[tokio::test]
-async fn a_revocation_that_names_no_token_is_refused() {
+async fn a_revocation_without_a_valid_token_or_id_is_refused() {
     let demo = Demo::new().await;
     let admin = demo.logged_in("alice").await;
     let bodies = [

@@ -1,4 +1,4 @@
-//! The body transport, for clients that are no browsers.
+//! The body transport, for clients other than browsers.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ async fn login(demo: &Demo, user: &str) -> Answer {
     demo.post("/login").json(&form).send().await
 }
 
-/// Logs in and answers the refresh token.
+/// Logs in and returns the refresh token.
 async fn token(demo: &Demo, user: &str) -> String {
     login(demo, user).await.tokens_in_body().refresh.expect("a refresh token")
 }
@@ -23,7 +23,7 @@ async fn refresh(demo: &Demo, token: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn a_login_answers_the_refresh_token_and_sets_no_cookie() {
+async fn a_login_returns_the_refresh_token_and_sets_no_cookie() {
     let demo = Demo::start(&[BODY]).await;
     let answer = demo.post("/login").json(&credentials("alice")).send().await;
     assert!(answer.tokens_in_body().refresh.is_some());
@@ -32,7 +32,7 @@ async fn a_login_answers_the_refresh_token_and_sets_no_cookie() {
 }
 
 #[tokio::test]
-async fn a_refresh_leaves_the_refresh_token_out_while_it_has_not_changed() {
+async fn a_refresh_omits_the_refresh_token_while_it_is_unchanged() {
     let demo = Demo::start(&[BODY]).await;
     let token = token(&demo, "alice").await;
     let token = refresh(&demo, &token).await.tokens_in_body().refresh.expect("the next refresh token");
@@ -42,7 +42,7 @@ async fn a_refresh_leaves_the_refresh_token_out_while_it_has_not_changed() {
 }
 
 #[tokio::test]
-async fn a_refresh_after_grace_answers_the_next_refresh_token_and_sets_no_cookie() {
+async fn a_refresh_after_the_grace_period_returns_the_next_refresh_token_and_sets_no_cookie() {
     let demo = Demo::start(&[BODY, SHORT_GRACE]).await;
     let first = token(&demo, "alice").await;
     grace_passes().await;
@@ -51,14 +51,14 @@ async fn a_refresh_after_grace_answers_the_next_refresh_token_and_sets_no_cookie
     assert_eq!(tokens.generation(), 1);
     let second = tokens.refresh.expect("a new refresh token");
     assert_ne!(second, first);
-    // The next one leaves it out again, and so does the one for whoever was too late.
+    // The next response contains no refresh token, and neither does the echo for the old token.
     for token in [second, first] {
         assert_eq!(refresh(&demo, &token).await.sets_no_cookie().tokens_in_body().refresh, None);
     }
 }
 
 #[tokio::test]
-async fn a_logout_takes_the_refresh_token_from_the_body() {
+async fn a_logout_reads_the_refresh_token_from_the_body() {
     let demo = Demo::start(&[BODY]).await;
     let token = token(&demo, "alice").await;
     demo.post("/auth/logout").json(&json!({ "refresh_token": token })).send().await.is(204);
@@ -66,7 +66,7 @@ async fn a_logout_takes_the_refresh_token_from_the_body() {
 }
 
 #[tokio::test]
-async fn a_body_with_garbage_for_a_token_is_refused_as_such() {
+async fn a_body_with_an_invalid_token_is_refused_as_such() {
     let demo = Demo::start(&[BODY]).await;
     for garbage in ["x", &"A".repeat(94), "null", "💥", "\u{0}"] {
         refresh(&demo, garbage).await.refused(401, "refresh_token_invalid");
@@ -74,7 +74,7 @@ async fn a_body_with_garbage_for_a_token_is_refused_as_such() {
 }
 
 #[tokio::test]
-async fn an_empty_body_holds_no_token() {
+async fn an_empty_body_contains_no_token() {
     let demo = Demo::start(&[BODY]).await;
     demo.post("/auth/refresh").send().await.refused(401, "refresh_token_missing");
 }
@@ -89,7 +89,7 @@ async fn a_body_that_is_not_json_is_malformed() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_a_list_of_tokens_is_malformed() {
+async fn a_body_with_a_list_of_tokens_is_malformed() {
     let demo = Demo::start(&[BODY]).await;
     let token = token(&demo, "alice").await;
     let call = demo.post("/auth/refresh").body("application/json", format!("[\"{token}\"]"));
@@ -97,7 +97,7 @@ async fn a_body_that_is_a_list_of_tokens_is_malformed() {
 }
 
 #[tokio::test]
-async fn a_body_whose_token_is_no_text_is_refused() {
+async fn a_body_whose_token_is_not_a_string_is_refused() {
     let demo = Demo::start(&[BODY]).await;
     let nested = format!("{{\"refresh_token\":{}{}}}", "[".repeat(1_000), "]".repeat(1_000));
     let bodies = [
@@ -147,7 +147,7 @@ async fn a_body_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn a_cookie_is_not_read_where_only_the_body_was_chosen() {
+async fn a_cookie_is_not_read_with_the_body_transport() {
     let demo = Demo::start(&[BODY]).await;
     let token = token(&demo, "alice").await;
     demo.refresh(&token).await.refused(401, "refresh_token_missing");
@@ -155,7 +155,7 @@ async fn a_cookie_is_not_read_where_only_the_body_was_chosen() {
 }
 
 #[tokio::test]
-async fn a_body_is_not_read_where_it_was_not_chosen() {
+async fn a_body_is_not_read_with_the_cookie_transport() {
     let demo = Demo::new().await;
     let token = demo.logged_in("alice").await.refresh_token();
     refresh(&demo, &token).await.refused(401, "refresh_token_missing");
@@ -163,7 +163,7 @@ async fn a_body_is_not_read_where_it_was_not_chosen() {
 }
 
 #[tokio::test]
-async fn a_login_cannot_ask_for_the_body_where_it_was_not_chosen() {
+async fn a_login_cannot_request_the_body_with_the_cookie_transport() {
     let demo = Demo::new().await;
     let answer = login(&demo, "alice").await;
     let body = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
@@ -171,7 +171,7 @@ async fn a_login_cannot_ask_for_the_body_where_it_was_not_chosen() {
 }
 
 #[tokio::test]
-async fn where_both_were_chosen_a_browser_gets_a_cookie() {
+async fn with_both_transports_a_browser_gets_a_cookie() {
     let demo = Demo::start(&[BOTH]).await;
     let mut browser = demo.browser();
     assert_eq!(browser.login("alice").await.refresh_cookie().name, COOKIE);
@@ -179,7 +179,7 @@ async fn where_both_were_chosen_a_browser_gets_a_cookie() {
 }
 
 #[tokio::test]
-async fn where_both_were_chosen_the_answer_goes_back_the_way_the_token_came() {
+async fn with_both_transports_the_response_uses_that_of_the_request() {
     let demo = Demo::start(&[BOTH, SHORT_GRACE]).await;
     let mut browser = demo.logged_in("alice").await;
     let native = login(&demo, "bob").await.sets_no_cookie().tokens_in_body().refresh.unwrap();
@@ -192,7 +192,7 @@ async fn where_both_were_chosen_the_answer_goes_back_the_way_the_token_came() {
 }
 
 #[tokio::test]
-async fn where_a_request_carries_both_the_cookie_counts() {
+async fn with_both_in_a_request_the_cookie_takes_precedence() {
     let demo = Demo::start(&[BOTH]).await;
     let browser = demo.logged_in("alice").await;
     let native = token(&demo, "bob").await;

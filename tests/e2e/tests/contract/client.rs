@@ -1,4 +1,4 @@
-//! Whose session it is: the client's address and browser, and the proxies that may speak for a client.
+//! The client of a session: its address and browser, and the proxies that may name the client's address.
 
 use axum_refresh_e2e::demo::{Browser, CHROME, CHROME_UPDATED, Demo, FIREFOX};
 
@@ -16,7 +16,7 @@ async fn at_home(mode: Option<&str>) -> (Demo, Browser) {
     (demo, browser)
 }
 
-/// A demo, and a Chrome that is logged in.
+/// A demo, and a logged-in Chrome.
 async fn in_chrome(mode: Option<&str>) -> (Demo, Browser) {
     let settings: Vec<_> = mode.map(|mode| ("BIND_USER_AGENT", mode)).into_iter().collect();
     let demo = Demo::start(&settings).await;
@@ -25,53 +25,53 @@ async fn in_chrome(mode: Option<&str>) -> (Demo, Browser) {
     (demo, browser)
 }
 
-async fn goes_on(browser: &mut Browser) {
+async fn is_accepted(browser: &mut Browser) {
     browser.refresh().await.is(200);
     browser.me().await.is(200);
 }
 
 #[tokio::test]
-async fn a_session_is_bound_to_no_address_by_default() {
+async fn by_default_a_session_is_not_bound_to_an_address() {
     let (_demo, browser) = at_home(None).await;
-    goes_on(&mut browser.at(ELSEWHERE)).await;
+    is_accepted(&mut browser.at(ELSEWHERE)).await;
 }
 
 #[tokio::test]
-async fn a_session_is_bound_to_no_address_where_that_is_off() {
+async fn with_the_address_binding_off_a_session_is_not_bound_to_an_address() {
     let (_demo, browser) = at_home(Some("off")).await;
-    goes_on(&mut browser.at(ELSEWHERE)).await;
+    is_accepted(&mut browser.at(ELSEWHERE)).await;
 }
 
 #[tokio::test]
-async fn another_address_is_let_in_where_it_is_only_observed() {
+async fn with_the_observe_mode_another_address_is_accepted() {
     let (_demo, browser) = at_home(Some("observe")).await;
-    goes_on(&mut browser.at(ELSEWHERE)).await;
+    is_accepted(&mut browser.at(ELSEWHERE)).await;
 }
 
 #[tokio::test]
-async fn a_refresh_from_another_address_is_refused_and_the_session_stays() {
+async fn a_refresh_from_another_address_is_refused_and_the_session_stays_live() {
     let (_demo, browser) = at_home(Some("reject")).await;
     let mut browser = browser.at(ELSEWHERE);
     browser.refresh().await.refused(401, "client_mismatch");
-    goes_on(&mut browser.at(HOME)).await;
+    is_accepted(&mut browser.at(HOME)).await;
 }
 
 #[tokio::test]
-async fn a_guarded_route_is_refused_from_another_address_and_the_session_stays() {
+async fn a_guarded_route_is_refused_from_another_address_and_the_session_stays_live() {
     let (_demo, browser) = at_home(Some("reject")).await;
     let mut browser = browser.at(ELSEWHERE);
     browser.me().await.refused(401, "client_mismatch");
-    goes_on(&mut browser.at(HOME)).await;
+    is_accepted(&mut browser.at(HOME)).await;
 }
 
 #[tokio::test]
-async fn a_route_without_the_guard_does_not_look_at_the_address() {
+async fn a_route_without_the_guard_does_not_check_the_address() {
     let (_demo, browser) = at_home(Some("reject")).await;
     browser.at(ELSEWHERE).get("/stateless").await.is(200);
 }
 
 #[tokio::test]
-async fn a_refresh_from_another_address_ends_the_session_where_that_is_the_rule() {
+async fn with_the_revoke_mode_a_refresh_from_another_address_revokes_the_session() {
     let (_demo, browser) = at_home(Some("revoke")).await;
     let mut browser = browser.at(ELSEWHERE);
     browser.refresh().await.refused(401, "client_mismatch");
@@ -81,7 +81,7 @@ async fn a_refresh_from_another_address_ends_the_session_where_that_is_the_rule(
 }
 
 #[tokio::test]
-async fn a_guarded_route_from_another_address_ends_the_session_where_that_is_the_rule() {
+async fn with_the_revoke_mode_a_guarded_route_from_another_address_revokes_the_session() {
     let (_demo, browser) = at_home(Some("revoke")).await;
     let mut browser = browser.at(ELSEWHERE);
     browser.me().await.refused(401, "client_mismatch");
@@ -91,9 +91,9 @@ async fn a_guarded_route_from_another_address_ends_the_session_where_that_is_the
 }
 
 #[tokio::test]
-async fn a_neighbouring_address_is_the_same_client() {
+async fn a_neighboring_address_is_the_same_client() {
     let (_demo, browser) = at_home(Some("reject")).await;
-    goes_on(&mut browser.at("203.0.113.99")).await;
+    is_accepted(&mut browser.at("203.0.113.99")).await;
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn another_address_of_the_same_ipv6_network_is_the_same_client() {
     let mut browser = demo.browser().at("2001:db8:1:2::1");
     browser.login("alice").await;
     let mut browser = browser.at("2001:db8:1:2:a:b:c:d");
-    goes_on(&mut browser).await;
+    is_accepted(&mut browser).await;
     browser.at("2001:db8:ffff::1").refresh().await.refused(401, "client_mismatch");
 }
 
@@ -113,41 +113,41 @@ async fn an_address_of_the_other_family_is_another_client() {
 }
 
 #[tokio::test]
-async fn a_session_is_bound_to_no_browser_by_default() {
+async fn by_default_a_session_is_not_bound_to_a_browser() {
     let (_demo, browser) = in_chrome(None).await;
-    goes_on(&mut browser.with_user_agent(FIREFOX)).await;
+    is_accepted(&mut browser.with_user_agent(FIREFOX)).await;
 }
 
 #[tokio::test]
-async fn a_session_is_bound_to_no_browser_where_that_is_off() {
+async fn with_the_browser_binding_off_a_session_is_not_bound_to_a_browser() {
     let (_demo, browser) = in_chrome(Some("off")).await;
-    goes_on(&mut browser.with_user_agent(FIREFOX)).await;
+    is_accepted(&mut browser.with_user_agent(FIREFOX)).await;
 }
 
 #[tokio::test]
-async fn another_browser_is_let_in_where_it_is_only_observed() {
+async fn with_the_observe_mode_another_browser_is_accepted() {
     let (_demo, browser) = in_chrome(Some("observe")).await;
-    goes_on(&mut browser.with_user_agent(FIREFOX)).await;
+    is_accepted(&mut browser.with_user_agent(FIREFOX)).await;
 }
 
 #[tokio::test]
-async fn a_refresh_from_another_browser_is_refused_and_the_session_stays() {
+async fn a_refresh_from_another_browser_is_refused_and_the_session_stays_live() {
     let (_demo, browser) = in_chrome(Some("reject")).await;
     let mut browser = browser.with_user_agent(FIREFOX);
     browser.refresh().await.refused(401, "client_mismatch");
-    goes_on(&mut browser.with_user_agent(CHROME)).await;
+    is_accepted(&mut browser.with_user_agent(CHROME)).await;
 }
 
 #[tokio::test]
-async fn a_guarded_route_is_refused_from_another_browser_and_the_session_stays() {
+async fn a_guarded_route_is_refused_from_another_browser_and_the_session_stays_live() {
     let (_demo, browser) = in_chrome(Some("reject")).await;
     let mut browser = browser.with_user_agent(FIREFOX);
     browser.me().await.refused(401, "client_mismatch");
-    goes_on(&mut browser.with_user_agent(CHROME)).await;
+    is_accepted(&mut browser.with_user_agent(CHROME)).await;
 }
 
 #[tokio::test]
-async fn a_refresh_from_another_browser_ends_the_session_where_that_is_the_rule() {
+async fn with_the_revoke_mode_a_refresh_from_another_browser_revokes_the_session() {
     let (_demo, browser) = in_chrome(Some("revoke")).await;
     let mut browser = browser.with_user_agent(FIREFOX);
     browser.refresh().await.refused(401, "client_mismatch");
@@ -161,34 +161,34 @@ async fn a_refresh_from_another_browser_ends_the_session_where_that_is_the_rule(
 async fn a_browser_that_was_updated_stays_logged_in() {
     for mode in ["reject", "revoke"] {
         let (_demo, browser) = in_chrome(Some(mode)).await;
-        goes_on(&mut browser.with_user_agent(CHROME_UPDATED)).await;
+        is_accepted(&mut browser.with_user_agent(CHROME_UPDATED)).await;
     }
 }
 
-// Hole 22: leaving the header out is no way around the binding.
+// Hole 22: omitting the header does not bypass the binding.
 #[tokio::test]
-async fn a_request_that_names_no_browser_is_another_client() {
+async fn a_request_without_a_user_agent_is_another_client() {
     let (_demo, mut browser) = in_chrome(Some("reject")).await;
     browser.set_header("user-agent", None);
     browser.refresh().await.refused(401, "client_mismatch");
     browser.me().await.refused(401, "client_mismatch");
-    goes_on(&mut browser.with_user_agent(CHROME)).await;
+    is_accepted(&mut browser.with_user_agent(CHROME)).await;
 }
 
 #[tokio::test]
-async fn an_empty_browser_name_is_another_client() {
+async fn an_empty_user_agent_is_another_client() {
     let (_demo, browser) = in_chrome(Some("reject")).await;
     browser.with_user_agent("").refresh().await.refused(401, "client_mismatch");
 }
 
 #[tokio::test]
-async fn a_browser_name_that_turns_up_later_is_another_client() {
+async fn a_user_agent_that_is_added_later_is_another_client() {
     let demo = Demo::start(&[("BIND_USER_AGENT", "reject")]).await;
     let browser = demo.logged_in("alice").await;
     browser.with_user_agent(CHROME).refresh().await.refused(401, "client_mismatch");
 }
 
-/// The address a session began with, given these `X-Forwarded-For` headers.
+/// The address of a new session with these `X-Forwarded-For` headers.
 async fn address(demo: &Demo, forwarded: &[&str]) -> String {
     let mut call = demo.post("/login").json(&axum_refresh_e2e::demo::credentials("alice"));
     for value in forwarded {
@@ -204,7 +204,7 @@ async fn address(demo: &Demo, forwarded: &[&str]) -> String {
 
 // Hole 22.
 #[tokio::test]
-async fn nobody_is_believed_about_an_address_unless_they_are_a_trusted_proxy() {
+async fn a_forwarded_address_is_ignored_unless_a_trusted_proxy_sent_it() {
     let demo = Demo::new().await;
     assert_eq!(address(&demo, &[HOME]).await, "127.0.0.1");
     let demo = Demo::start(&[("TRUSTED_PROXIES", "10.0.0.0/8")]).await;
@@ -212,16 +212,16 @@ async fn nobody_is_believed_about_an_address_unless_they_are_a_trusted_proxy() {
 }
 
 #[tokio::test]
-async fn an_address_from_an_untrusted_sender_does_not_pass_the_binding() {
+async fn a_forwarded_address_from_an_untrusted_sender_does_not_affect_the_binding() {
     let demo = Demo::start(&[("BIND_IP", "reject")]).await;
     let mut browser = demo.browser().at(HOME);
     browser.login("alice").await;
-    // Both requests came from the same loopback address, whatever they claim.
-    goes_on(&mut browser.at(ELSEWHERE)).await;
+    // Both requests came from the same loopback address, whatever their headers contain.
+    is_accepted(&mut browser.at(ELSEWHERE)).await;
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_is_believed() {
+async fn the_address_from_a_trusted_proxy_is_used() {
     let demo = Demo::start(&[PROXIED]).await;
     assert_eq!(address(&demo, &[HOME]).await, HOME);
     assert_eq!(address(&demo, &["2001:db8::7"]).await, "2001:db8::7");
@@ -234,7 +234,7 @@ async fn without_the_header_the_peer_is_the_client() {
 }
 
 #[tokio::test]
-async fn what_a_client_wrote_in_front_of_the_proxys_word_is_not_believed() {
+async fn addresses_that_the_client_sent_itself_are_ignored() {
     let demo = Demo::start(&[PROXIED]).await;
     assert_eq!(address(&demo, &[&format!("{ELSEWHERE}, {HOME}")]).await, HOME);
     assert_eq!(address(&demo, &[&format!("127.0.0.1,{ELSEWHERE},{HOME}")]).await, HOME);
@@ -247,14 +247,14 @@ async fn several_forwarding_headers_are_read_as_one() {
 }
 
 #[tokio::test]
-async fn a_chain_of_trusted_proxies_is_walked_from_the_right() {
+async fn a_chain_of_trusted_proxies_is_read_from_the_right() {
     let demo = Demo::start(&[("TRUSTED_PROXIES", "127.0.0.1/32,10.0.0.0/8,2001:db8:beef::/48")]).await;
     let chain = format!("{ELSEWHERE}, {HOME}, 10.1.2.3, 2001:db8:beef::1, 10.255.0.1");
     assert_eq!(address(&demo, &[&chain]).await, HOME);
 }
 
 #[tokio::test]
-async fn garbage_in_the_chain_does_not_lead_to_what_stands_in_front_of_it() {
+async fn addresses_to_the_left_of_an_invalid_one_are_ignored() {
     let demo = Demo::start(&[PROXIED]).await;
     for garbage in ["unknown", "999.1.1.1", "203.0.113", "for=203.0.113.7", "::::", "127.0.0.1.", "💥"] {
         assert_ne!(address(&demo, &[&format!("{ELSEWHERE}, {garbage}")]).await, ELSEWHERE, "{garbage}");

@@ -1,4 +1,4 @@
-//! The refresh cookie: how it is written, where it goes, and which one counts.
+//! The refresh cookie: its attributes, where browsers send it, and which one takes precedence.
 
 use axum_refresh_e2e::demo::{COOKIE, Demo, SHORT_GRACE, SetCookie, base64url, from_base64url, grace_passes};
 
@@ -16,25 +16,25 @@ async fn the_refresh_cookie_of_a_login_has_exactly_its_attributes() {
 }
 
 #[tokio::test]
-async fn the_refresh_cookie_of_a_login_ends_with_the_session() {
+async fn the_refresh_cookie_of_a_login_expires_with_the_session() {
     let demo = Demo::start(&[("IDLE_TIMEOUT", "1h"), ("MAX_LIFETIME", "2h")]).await;
     let cookie = demo.browser().login("alice").await.refresh_cookie();
     assert!((7_199..=7_200).contains(&cookie.max_age()), "{}", cookie.max_age());
 }
 
 #[tokio::test]
-async fn a_rotated_cookie_has_the_same_attributes_and_the_same_end() {
+async fn a_rotated_cookie_has_the_same_attributes_and_the_same_expiry() {
     let demo = Demo::start(&[SHORT_GRACE, ("IDLE_TIMEOUT", "1h"), ("MAX_LIFETIME", "2h")]).await;
     let mut browser = demo.logged_in("alice").await;
     grace_passes().await;
     let cookie = browser.refresh().await.refresh_cookie();
     has_exactly_its_attributes(&cookie);
-    // The session ends when it always did: more than a second has passed, so at least one is missing.
+    // The expiry of the session does not move: more than a second has passed, so `Max-Age` is at least one less.
     assert!((7_190..=7_199).contains(&cookie.max_age()), "{}", cookie.max_age());
 }
 
 #[tokio::test]
-async fn the_refresh_cookie_goes_to_auth_and_nowhere_else() {
+async fn the_refresh_cookie_is_sent_to_auth_and_nowhere_else() {
     let demo = Demo::new().await;
     let browser = demo.logged_in("alice").await;
     for path in ["/auth/refresh", "/auth/logout", "/auth"] {
@@ -69,7 +69,7 @@ async fn the_refresh_cookie_is_found_among_others() {
 }
 
 #[tokio::test]
-async fn a_planted_cookie_in_front_of_the_real_one_does_not_count() {
+async fn a_planted_cookie_before_the_real_one_is_ignored() {
     let demo = Demo::new().await;
     let token = demo.logged_in("alice").await.refresh_token();
     let cookies = format!("{COOKIE}=planted; {COOKIE}={token}");
@@ -77,7 +77,7 @@ async fn a_planted_cookie_in_front_of_the_real_one_does_not_count() {
 }
 
 #[tokio::test]
-async fn a_planted_cookie_behind_the_real_one_does_not_count() {
+async fn a_planted_cookie_after_the_real_one_is_ignored() {
     let demo = Demo::new().await;
     let token = demo.logged_in("alice").await.refresh_token();
     let cookies = format!("{COOKIE}={token}; {COOKIE}=planted; {COOKIE}=");
@@ -95,7 +95,7 @@ async fn several_cookie_headers_are_read_as_one() {
 }
 
 #[tokio::test]
-async fn a_planted_cookie_that_claims_a_high_generation_does_not_count() {
+async fn a_planted_cookie_with_a_high_generation_is_ignored() {
     let demo = Demo::new().await;
     let token = demo.logged_in("alice").await.refresh_token();
     let mut bytes = from_base64url(&token);
@@ -103,7 +103,7 @@ async fn a_planted_cookie_that_claims_a_high_generation_does_not_count() {
     let planted = base64url(bytes);
     demo.refresh(&planted).await.refused(401, "refresh_token_invalid");
     let both = [format!("{COOKIE}={planted}; {COOKIE}={token}"), format!("{COOKIE}={token}; {COOKIE}={planted}")];
-    // The first rotates, and the second is its echo.
+    // The first request rotates, and the second is its echo.
     for (cookies, generation) in both.into_iter().zip([1, 0]) {
         let answer = demo.post("/auth/refresh").header("cookie", cookies).send().await;
         assert_eq!(answer.tokens().generation(), generation);
@@ -111,7 +111,7 @@ async fn a_planted_cookie_that_claims_a_high_generation_does_not_count() {
 }
 
 #[tokio::test]
-async fn of_several_refresh_cookies_the_one_of_the_highest_generation_counts() {
+async fn of_several_refresh_cookies_the_highest_generation_takes_precedence() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let mut browser = demo.logged_in("alice").await;
     let old = browser.refresh_token();
@@ -129,7 +129,7 @@ async fn of_several_refresh_cookies_the_one_of_the_highest_generation_counts() {
 }
 
 #[tokio::test]
-async fn several_refresh_cookies_none_of_which_is_good_are_one_bad_one() {
+async fn several_invalid_refresh_cookies_are_refused_like_a_single_one() {
     let demo = Demo::new().await;
     let cookies = format!("{COOKIE}=one; {COOKIE}=two; {COOKIE}=three");
     demo.post("/auth/refresh").header("cookie", cookies).send().await.refused(401, "refresh_token_invalid");

@@ -1,4 +1,4 @@
-//! Bytes nobody should send. None of them is the server's fault, and none of them stops it.
+//! Hostile bytes. None of them causes a server error, and none of them stops the server.
 
 use std::iter;
 
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use axum_refresh_e2e::demo::{COOKIE, Demo, credentials};
 
-/// Header values that are legal bytes on the wire and nothing else.
+/// Header values that are legal on the wire and meaningless.
 fn hostile_values() -> Vec<Vec<u8>> {
     let mut values: Vec<Vec<u8>> = [
         &b""[..],
@@ -44,7 +44,7 @@ fn hostile_values() -> Vec<Vec<u8>> {
     values
 }
 
-/// Random bytes that may stand in a header, the same in every run.
+/// Random bytes that are legal in a header, the same in every run.
 fn random_values(count: usize) -> impl Iterator<Item = Vec<u8>> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = move || {
@@ -63,15 +63,15 @@ fn random_values(count: usize) -> impl Iterator<Item = Vec<u8>> {
     .take(count)
 }
 
-/// Sends a request with one hostile header and answers the status, if there was one.
+/// Sends a request with one hostile header and returns the status of the response, if any.
 async fn status(demo: &Demo, line: &str, headers: &str, name: &str, value: &[u8]) -> Option<u16> {
     let head = format!("{line} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{headers}{name}: ");
     let answer = demo.raw(&[head.as_bytes(), value, b"\r\n\r\n"].concat()).await?;
     Some(answer.status)
 }
 
-/// Tries every hostile value of one header; `expected` are the only statuses it may lead to.
-async fn withstands(demo: &Demo, line: &str, headers: &str, name: &str, prefix: &[u8], expected: &[u16]) {
+/// Sends every hostile value of one header; only the `expected` statuses are allowed.
+async fn only_leads_to(demo: &Demo, line: &str, headers: &str, name: &str, prefix: &[u8], expected: &[u16]) {
     for value in hostile_values() {
         let value = [prefix, &value].concat();
         let status = status(demo, line, headers, name, &value).await;
@@ -85,24 +85,24 @@ async fn withstands(demo: &Demo, line: &str, headers: &str, name: &str, prefix: 
 async fn a_hostile_refresh_cookie_is_unauthorized() {
     let demo = Demo::new().await;
     let prefix = format!("{COOKIE}=");
-    withstands(&demo, "POST /auth/refresh", "", "Cookie", prefix.as_bytes(), &[401]).await;
+    only_leads_to(&demo, "POST /auth/refresh", "", "Cookie", prefix.as_bytes(), &[401]).await;
 }
 
 #[tokio::test]
 async fn a_hostile_cookie_header_is_unauthorized() {
     let demo = Demo::new().await;
-    withstands(&demo, "POST /auth/refresh", "", "Cookie", b"", &[401]).await;
+    only_leads_to(&demo, "POST /auth/refresh", "", "Cookie", b"", &[401]).await;
 }
 
 #[tokio::test]
-async fn a_hostile_refresh_cookie_can_always_be_logged_out() {
+async fn a_logout_with_a_hostile_refresh_cookie_succeeds() {
     let demo = Demo::new().await;
     let prefix = format!("{COOKIE}=");
-    withstands(&demo, "POST /auth/logout", "", "Cookie", prefix.as_bytes(), &[204]).await;
+    only_leads_to(&demo, "POST /auth/logout", "", "Cookie", prefix.as_bytes(), &[204]).await;
 }
 
 #[tokio::test]
-async fn a_hostile_cookie_in_front_of_a_good_one_does_not_hide_it() {
+async fn a_hostile_cookie_before_a_valid_one_does_not_hide_it() {
     let demo = Demo::new().await;
     let token = demo.logged_in("alice").await.refresh_token();
     for value in [&b"\xff\xfe\x80"[..], b"\"", b"=", b"\"unclosed", b"%00%ff%", b"\xf0\x9f\x92\xa5"] {
@@ -115,33 +115,33 @@ async fn a_hostile_cookie_in_front_of_a_good_one_does_not_hide_it() {
 #[tokio::test]
 async fn a_hostile_authorization_header_is_unauthorized() {
     let demo = Demo::new().await;
-    withstands(&demo, "GET /me", "", "Authorization", b"", &[401]).await;
-    withstands(&demo, "GET /me", "", "Authorization", b"Bearer ", &[401]).await;
-    withstands(&demo, "GET /auth/sessions", "", "Authorization", b"Bearer ", &[401]).await;
+    only_leads_to(&demo, "GET /me", "", "Authorization", b"", &[401]).await;
+    only_leads_to(&demo, "GET /me", "", "Authorization", b"Bearer ", &[401]).await;
+    only_leads_to(&demo, "GET /auth/sessions", "", "Authorization", b"Bearer ", &[401]).await;
 }
 
 #[tokio::test]
-async fn a_hostile_forwarding_header_leads_to_no_other_answer() {
+async fn a_hostile_forwarding_header_does_not_change_the_response() {
     let demo = Demo::start(&[("TRUSTED_PROXIES", "127.0.0.0/8")]).await;
     let browser = demo.logged_in("alice").await;
     let cookie = format!("Cookie: {COOKIE}={}\r\n", browser.refresh_token());
-    withstands(&demo, "POST /auth/refresh", &cookie, "X-Forwarded-For", b"", &[200]).await;
+    only_leads_to(&demo, "POST /auth/refresh", &cookie, "X-Forwarded-For", b"", &[200]).await;
     let bearer = format!("Authorization: Bearer {}\r\n", browser.access);
-    withstands(&demo, "GET /me", &bearer, "X-Forwarded-For", b"", &[200]).await;
+    only_leads_to(&demo, "GET /me", &bearer, "X-Forwarded-For", b"", &[200]).await;
 }
 
 #[tokio::test]
-async fn a_hostile_forwarding_header_is_no_way_around_the_binding() {
+async fn a_hostile_forwarding_header_does_not_bypass_the_binding() {
     let demo = Demo::start(&[("TRUSTED_PROXIES", "127.0.0.0/8"), ("BIND_IP", "reject")]).await;
     let mut browser = demo.browser().at("203.0.113.7");
     browser.login("alice").await;
     let cookie = format!("Cookie: {COOKIE}={}\r\n", browser.refresh_token());
-    withstands(&demo, "POST /auth/refresh", &cookie, "X-Forwarded-For", b"", &[401]).await;
+    only_leads_to(&demo, "POST /auth/refresh", &cookie, "X-Forwarded-For", b"", &[401]).await;
     browser.refresh().await.is(200);
 }
 
 #[tokio::test]
-async fn a_hostile_browser_name_can_be_logged_in_with_and_listed() {
+async fn a_login_with_a_hostile_user_agent_succeeds_and_is_listed() {
     let demo = Demo::new().await;
     for value in hostile_values() {
         let form = credentials("bob").to_string();
@@ -150,29 +150,29 @@ async fn a_hostile_browser_name_can_be_logged_in_with_and_listed() {
             form.len()
         );
         let request = [head.as_bytes(), &value, b"\r\n\r\n", form.as_bytes()].concat();
-        demo.raw(&request).await.expect("an answer").is(200);
+        demo.raw(&request).await.expect("a response").is(200);
     }
     let mut browser = demo.logged_in("bob").await;
     assert_eq!(browser.sessions().await.len(), hostile_values().len() + 1);
 }
 
 #[tokio::test]
-async fn a_hostile_browser_name_is_no_way_around_the_binding() {
+async fn a_hostile_user_agent_does_not_bypass_the_binding() {
     let demo = Demo::start(&[("BIND_USER_AGENT", "reject")]).await;
     let mut browser = demo.browser().with_user_agent(axum_refresh_e2e::demo::CHROME);
     browser.login("alice").await;
     let cookie = format!("Cookie: {COOKIE}={}\r\n", browser.refresh_token());
-    withstands(&demo, "POST /auth/refresh", &cookie, "User-Agent", b"", &[401]).await;
+    only_leads_to(&demo, "POST /auth/refresh", &cookie, "User-Agent", b"", &[401]).await;
     browser.refresh().await.is(200);
 }
 
 #[tokio::test]
-async fn a_hostile_origin_or_site_relation_is_never_the_servers_fault() {
+async fn a_hostile_origin_or_site_relation_never_causes_a_server_error() {
     let demo = Demo::new().await;
     for name in ["Origin", "Sec-Fetch-Site"] {
         for value in hostile_values() {
             let status = status(&demo, "POST /auth/refresh", "", name, &value).await;
-            // An empty value names no origin.
+            // An empty value is not an origin.
             let expected = if value.trim_ascii().is_empty() { 401 } else { 403 };
             assert_eq!(status, Some(expected), "{name}: {}", String::from_utf8_lossy(&value));
         }
@@ -181,16 +181,16 @@ async fn a_hostile_origin_or_site_relation_is_never_the_servers_fault() {
 }
 
 #[tokio::test]
-async fn hostile_content_and_accept_headers_are_never_the_servers_fault() {
+async fn hostile_content_and_accept_headers_never_cause_a_server_error() {
     let demo = Demo::start(&[("TRANSPORT", "both")]).await;
     let accepted = [400, 401, 413, 415];
     for name in ["Content-Type", "Accept", "Accept-Encoding", "If-None-Match", "X-Real-IP", "Forwarded", "Range"] {
-        withstands(&demo, "POST /auth/refresh", "Content-Length: 0\r\n", name, b"", &accepted).await;
+        only_leads_to(&demo, "POST /auth/refresh", "Content-Length: 0\r\n", name, b"", &accepted).await;
     }
 }
 
 #[tokio::test]
-async fn an_odd_path_is_never_the_servers_fault() {
+async fn an_odd_path_never_causes_a_server_error() {
     let demo = Demo::new().await;
     let browser = demo.logged_in("alice").await;
     let long = format!("/auth/sessions/{}", "a".repeat(10_000));
@@ -226,14 +226,14 @@ async fn an_odd_path_is_never_the_servers_fault() {
                 "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {}\r\n\r\n",
                 browser.access
             );
-            demo.raw(request.as_bytes()).await.expect("an answer").is_the_clients_fault();
+            demo.raw(request.as_bytes()).await.expect("a response").is_the_clients_fault();
         }
     }
     demo.me(&browser.access).await.is(200);
 }
 
 #[tokio::test]
-async fn an_odd_user_id_of_an_admin_route_is_never_the_servers_fault() {
+async fn an_odd_user_id_of_an_admin_route_never_causes_a_server_error() {
     let demo = Demo::new().await;
     let mut admin = demo.logged_in("alice").await;
     for user in ["%00", "%ff", "%F0%9F%92%A5", "nobody", "a%2Fb", "' OR 1=1 --", &"u".repeat(5_000)] {
@@ -248,7 +248,7 @@ async fn an_odd_user_id_of_an_admin_route_is_never_the_servers_fault() {
 }
 
 #[tokio::test]
-async fn an_odd_query_changes_nothing() {
+async fn an_odd_query_has_no_effect() {
     let demo = Demo::new().await;
     let mut browser = demo.logged_in("alice").await;
     for query in ["?", "?next=//evil.example", "?%ff=%00", "?a=b&a=b", "??", "?refresh_token=x", "?id=*"] {
@@ -285,7 +285,7 @@ async fn a_wrong_method_is_not_allowed() {
 }
 
 #[tokio::test]
-async fn a_header_that_comes_twice_is_never_the_servers_fault() {
+async fn a_repeated_header_never_causes_a_server_error() {
     let demo = Demo::start(&[("TRUSTED_PROXIES", "127.0.0.0/8"), ("BIND_USER_AGENT", "reject")]).await;
     let browser = demo.logged_in("alice").await;
     for name in ["authorization", "host", "origin", "user-agent", "sec-fetch-site", "x-forwarded-for", "cookie"] {
@@ -309,12 +309,12 @@ async fn a_request_with_many_cookies_is_answered() {
 }
 
 #[tokio::test]
-async fn headers_beyond_all_measure_are_refused_and_the_server_goes_on() {
+async fn headers_that_are_too_large_are_refused_and_the_server_keeps_running() {
     let demo = Demo::new().await;
     for name in ["Cookie: __Secure-refresh=", "Authorization: Bearer ", "X-Forwarded-For: ", "User-Agent: "] {
         let head = format!("POST /auth/refresh HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{name}");
         let request = [head.as_bytes(), &b"A".repeat(2 * 1024 * 1024), b"\r\n\r\n"].concat();
-        // The server may also hang up on somebody who sends this.
+        // The server may also close the connection.
         if let Some(answer) = demo.raw(&request).await {
             answer.is_the_clients_fault();
         }
@@ -323,7 +323,7 @@ async fn headers_beyond_all_measure_are_refused_and_the_server_goes_on() {
 }
 
 #[tokio::test]
-async fn a_body_nobody_asked_for_is_never_the_servers_fault() {
+async fn an_unexpected_body_never_causes_a_server_error() {
     let demo = Demo::new().await;
     let body = vec![0xff_u8; 300_000];
     for path in ["/auth/refresh", "/auth/logout/others", "/login"] {
@@ -331,26 +331,26 @@ async fn a_body_nobody_asked_for_is_never_the_servers_fault() {
             "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/octet-stream\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        let answer = demo.raw(&[head.as_bytes(), &body].concat()).await.expect("an answer");
+        let answer = demo.raw(&[head.as_bytes(), &body].concat()).await.expect("a response");
         answer.is_the_clients_fault().sets_no_cookie();
     }
     demo.is_alive().await;
 }
 
 #[tokio::test]
-async fn a_login_form_beyond_all_measure_is_refused() {
+async fn a_login_form_that_is_too_large_is_refused() {
     let demo = Demo::new().await;
     let length = 16 * 1024 * 1024;
     let head = format!(
         "POST /login HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{{\"username\":\""
     );
-    let answer = demo.raw(&[head.as_bytes(), &b"A".repeat(length)].concat()).await.expect("an answer");
+    let answer = demo.raw(&[head.as_bytes(), &b"A".repeat(length)].concat()).await.expect("a response");
     answer.is_the_clients_fault();
     demo.is_alive().await;
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_in_the_middle_harms_nobody() {
+async fn a_client_that_disconnects_during_a_request_affects_nobody_else() {
     let demo = Demo::new().await;
     let token = demo.logged_in("alice").await.refresh_token();
     let whole = format!("POST /auth/refresh HTTP/1.1\r\nHost: x\r\nCookie: {COOKIE}={token}\r\n\r\n");
@@ -362,7 +362,7 @@ async fn a_client_that_hangs_up_in_the_middle_harms_nobody() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_http_are_refused_and_the_server_goes_on() {
+async fn bytes_that_are_not_http_are_refused_and_the_server_keeps_running() {
     let demo = Demo::new().await;
     for bytes in [
         &b"\r\n\r\n\r\n"[..],

@@ -1,4 +1,4 @@
-//! What a login answers, and what stands in an access token.
+//! The response of a login, and the content of an access token.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use axum_refresh_e2e::demo::{
 };
 
 #[tokio::test]
-async fn a_right_password_answers_an_access_token_and_sets_one_cookie() {
+async fn a_correct_password_returns_an_access_token_and_sets_one_cookie() {
     let demo = Demo::new().await;
     let answer = demo.browser().login("alice").await;
     let tokens = answer.tokens();
@@ -18,14 +18,14 @@ async fn a_right_password_answers_an_access_token_and_sets_one_cookie() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_bad_credentials() {
+async fn a_wrong_password_is_refused_as_bad_credentials() {
     let demo = Demo::new().await;
     let form = json!({ "username": "alice", "password": "Password" });
     demo.post("/login").json(&form).send().await.refused(401, "bad_credentials");
 }
 
 #[tokio::test]
-async fn an_unknown_user_gets_the_same_answer_as_a_wrong_password() {
+async fn an_unknown_user_gets_the_same_response_as_a_wrong_password() {
     let demo = Demo::new().await;
     let answer = demo.post("/login").json(&json!({ "username": "mallory", "password": "password" })).send().await;
     answer.refused(401, "bad_credentials");
@@ -34,14 +34,14 @@ async fn an_unknown_user_gets_the_same_answer_as_a_wrong_password() {
 }
 
 #[tokio::test]
-async fn the_answer_of_a_login_is_not_stored() {
+async fn the_response_of_a_login_must_not_be_stored() {
     let demo = Demo::new().await;
     let answer = demo.browser().login("alice").await;
     assert_eq!(answer.header("cache-control"), Some("no-store"));
 }
 
 #[tokio::test]
-async fn an_access_token_lives_its_ttl_shortened_by_at_most_five_percent() {
+async fn an_access_token_is_valid_for_its_ttl_minus_at_most_five_percent() {
     let demo = Demo::start(&[("ACCESS_TTL", "900s")]).await;
     for _ in 0..16 {
         let tokens = demo.browser().login("alice").await.tokens();
@@ -51,7 +51,7 @@ async fn an_access_token_lives_its_ttl_shortened_by_at_most_five_percent() {
 }
 
 #[tokio::test]
-async fn a_client_is_told_to_come_back_before_its_access_token_expires() {
+async fn refresh_in_is_before_the_expiry_of_the_access_token() {
     let demo = Demo::start(&[("ACCESS_TTL", "900s")]).await;
     for _ in 0..16 {
         let tokens = demo.browser().login("alice").await.tokens();
@@ -60,7 +60,7 @@ async fn a_client_is_told_to_come_back_before_its_access_token_expires() {
 }
 
 #[tokio::test]
-async fn clients_that_log_in_together_do_not_come_back_together() {
+async fn clients_that_log_in_at_the_same_time_refresh_at_different_times() {
     let demo = Demo::start(&[("ACCESS_TTL", "900s")]).await;
     let (mut ends, mut returns) = (BTreeSet::new(), BTreeSet::new());
     for _ in 0..16 {
@@ -72,7 +72,7 @@ async fn clients_that_log_in_together_do_not_come_back_together() {
 }
 
 #[tokio::test]
-async fn an_access_token_says_what_it_is_and_which_key_signed_it() {
+async fn the_header_of_an_access_token_contains_its_type_and_its_key_id() {
     let demo = Demo::new().await;
     let header = header_of(&demo.logged_in("alice").await.access);
     assert_eq!(members(&header), ["alg", "kid", "typ"]);
@@ -82,7 +82,7 @@ async fn an_access_token_says_what_it_is_and_which_key_signed_it() {
 }
 
 #[tokio::test]
-async fn an_access_token_carries_every_registered_claim() {
+async fn an_access_token_contains_every_registered_claim() {
     let demo = Demo::new().await;
     let claims = claims(&demo.logged_in("alice").await.access);
     for text in ["iss", "sub", "sid", "jti"] {
@@ -98,14 +98,14 @@ async fn an_access_token_carries_every_registered_claim() {
 }
 
 #[tokio::test]
-async fn an_access_token_carries_the_apps_own_claims_beside_them() {
+async fn an_access_token_contains_the_claims_of_the_app() {
     let demo = Demo::new().await;
     assert_eq!(claims(&demo.logged_in("alice").await.access)["role"], "admin");
     assert_ne!(claims(&demo.logged_in("bob").await.access)["role"], "admin");
 }
 
 #[tokio::test]
-async fn the_times_in_an_access_token_are_those_of_the_answer() {
+async fn the_times_in_an_access_token_match_those_of_the_response() {
     let demo = Demo::new().await;
     let before = now_millis() / 1_000;
     let tokens = demo.browser().login("alice").await.tokens();
@@ -128,7 +128,7 @@ async fn every_access_token_has_an_id_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_is_seventy_opaque_bytes_in_base64url() {
+async fn a_refresh_token_is_seventy_bytes_in_base64url() {
     let demo = Demo::new().await;
     let token = demo.logged_in("alice").await.refresh_token();
     assert_eq!(from_base64url(&token).len(), 70);
@@ -153,7 +153,7 @@ async fn logging_in_again_in_the_same_browser_leaves_one_refresh_cookie() {
 }
 
 #[tokio::test]
-async fn me_answers_the_user_the_session_and_the_claims() {
+async fn me_returns_the_user_the_session_and_the_claims() {
     let demo = Demo::new().await;
     let mut browser = demo.logged_in("alice").await;
     let answer = browser.me().await;
@@ -165,7 +165,7 @@ async fn me_answers_the_user_the_session_and_the_claims() {
 }
 
 #[tokio::test]
-async fn stateless_answers_what_me_answers() {
+async fn stateless_returns_the_same_as_me() {
     let demo = Demo::new().await;
     let mut browser = demo.logged_in("alice").await;
     let (me, stateless) = (browser.me().await, browser.get("/stateless").await);
@@ -173,7 +173,7 @@ async fn stateless_answers_what_me_answers() {
 }
 
 #[tokio::test]
-async fn the_health_route_answers_anybody() {
+async fn the_health_route_needs_no_login() {
     let demo = Demo::new().await;
     demo.get("/health").send().await.is(200);
 }
@@ -187,9 +187,9 @@ async fn the_front_page_is_html() {
 }
 
 #[tokio::test]
-async fn a_login_form_that_is_no_form_is_refused() {
+async fn a_malformed_login_form_is_refused() {
     let demo = Demo::new().await;
-    // Hole 23: an operator instead of a value once became a login.
+    // Hole 23: in another package, an operator in place of a value passed as a login.
     let forms = [
         json!({}),
         json!([]),

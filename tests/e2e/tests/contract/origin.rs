@@ -1,10 +1,10 @@
-//! Requests that a foreign page made the browser send.
+//! Requests that a page of another origin made the browser send.
 
 use axum_refresh_e2e::demo::{Answer, Browser, Demo, credentials};
 
 const FOREIGN: &str = "https://evil.example";
 
-/// The two routes a browser can be made to call with nothing but its cookie.
+/// The two routes that a page of another origin could call with nothing but the cookie.
 const BY_COOKIE: [&str; 2] = ["/auth/refresh", "/auth/logout"];
 
 async fn post(browser: &Browser, path: &str, headers: &[(&str, &str)]) -> Answer {
@@ -26,14 +26,14 @@ async fn is_refused(headers: &[(&str, &str)]) {
     browser.me().await.is(200);
 }
 
-async fn is_let_in(demo: &Demo, headers: &[(&str, &str)]) {
+async fn is_accepted(demo: &Demo, headers: &[(&str, &str)]) {
     let browser = demo.logged_in("alice").await;
     post(&browser, "/auth/refresh", headers).await.tokens();
     post(&browser, "/auth/logout", headers).await.is(204);
 }
 
 #[tokio::test]
-async fn a_request_from_a_foreign_site_is_refused() {
+async fn a_request_from_another_site_is_refused() {
     is_refused(&[("sec-fetch-site", "cross-site"), ("origin", FOREIGN)]).await;
     is_refused(&[("sec-fetch-site", "cross-site")]).await;
 }
@@ -44,13 +44,13 @@ async fn a_request_from_a_sibling_domain_is_refused() {
 }
 
 #[tokio::test]
-async fn a_site_relation_nobody_knows_is_foreign() {
+async fn an_unknown_site_relation_is_refused() {
     is_refused(&[("sec-fetch-site", "SAME-ORIGIN?")]).await;
     is_refused(&[("sec-fetch-site", "\"same-origin\"")]).await;
 }
 
 #[tokio::test]
-async fn a_foreign_origin_is_refused_where_the_browser_does_not_name_the_relation() {
+async fn another_origin_is_refused_if_the_browser_does_not_send_the_site_relation() {
     is_refused(&[("origin", FOREIGN)]).await;
 }
 
@@ -65,39 +65,39 @@ async fn the_same_host_on_another_port_is_another_origin() {
 }
 
 #[tokio::test]
-async fn a_request_from_the_same_origin_is_let_in() {
+async fn a_request_from_the_same_origin_is_accepted() {
     let demo = Demo::new().await;
-    is_let_in(&demo, &[("sec-fetch-site", "same-origin"), ("origin", &demo.origin())]).await;
+    is_accepted(&demo, &[("sec-fetch-site", "same-origin"), ("origin", &demo.origin())]).await;
 }
 
 #[tokio::test]
-async fn a_request_the_person_typed_is_let_in() {
+async fn a_request_that_the_user_typed_is_accepted() {
     let demo = Demo::new().await;
-    is_let_in(&demo, &[("sec-fetch-site", "none")]).await;
+    is_accepted(&demo, &[("sec-fetch-site", "none")]).await;
 }
 
 #[tokio::test]
-async fn an_older_browser_that_names_its_own_origin_is_let_in() {
+async fn an_older_browser_that_sends_only_its_own_origin_is_accepted() {
     let demo = Demo::new().await;
-    is_let_in(&demo, &[("origin", &demo.origin())]).await;
+    is_accepted(&demo, &[("origin", &demo.origin())]).await;
 }
 
 #[tokio::test]
-async fn a_client_that_is_no_browser_is_let_in() {
+async fn a_client_that_is_not_a_browser_is_accepted() {
     let demo = Demo::new().await;
-    is_let_in(&demo, &[]).await;
+    is_accepted(&demo, &[]).await;
 }
 
 #[tokio::test]
-async fn a_trusted_origin_is_let_in() {
+async fn a_trusted_origin_is_accepted() {
     let demo = Demo::start(&[("TRUSTED_ORIGINS", "https://app.example,https://www.example:8443")]).await;
     for origin in ["https://app.example", "https://www.example:8443"] {
-        is_let_in(&demo, &[("sec-fetch-site", "cross-site"), ("origin", origin)]).await;
+        is_accepted(&demo, &[("sec-fetch-site", "cross-site"), ("origin", origin)]).await;
     }
 }
 
 #[tokio::test]
-async fn an_origin_that_looks_like_a_trusted_one_is_refused() {
+async fn an_origin_similar_to_a_trusted_one_is_refused() {
     let demo = Demo::start(&[("TRUSTED_ORIGINS", "https://app.example")]).await;
     let mut browser = demo.logged_in("alice").await;
     for origin in [
@@ -118,7 +118,7 @@ async fn an_origin_that_looks_like_a_trusted_one_is_refused() {
 }
 
 #[tokio::test]
-async fn a_safe_request_is_not_held_to_the_origin() {
+async fn a_safe_request_is_accepted_from_any_origin() {
     let demo = Demo::new().await;
     let browser = demo.logged_in("alice").await;
     for path in ["/auth/sessions", "/me"] {
@@ -128,7 +128,7 @@ async fn a_safe_request_is_not_held_to_the_origin() {
 }
 
 #[tokio::test]
-async fn a_foreign_page_cannot_log_a_visitor_in() {
+async fn a_page_of_another_origin_cannot_log_a_visitor_in() {
     let demo = Demo::new().await;
     for headers in [("sec-fetch-site", "cross-site"), ("origin", FOREIGN)] {
         let call = demo.post("/login").json(&credentials("alice")).header(headers.0, headers.1);

@@ -1,4 +1,4 @@
-//! What happens at the same time.
+//! Concurrent requests.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use axum_refresh_e2e::demo::{Answer, Browser, Call, Demo, SHORT_GRACE, credentials, grace_passes};
 
 /// Sends all of them at once.
-async fn together(calls: impl IntoIterator<Item = Call>) -> Vec<Answer> {
+async fn send_at_once(calls: impl IntoIterator<Item = Call>) -> Vec<Answer> {
     let mut set = JoinSet::new();
     for call in calls {
         set.spawn(call.send());
@@ -17,7 +17,7 @@ async fn together(calls: impl IntoIterator<Item = Call>) -> Vec<Answer> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn sixty_four_refreshes_of_one_token_hand_out_one_successor_and_serve_everybody() {
+async fn sixty_four_refreshes_of_one_token_return_one_successor_and_all_succeed() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let mut browsers = Vec::new();
     for _ in 0..5 {
@@ -26,7 +26,7 @@ async fn sixty_four_refreshes_of_one_token_hand_out_one_successor_and_serve_ever
     grace_passes().await;
     for mut browser in browsers {
         let token = browser.refresh_token();
-        let answers = together((0..64).map(|_| demo.post("/auth/refresh").refresh_cookie(&token))).await;
+        let answers = send_at_once((0..64).map(|_| demo.post("/auth/refresh").refresh_cookie(&token))).await;
         let mut winners = 0;
         for answer in &answers {
             if answer.status == 409 {
@@ -40,7 +40,7 @@ async fn sixty_four_refreshes_of_one_token_hand_out_one_successor_and_serve_ever
             browser.keep(answer, "/auth/refresh");
         }
         assert_eq!(winners, 1);
-        assert!(answers.iter().filter(|answer| answer.status == 200).count() > 32, "most are told to come back");
+        assert!(answers.iter().filter(|answer| answer.status == 200).count() > 32, "most requests got refresh_busy");
         assert_ne!(browser.refresh_token(), token);
         assert_eq!(browser.refresh().await.sets_no_cookie().tokens().generation(), 1);
     }
@@ -48,7 +48,7 @@ async fn sixty_four_refreshes_of_one_token_hand_out_one_successor_and_serve_ever
 
 // Hole 7.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_logout_wins_against_the_refreshes_beside_it() {
+async fn a_logout_wins_against_concurrent_refreshes() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let mut browsers = Vec::new();
     for _ in 0..30 {
@@ -59,15 +59,15 @@ async fn a_logout_wins_against_the_refreshes_beside_it() {
         let token = browser.refresh_token();
         let post = |path: &str| demo.post(path).refresh_cookie(&token);
         let calls = [post("/auth/refresh"), post("/auth/refresh"), post("/auth/logout"), post("/auth/refresh")];
-        let answers = together(calls).await;
+        let answers = send_at_once(calls).await;
         assert!(answers.iter().any(|answer| answer.status == 204));
-        is_over(&demo, &token, &answers).await;
+        is_revoked(&demo, &token, &answers).await;
     }
 }
 
 // Hole 7.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn logging_out_everywhere_wins_against_the_refreshes_beside_it() {
+async fn logging_out_everywhere_wins_against_concurrent_refreshes() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let mut browsers = Vec::new();
     for _ in 0..24 {
@@ -77,14 +77,14 @@ async fn logging_out_everywhere_wins_against_the_refreshes_beside_it() {
     let mut calls: Vec<Call> =
         browsers.iter().map(|browser| demo.post("/auth/refresh").refresh_cookie(&browser.refresh_token())).collect();
     calls.insert(12, demo.post("/auth/logout/all").bearer(&browsers[0].access));
-    let answers = together(calls).await;
+    let answers = send_at_once(calls).await;
     for browser in &browsers {
-        is_over(&demo, &browser.refresh_token(), &answers).await;
+        is_revoked(&demo, &browser.refresh_token(), &answers).await;
     }
 }
 
-/// Neither the old token nor anything that came out of the race is good for anything.
-async fn is_over(demo: &Demo, token: &str, answers: &[Answer]) {
+/// Asserts that the old token and all tokens that the race returned are revoked.
+async fn is_revoked(demo: &Demo, token: &str, answers: &[Answer]) {
     demo.refresh(token).await.refused(401, "session_revoked");
     for answer in answers.iter().filter(|answer| answer.status == 200) {
         demo.me(&answer.tokens().access).await.refused(401, "access_token_revoked");
@@ -95,9 +95,9 @@ async fn is_over(demo: &Demo, token: &str, answers: &[Answer]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn logins_that_race_do_not_pass_the_limit() {
+async fn concurrent_logins_do_not_exceed_the_session_limit() {
     let demo = Demo::start(&[("MAX_SESSIONS", "3")]).await;
-    let answers = together((0..24).map(|_| demo.post("/login").json(&credentials("alice")))).await;
+    let answers = send_at_once((0..24).map(|_| demo.post("/login").json(&credentials("alice")))).await;
     let mut alive = Vec::new();
     for answer in &answers {
         answer.tokens();
@@ -113,10 +113,10 @@ async fn logins_that_race_do_not_pass_the_limit() {
     assert_eq!(listing.is(200).json()["sessions"].as_array().unwrap().len(), 3);
 }
 
-/// Six tabs refresh at once. In every other round all the answers are lost on the way, the new cookie among them.
-async fn a_burst_of_tabs(demo: &Demo, browser: &mut Browser, round: usize) {
+/// Six tabs refresh at once. In every other round all the responses are lost, the new cookie among them.
+async fn refresh_in_six_tabs(demo: &Demo, browser: &mut Browser, round: usize) {
     let token = browser.refresh_token();
-    let answers = together((0..6).map(|_| demo.post("/auth/refresh").refresh_cookie(&token))).await;
+    let answers = send_at_once((0..6).map(|_| demo.post("/auth/refresh").refresh_cookie(&token))).await;
     for (tab, answer) in answers.iter().enumerate() {
         assert!(
             answer.status == 200 || answer.status == 409,
@@ -133,13 +133,13 @@ async fn a_burst_of_tabs(demo: &Demo, browser: &mut Browser, round: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tabs_that_share_a_jar_and_lose_answers_stay_logged_in() {
+async fn tabs_that_share_a_jar_and_lose_responses_stay_logged_in() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let mut browser = demo.logged_in("alice").await;
     let start = Instant::now();
     let mut round = 0;
     while start.elapsed() < Duration::from_secs(6) {
-        a_burst_of_tabs(&demo, &mut browser, round).await;
+        refresh_in_six_tabs(&demo, &mut browser, round).await;
         round += 1;
         sleep(Duration::from_millis(350)).await;
     }

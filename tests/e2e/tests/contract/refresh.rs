@@ -1,4 +1,4 @@
-//! The verdicts of a refresh, as far as they can be seen on the wire.
+//! The verdicts of a refresh, as far as they are visible in HTTP.
 
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,13 @@ async fn rotated_once(demo: &Demo) -> (Browser, String) {
 }
 
 #[tokio::test]
-async fn a_refresh_without_a_token_is_told_so() {
+async fn a_refresh_without_a_token_is_refused_as_such() {
     let demo = Demo::new().await;
     demo.post("/auth/refresh").send().await.refused(401, "refresh_token_missing");
 }
 
 #[tokio::test]
-async fn garbage_is_no_refresh_token() {
+async fn garbage_is_not_accepted_as_a_refresh_token() {
     let demo = Demo::new().await;
     for garbage in ["x", "null", "AAAA", "eyJhbGciOiJub25lIn0.e30.", &"A".repeat(94), &"A".repeat(4_000)] {
         demo.refresh(garbage).await.refused(401, "refresh_token_invalid");
@@ -52,17 +52,17 @@ async fn a_refresh_token_that_is_too_short_or_too_long_is_refused() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_can_be_written_in_one_way_only() {
+async fn a_refresh_token_has_one_spelling_only() {
     let demo = Demo::new().await;
     let token = demo.logged_in("alice").await.refresh_token();
-    // The last of 94 characters carries two bits; the other four are zero in what the server writes.
+    // The last of 94 characters carries two bits; the server always writes the other four as zeros.
     let (rest, last) = token.split_at(93);
     let same_bits = match last {
         "A" => "B",
         "Q" => "R",
         "g" => "h",
         "w" => "x",
-        other => panic!("not a last character of 70 bytes: {other}"),
+        other => panic!("not the last character of 70 bytes: {other}"),
     };
     demo.refresh(&format!("{rest}{same_bits}")).await.refused(401, "refresh_token_invalid");
 }
@@ -76,8 +76,8 @@ async fn a_refresh_token_of_a_server_with_another_key_is_refused() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_of_a_session_the_server_does_not_know_is_refused() {
-    // The same key, and a store that never heard of the session: as after the loss of a database.
+async fn a_refresh_token_of_an_unknown_session_is_refused() {
+    // The same key with an empty store, as after the loss of a database.
     let (before, after) = (Demo::new().await, Demo::new().await);
     let token = before.logged_in("alice").await.refresh_token();
     before.refresh(&token).await.is(200);
@@ -85,7 +85,7 @@ async fn a_refresh_token_of_a_session_the_server_does_not_know_is_refused() {
 }
 
 #[tokio::test]
-async fn the_first_refresh_after_a_login_hands_out_the_next_generation_at_once() {
+async fn the_first_refresh_after_a_login_returns_the_next_generation_at_once() {
     let demo = Demo::new().await;
     let mut browser = demo.logged_in("alice").await;
     let (first, session) = (browser.refresh_token(), browser.session());
@@ -96,7 +96,7 @@ async fn the_first_refresh_after_a_login_hands_out_the_next_generation_at_once()
 }
 
 #[tokio::test]
-async fn a_refresh_after_grace_hands_out_the_next_generation() {
+async fn a_refresh_after_the_grace_period_returns_the_next_generation() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let mut browser = demo.logged_in("alice").await;
     let (first, session) = (browser.refresh_token(), browser.session());
@@ -108,7 +108,7 @@ async fn a_refresh_after_grace_hands_out_the_next_generation() {
 }
 
 #[tokio::test]
-async fn the_successor_is_touched_while_it_is_fresh() {
+async fn a_refresh_with_a_fresh_successor_is_a_touch() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let (mut browser, _) = rotated_once(&demo).await;
     let answer = browser.refresh().await;
@@ -116,7 +116,7 @@ async fn the_successor_is_touched_while_it_is_fresh() {
 }
 
 #[tokio::test]
-async fn refreshing_kills_no_access_token_that_is_already_out() {
+async fn a_refresh_does_not_invalidate_earlier_access_tokens() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let mut browser = demo.logged_in("alice").await;
     let earlier = browser.access.clone();
@@ -125,7 +125,7 @@ async fn refreshing_kills_no_access_token_that_is_already_out() {
     demo.me(&earlier).await.is(200);
 }
 
-// Hole 27: no sibling of the successor is ever minted.
+// Hole 27: the successor never has siblings.
 #[tokio::test]
 async fn the_loser_of_a_race_gets_an_access_token_of_its_own_generation_and_no_cookie() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
@@ -138,19 +138,19 @@ async fn the_loser_of_a_race_gets_an_access_token_of_its_own_generation_and_no_c
 
 // Hole 26.
 #[tokio::test]
-async fn presenting_the_parent_again_and_again_does_not_extend_its_grace() {
+async fn presenting_the_parent_repeatedly_does_not_extend_its_grace_period() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let (_, first) = rotated_once(&demo).await;
     let rotated = Instant::now();
     let mut echoes = 0;
-    // Nobody acknowledged the successor, so what follows the echoes is a new successor.
+    // Nothing acknowledged the successor, so the refresh after the echoes returns a new successor.
     let answer = loop {
         let answer = demo.refresh(&first).await;
         if !answer.set_cookies().is_empty() {
             break answer;
         }
         assert_eq!(answer.tokens().generation(), 0);
-        assert!(rotated.elapsed() < Duration::from_secs(3), "the window slides");
+        assert!(rotated.elapsed() < Duration::from_secs(3), "the window is extended");
         echoes += 1;
         sleep(Duration::from_millis(50)).await;
     };
@@ -158,9 +158,9 @@ async fn presenting_the_parent_again_and_again_does_not_extend_its_grace() {
     assert_eq!(answer.tokens().generation(), 2);
 }
 
-// Hole 28: an ancestor is not good for an access token, not even inside the window.
+// Hole 28: an older ancestor gets no access token, not even within the window.
 #[tokio::test]
-async fn a_refresh_two_generations_late_is_told_to_come_back() {
+async fn a_refresh_two_generations_late_within_the_grace_period_is_busy() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let (mut browser, first) = rotated_once(&demo).await;
     grace_passes().await;
@@ -173,7 +173,7 @@ async fn a_refresh_two_generations_late_is_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_refresh_two_generations_late_after_grace_ends_the_session() {
+async fn a_refresh_two_generations_late_after_the_grace_period_revokes_the_session() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let (mut browser, first) = rotated_once(&demo).await;
     grace_passes().await;
@@ -185,7 +185,7 @@ async fn a_refresh_two_generations_late_after_grace_ends_the_session() {
 
 // Hole 4.
 #[tokio::test]
-async fn a_client_that_never_got_the_answer_may_try_again_with_the_old_token() {
+async fn a_client_that_never_received_the_response_can_retry_with_the_old_token() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let mut browser = demo.logged_in("alice").await;
     let session = browser.session();
@@ -200,7 +200,7 @@ async fn a_client_that_never_got_the_answer_may_try_again_with_the_old_token() {
 }
 
 #[tokio::test]
-async fn a_successor_that_was_replaced_because_it_got_lost_ends_the_session_when_it_turns_up() {
+async fn a_lost_successor_that_was_replaced_revokes_the_session_when_it_is_presented() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let mut browser = demo.logged_in("alice").await;
     grace_passes().await;
@@ -212,8 +212,8 @@ async fn a_successor_that_was_replaced_because_it_got_lost_ends_the_session_when
     browser.refresh().await.refused(401, "session_revoked");
 }
 
-/// A session in which an old refresh token came back after its successor was in use.
-async fn stolen_and_found(demo: &Demo) -> (Browser, Answer) {
+/// A session in which an old refresh token was presented after its successor was in use.
+async fn stolen_and_detected(demo: &Demo) -> (Browser, Answer) {
     let (mut browser, first) = rotated_once(demo).await;
     grace_passes().await;
     browser.me().await.is(200);
@@ -222,25 +222,25 @@ async fn stolen_and_found(demo: &Demo) -> (Browser, Answer) {
 }
 
 #[tokio::test]
-async fn an_old_refresh_token_after_acknowledgement_ends_the_session() {
+async fn an_old_refresh_token_after_acknowledgement_revokes_the_session() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
-    let (mut browser, answer) = stolen_and_found(&demo).await;
+    let (mut browser, answer) = stolen_and_detected(&demo).await;
     answer.refused(401, "refresh_token_reused");
     browser.refresh().await.refused(401, "session_revoked");
 }
 
 // Hole 11.
 #[tokio::test]
-async fn the_access_tokens_of_a_session_that_reuse_ended_are_refused_at_once() {
+async fn the_access_tokens_of_a_session_that_reuse_revoked_are_refused_at_once() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
-    let (mut browser, _) = stolen_and_found(&demo).await;
+    let (mut browser, _) = stolen_and_detected(&demo).await;
     browser.me().await.refused(401, "access_token_revoked");
     browser.get("/stateless").await.refused(401, "access_token_revoked");
 }
 
-// Holes 5 and 9: the other device neither hides the theft nor pays for it.
+// Holes 5 and 9: another session of the user neither hides the theft nor is revoked.
 #[tokio::test]
-async fn reuse_in_one_session_is_seen_beside_a_busy_other_one_and_leaves_that_alone() {
+async fn reuse_in_one_session_is_detected_despite_an_active_other_one_and_does_not_affect_it() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let mut other = demo.logged_in("alice").await;
     let (mut browser, first) = rotated_once(&demo).await;
@@ -272,7 +272,7 @@ async fn using_the_new_access_token_at_once_does_not_prove_that_the_cookie_arriv
 
 // Hole 20.
 #[tokio::test]
-async fn a_refused_refresh_leaves_the_browsers_cookie_alone() {
+async fn a_refused_refresh_does_not_clear_the_cookie() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let (mut browser, first) = rotated_once(&demo).await;
     grace_passes().await;
@@ -287,9 +287,9 @@ async fn a_refused_refresh_leaves_the_browsers_cookie_alone() {
     browser.refresh().await.is(200);
 }
 
-// Hole 14: the id that is listed stays the one that ends the session.
+// Hole 14: the listed id remains the one that revokes the session.
 #[tokio::test]
-async fn a_session_keeps_its_id_and_its_end_however_often_it_is_refreshed() {
+async fn a_session_keeps_its_id_and_its_expiry_however_often_it_is_refreshed() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let mut browser = demo.logged_in("alice").await;
     let before = browser.sessions().await;
@@ -310,7 +310,7 @@ async fn a_session_keeps_its_id_and_its_end_however_often_it_is_refreshed() {
 
 // Hole 8.
 #[tokio::test]
-async fn a_session_that_reaches_its_absolute_end_ends_alone() {
+async fn a_session_that_reaches_its_lifetime_expires_alone() {
     let settings = [SHORT_GRACE, ("ACCESS_TTL", "2s"), ("IDLE_TIMEOUT", "3s"), ("MAX_LIFETIME", "3s")];
     let demo = Demo::start(&settings).await;
     let mut first = demo.logged_in("alice").await;
@@ -338,7 +338,7 @@ async fn neither_an_access_token_nor_a_cookie_outlives_its_session() {
 }
 
 #[tokio::test]
-async fn a_session_nobody_uses_ends_idle() {
+async fn an_unused_session_expires_as_idle() {
     let demo = Demo::start(&[SHORT_GRACE, ("ACCESS_TTL", "1500ms"), ("IDLE_TIMEOUT", "2s")]).await;
     let mut browser = demo.logged_in("alice").await;
     sleep(Duration::from_millis(2_150)).await;
@@ -346,7 +346,7 @@ async fn a_session_nobody_uses_ends_idle() {
 }
 
 #[tokio::test]
-async fn refreshing_keeps_a_session_from_ending_idle() {
+async fn a_refresh_keeps_a_session_from_becoming_idle() {
     let demo = Demo::start(&[SHORT_GRACE, ("ACCESS_TTL", "2s"), ("IDLE_TIMEOUT", "3s")]).await;
     let mut browser = demo.logged_in("alice").await;
     for _ in 0..3 {
@@ -356,7 +356,7 @@ async fn refreshing_keeps_a_session_from_ending_idle() {
 }
 
 #[tokio::test]
-async fn using_an_access_token_keeps_a_session_from_ending_idle() {
+async fn using_an_access_token_keeps_a_session_from_becoming_idle() {
     let demo = Demo::start(&[SHORT_GRACE, ("ACCESS_TTL", "3s"), ("IDLE_TIMEOUT", "4s")]).await;
     let mut browser = demo.logged_in("alice").await;
     sleep(Duration::from_millis(1_600)).await;
@@ -366,7 +366,7 @@ async fn using_an_access_token_keeps_a_session_from_ending_idle() {
 }
 
 #[tokio::test]
-async fn every_answer_of_the_router_is_not_to_be_stored() {
+async fn no_response_of_the_router_may_be_stored() {
     let demo = Demo::new().await;
     let mut browser = demo.logged_in("alice").await;
     let answers = [
@@ -376,11 +376,11 @@ async fn every_answer_of_the_router_is_not_to_be_stored() {
         ("ending the others", browser.post("/auth/logout/others").await, 200),
         ("a refresh without a token", demo.post("/auth/refresh").send().await, 401),
         ("a refresh with garbage", demo.refresh("garbage").await, 401),
-        ("a listing for nobody", demo.get("/auth/sessions").send().await, 401),
+        ("a listing without a token", demo.get("/auth/sessions").send().await, 401),
         ("a foreign page", demo.post("/auth/refresh").header("sec-fetch-site", "cross-site").send().await, 403),
         ("a wrong method", demo.get("/auth/refresh").send().await, 405),
         ("a logout", browser.logout().await, 204),
-        ("a logout of nobody", demo.post("/auth/logout").send().await, 204),
+        ("a logout without a token", demo.post("/auth/logout").send().await, 204),
     ];
     for (what, answer, status) in answers {
         assert_eq!(answer.status, status, "{what}");

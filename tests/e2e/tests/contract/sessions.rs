@@ -1,4 +1,4 @@
-//! Listing sessions and ending them.
+//! Listing and revoking sessions.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn a_listed_session_has_exactly_these_members() {
 }
 
 #[tokio::test]
-async fn a_listing_holds_no_token_and_no_secret() {
+async fn a_listing_contains_no_token_and_no_secret() {
     let demo = Demo::new().await;
     let mut browser = demo.logged_in("alice").await;
     let listing = browser.get("/auth/sessions").await.text();
@@ -39,14 +39,14 @@ async fn a_listing_holds_no_token_and_no_secret() {
 }
 
 #[tokio::test]
-async fn the_times_of_a_session_are_rfc_3339_and_make_sense() {
+async fn the_times_of_a_session_are_plausible_and_in_rfc_3339() {
     let demo = Demo::start(&[("IDLE_TIMEOUT", "1h"), ("MAX_LIFETIME", "2h")]).await;
     let before = now_millis();
     let mut browser = demo.logged_in("alice").await;
     let after = now_millis();
     let session = browser.sessions().await.remove(0);
     let [created, seen, ends] = ["created_at", "last_seen_at", "expires_at"].map(|name| millis(&session[name]));
-    // Whole seconds are precise enough for a listing.
+    // The list has times in whole seconds.
     assert!((before - 1_000..=after).contains(&created), "{session}");
     assert!((created..=now_millis()).contains(&seen), "{session}");
     assert!((ends - created - 7_200_000).abs() <= 1_000, "{session}");
@@ -65,7 +65,7 @@ async fn exactly_the_callers_own_session_is_marked_current() {
 }
 
 #[tokio::test]
-async fn a_listing_begins_with_the_newest_activity() {
+async fn a_listing_starts_with_the_latest_activity() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let mut first = demo.logged_in("alice").await;
     sleep(Duration::from_millis(20)).await;
@@ -73,12 +73,12 @@ async fn a_listing_begins_with_the_newest_activity() {
     assert_eq!(ids(&second.sessions().await), [second.session(), first.session()]);
     grace_passes().await;
     first.refresh().await.refresh_cookie();
-    // Asking is activity as well.
+    // The request for the list is activity as well.
     assert_eq!(ids(&first.sessions().await), [first.session(), second.session()]);
 }
 
 #[tokio::test]
-async fn a_listing_shows_the_users_own_sessions_only() {
+async fn a_listing_contains_only_the_sessions_of_the_user() {
     let demo = Demo::new().await;
     let (mut alice, mut bob) = (demo.logged_in("alice").await, demo.logged_in("bob").await);
     assert_eq!(ids(&alice.sessions().await), [alice.session()]);
@@ -86,7 +86,7 @@ async fn a_listing_shows_the_users_own_sessions_only() {
 }
 
 #[tokio::test]
-async fn a_session_remembers_the_browser_and_the_address_it_began_with() {
+async fn a_session_has_the_user_agent_and_the_address_of_its_login() {
     let demo = Demo::new().await;
     let mut browser = demo.browser().with_user_agent(CHROME);
     browser.login("alice").await;
@@ -96,14 +96,14 @@ async fn a_session_remembers_the_browser_and_the_address_it_began_with() {
 }
 
 #[tokio::test]
-async fn a_session_of_a_client_that_names_no_browser_says_so() {
+async fn a_session_without_a_user_agent_lists_null() {
     let demo = Demo::new().await;
     let session = demo.logged_in("alice").await.sessions().await.remove(0);
     assert_eq!(session["user_agent"], Value::Null);
 }
 
 #[tokio::test]
-async fn a_session_that_ended_idle_is_not_listed() {
+async fn an_idle_session_is_not_listed() {
     let demo = Demo::start(&[SHORT_GRACE, ("ACCESS_TTL", "1500ms"), ("IDLE_TIMEOUT", "2s")]).await;
     demo.logged_in("alice").await;
     sleep(Duration::from_millis(2_150)).await;
@@ -112,7 +112,7 @@ async fn a_session_that_ended_idle_is_not_listed() {
 }
 
 #[tokio::test]
-async fn listing_and_ending_sessions_wants_an_access_token() {
+async fn listing_and_revoking_sessions_requires_an_access_token() {
     let demo = Demo::new().await;
     let mut browser = demo.logged_in("alice").await;
     let one = format!("/auth/sessions/{}", browser.session());
@@ -129,9 +129,9 @@ async fn listing_and_ending_sessions_wants_an_access_token() {
     browser.refresh().await.is(200);
 }
 
-// Hole 15: the browser sends no access token along.
+// Hole 15: the browser sends no access token with a logout.
 #[tokio::test]
-async fn a_logout_needs_the_refresh_token_and_nothing_else() {
+async fn a_logout_requires_the_refresh_token_and_nothing_else() {
     let demo = Demo::new().await;
     let mut browser = demo.logged_in("alice").await;
     let token = browser.refresh_token();
@@ -149,7 +149,7 @@ async fn a_logout_clears_the_cookie() {
 }
 
 #[tokio::test]
-async fn a_logout_ends_this_session_only() {
+async fn a_logout_revokes_this_session_only() {
     let demo = Demo::new().await;
     let (mut one, mut two, mut bob) =
         (demo.logged_in("alice").await, demo.logged_in("alice").await, demo.logged_in("bob").await);
@@ -160,13 +160,13 @@ async fn a_logout_ends_this_session_only() {
 }
 
 #[tokio::test]
-async fn a_logout_without_a_token_is_a_logout() {
+async fn a_logout_without_a_token_succeeds() {
     let demo = Demo::new().await;
     demo.post("/auth/logout").send().await.is(204).clears_the_cookie();
 }
 
 #[tokio::test]
-async fn a_logout_with_garbage_is_a_logout() {
+async fn a_logout_with_an_invalid_token_succeeds() {
     let demo = Demo::new().await;
     for garbage in ["", "garbage", &"A".repeat(94)] {
         demo.post("/auth/logout").refresh_cookie(garbage).send().await.is(204).clears_the_cookie();
@@ -174,7 +174,7 @@ async fn a_logout_with_garbage_is_a_logout() {
 }
 
 #[tokio::test]
-async fn a_second_logout_is_a_logout_too() {
+async fn a_second_logout_succeeds_too() {
     let demo = Demo::new().await;
     let token = demo.logged_in("alice").await.refresh_token();
     for _ in 0..2 {
@@ -184,7 +184,7 @@ async fn a_second_logout_is_a_logout_too() {
 }
 
 #[tokio::test]
-async fn a_logout_with_a_refresh_token_of_an_older_generation_ends_the_session() {
+async fn a_logout_with_a_refresh_token_of_an_older_generation_revokes_the_session() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
     let mut browser = demo.logged_in("alice").await;
     let first = browser.refresh_token();
@@ -198,7 +198,7 @@ async fn a_logout_with_a_refresh_token_of_an_older_generation_ends_the_session()
 }
 
 #[tokio::test]
-async fn a_logout_with_a_forged_refresh_token_ends_nothing() {
+async fn a_logout_with_a_forged_refresh_token_revokes_nothing() {
     let demo = Demo::new().await;
     let mut browser = demo.logged_in("alice").await;
     let mut forged = from_base64url(&browser.refresh_token());
@@ -207,7 +207,7 @@ async fn a_logout_with_a_forged_refresh_token_ends_nothing() {
     browser.refresh().await.is(200);
 }
 
-// Hole 33: the answer to a refresh arrives after the logout and puts its cookie back into the jar.
+// Hole 33: the response to a refresh arrives after the logout and puts its cookie back into the jar.
 #[tokio::test]
 async fn a_cookie_that_arrives_after_the_logout_does_not_undo_it() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
@@ -221,9 +221,9 @@ async fn a_cookie_that_arrives_after_the_logout_does_not_undo_it() {
     demo.me(&late.tokens().access).await.refused(401, "access_token_revoked");
 }
 
-// Hole 29: activity is written behind, and a write-behind must not bring anything back.
+// Hole 29: activity is written behind, and such a write must not restore a session.
 #[tokio::test]
-async fn activity_that_is_written_down_after_the_logout_does_not_undo_it() {
+async fn activity_that_is_written_after_the_logout_does_not_undo_it() {
     let demo = Demo::start(&[SHORT_GRACE, ("ACCESS_TTL", "4s"), ("IDLE_TIMEOUT", "5s")]).await;
     let (mut ended, mut witness) = (demo.logged_in("alice").await, demo.logged_in("alice").await);
     let token = ended.refresh_token();
@@ -231,7 +231,7 @@ async fn activity_that_is_written_down_after_the_logout_does_not_undo_it() {
     ended.me().await.is(200);
     ended.logout().await.is(204);
     ended.me().await.refused(401, "access_token_revoked");
-    // Activity is written down within a second.
+    // Activity is written within a second.
     grace_passes().await;
     demo.refresh(&token).await.refused(401, "session_revoked");
     ended.me().await.refused(401, "access_token_revoked");
@@ -239,7 +239,7 @@ async fn activity_that_is_written_down_after_the_logout_does_not_undo_it() {
 }
 
 #[tokio::test]
-async fn logging_out_everywhere_ends_every_session_of_the_user() {
+async fn logging_out_everywhere_revokes_every_session_of_the_user() {
     let demo = Demo::new().await;
     let (mut one, mut two, mut bob) =
         (demo.logged_in("alice").await, demo.logged_in("alice").await, demo.logged_in("bob").await);
@@ -274,7 +274,7 @@ async fn logging_in_again_after_logging_out_everywhere_works() {
 }
 
 #[tokio::test]
-async fn logging_out_the_others_ends_them_and_keeps_this_one() {
+async fn logging_out_the_others_revokes_them_and_keeps_this_one() {
     let demo = Demo::new().await;
     let mut browser = demo.logged_in("alice").await;
     let mut others = [demo.logged_in("alice").await, demo.logged_in("alice").await];
@@ -292,7 +292,7 @@ async fn logging_out_the_others_ends_them_and_keeps_this_one() {
 }
 
 #[tokio::test]
-async fn logging_out_the_others_where_there_are_none_ends_none() {
+async fn logging_out_the_others_without_any_revokes_none() {
     let demo = Demo::new().await;
     let mut browser = demo.logged_in("alice").await;
     assert_eq!(browser.post("/auth/logout/others").await.is(200).json(), json!({ "revoked": 0 }));
@@ -300,7 +300,7 @@ async fn logging_out_the_others_where_there_are_none_ends_none() {
 }
 
 #[tokio::test]
-async fn a_user_ends_one_of_their_other_sessions_by_its_id() {
+async fn a_user_revokes_one_of_their_other_sessions_by_its_id() {
     let demo = Demo::new().await;
     let (mut here, mut there) = (demo.logged_in("alice").await, demo.logged_in("alice").await);
     let answer = here.delete(&format!("/auth/sessions/{}", there.session())).await;
@@ -313,7 +313,7 @@ async fn a_user_ends_one_of_their_other_sessions_by_its_id() {
 }
 
 #[tokio::test]
-async fn a_user_ends_the_session_they_are_in_by_its_id() {
+async fn a_user_revokes_their_current_session_by_its_id() {
     let demo = Demo::new().await;
     let mut browser = demo.logged_in("alice").await;
     let token = browser.refresh_token();

@@ -1,4 +1,4 @@
-//! The demo's settings, good and bad, and how it starts and stops.
+//! The demo's settings, valid and invalid, and how it starts and stops.
 
 use std::net::TcpListener;
 use std::process::Output;
@@ -7,25 +7,25 @@ use std::time::Duration;
 use axum_refresh_e2e::demo::{Demo, SECRET, SHORT_GRACE, grace_passes, run_to_end, run_to_end_with_default_features};
 use tokio::net::TcpStream;
 
-/// The demo does not start: exit code 2, and one line on stderr that names the setting.
-async fn makes_no_sense(settings: &[(&str, &str)], name: &str) -> String {
+/// The demo does not start: exit code 2, and one line on stderr that names the setting. Returns that line.
+async fn is_rejected(settings: &[(&str, &str)], name: &str) -> String {
     does_not_start(&run_to_end(settings).await, settings, name)
 }
 
 fn does_not_start(run: &Output, settings: &[(&str, &str)], name: &str) -> String {
-    let told = String::from_utf8_lossy(&run.stderr).into_owned();
+    let stderr = String::from_utf8_lossy(&run.stderr).into_owned();
     let ready = String::from_utf8_lossy(&run.stdout);
-    assert_eq!(run.status.code(), Some(2), "{settings:?}: {told}");
-    assert_eq!(told.lines().count(), 1, "{settings:?}: {told}");
-    assert!(told.to_lowercase().contains(&name.to_lowercase()), "{settings:?}: no word of {name}: {told}");
+    assert_eq!(run.status.code(), Some(2), "{settings:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{settings:?}: {stderr}");
+    assert!(stderr.to_lowercase().contains(&name.to_lowercase()), "{settings:?} does not mention {name}: {stderr}");
     assert!(!ready.contains("listening"), "{settings:?}: {ready}");
-    told
+    stderr
 }
 
-/// Each of these values alone stops the start.
-async fn none_makes_sense(name: &str, values: &[&str], mentions: &str) {
+/// Asserts that each of these values alone prevents the start.
+async fn all_are_rejected(name: &str, values: &[&str], mentions: &str) {
     for value in values {
-        makes_no_sense(&[(name, value)], mentions).await;
+        is_rejected(&[(name, value)], mentions).await;
     }
 }
 
@@ -36,46 +36,46 @@ async fn starts(settings: &[(&str, &str)]) -> Demo {
 }
 
 #[tokio::test]
-async fn the_demo_listens_on_the_port_it_was_given() {
+async fn the_demo_listens_on_the_configured_port() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let demo = starts(&[("PORT", &port.to_string())]).await;
     assert_eq!(demo.port(), port);
 }
 
 #[tokio::test]
-async fn the_demo_says_once_that_it_is_ready() {
+async fn the_demo_prints_once_that_it_is_ready() {
     let demo = starts(&[]).await;
     let ready = format!("listening on http://127.0.0.1:{}", demo.port());
     assert_eq!(demo.output().iter().filter(|line| line.contains("listening")).collect::<Vec<_>>(), [&ready]);
 }
 
 #[tokio::test]
-async fn a_port_that_makes_no_sense_stops_the_start() {
-    none_makes_sense("PORT", &["http", "-1", "65536", "3000.5"], "port").await;
+async fn an_invalid_port_prevents_the_start() {
+    all_are_rejected("PORT", &["http", "-1", "65536", "3000.5"], "port").await;
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_stops_the_start() {
+async fn a_port_in_use_prevents_the_start() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let run = run_to_end(&[("PORT", &port)]).await;
     assert!(!run.status.success());
-    let told = String::from_utf8_lossy(&run.stderr);
-    assert!(told.contains(&port) && !told.contains("panicked"), "{told}");
+    let stderr = String::from_utf8_lossy(&run.stderr);
+    assert!(stderr.contains(&port) && !stderr.contains("panicked"), "{stderr}");
 }
 
 #[tokio::test]
-async fn the_memory_store_can_be_named() {
+async fn the_memory_store_can_be_configured() {
     starts(&[("STORE_URL", "memory:")]).await;
 }
 
 #[tokio::test]
-async fn a_store_nobody_knows_stops_the_start() {
-    none_makes_sense("STORE_URL", &["mongodb://127.0.0.1/x", "nonsense", "://"], "store").await;
+async fn an_unknown_store_prevents_the_start() {
+    all_are_rejected("STORE_URL", &["mongodb://127.0.0.1/x", "nonsense", "://"], "store").await;
 }
 
 #[tokio::test]
-async fn a_store_that_was_not_compiled_in_is_named_with_its_feature() {
+async fn a_store_without_its_feature_is_reported_with_the_feature() {
     for (url, feature) in [
         ("sqlite:sessions.db", "sqlite"),
         ("postgres://127.0.0.1:1/x", "postgres"),
@@ -83,35 +83,35 @@ async fn a_store_that_was_not_compiled_in_is_named_with_its_feature() {
         ("redis://127.0.0.1:1", "redis"),
     ] {
         let output = run_to_end_with_default_features(&[("STORE_URL", url)]).await;
-        let told = does_not_start(&output, &[("STORE_URL", url)], "feature");
-        assert!(told.contains(feature), "{told}");
+        let stderr = does_not_start(&output, &[("STORE_URL", url)], "feature");
+        assert!(stderr.contains(feature), "{stderr}");
     }
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_reached_stops_the_start_and_its_password_is_not_repeated() {
+async fn an_unreachable_store_prevents_the_start_and_its_password_is_not_printed() {
     for url in [
         "sqlite:/nowhere/at/all/sessions.db",
         "postgres://app:hunter2@127.0.0.1:1/x",
         "mysql://app:hunter2@127.0.0.1:1/x",
         "redis://app:hunter2@127.0.0.1:1",
     ] {
-        let told = makes_no_sense(&[("STORE_URL", url)], "store_url").await;
-        assert!(!told.contains("hunter2") && told.trim_end().lines().count() == 1, "{told}");
+        let stderr = is_rejected(&[("STORE_URL", url)], "store_url").await;
+        assert!(!stderr.contains("hunter2") && stderr.trim_end().lines().count() == 1, "{stderr}");
     }
 }
 
 #[tokio::test]
-async fn a_weak_secret_stops_the_start_and_is_not_repeated() {
+async fn a_weak_secret_prevents_the_start_and_is_not_printed() {
     let repeated = "a".repeat(64);
     for secret in ["hunter2", "changeme-changeme-changeme-changeme", &repeated, "your-secret-key-your-secret-key-"] {
-        let told = makes_no_sense(&[("AUTH_SECRET", secret)], "secret").await;
-        assert!(!told.contains(secret), "{told}");
+        let stderr = is_rejected(&[("AUTH_SECRET", secret)], "secret").await;
+        assert!(!stderr.contains(secret), "{stderr}");
     }
 }
 
 #[tokio::test]
-async fn without_a_secret_the_demo_warns_and_draws_one() {
+async fn without_a_secret_the_demo_warns_and_generates_one() {
     let demo = Demo::start_exactly(&[("PORT", "0")]).await;
     demo.logged_in("alice").await.me().await.is(200);
     assert!(demo.output().iter().any(|line| line.contains("AUTH_SECRET")), "{:?}", demo.output());
@@ -119,7 +119,7 @@ async fn without_a_secret_the_demo_warns_and_draws_one() {
 
 // Hole 23.
 #[tokio::test]
-async fn there_is_no_secret_that_two_demos_have_by_default() {
+async fn two_demos_never_have_the_same_default_secret() {
     let (one, two) = (Demo::start_exactly(&[("PORT", "0")]).await, Demo::start_exactly(&[("PORT", "0")]).await);
     let browser = one.logged_in("alice").await;
     one.me(&browser.access).await.is(200);
@@ -128,7 +128,7 @@ async fn there_is_no_secret_that_two_demos_have_by_default() {
 }
 
 #[tokio::test]
-async fn durations_are_written_as_people_write_them() {
+async fn durations_have_units() {
     let demo =
         starts(&[("GRACE", "1500ms"), ("ACCESS_TTL", "15m"), ("IDLE_TIMEOUT", "1h 30m"), ("MAX_LIFETIME", "2days")])
             .await;
@@ -136,71 +136,71 @@ async fn durations_are_written_as_people_write_them() {
     assert!((854..=900).contains(&tokens.expires_in), "{}", tokens.expires_in);
 }
 
-// Hole 17: a bad duration is found at the start and not at the first refresh.
+// Hole 17: an invalid duration is reported at the start and not at the first refresh.
 #[tokio::test]
-async fn an_access_ttl_that_makes_no_sense_stops_the_start() {
-    none_makes_sense("ACCESS_TTL", &["soon", "15", "-15m", "0s", "15 parsecs"], "access").await;
+async fn an_invalid_access_ttl_prevents_the_start() {
+    all_are_rejected("ACCESS_TTL", &["soon", "15", "-15m", "0s", "15 parsecs"], "access").await;
 }
 
 #[tokio::test]
-async fn a_grace_that_makes_no_sense_stops_the_start() {
-    none_makes_sense("GRACE", &["short", "30", "-1s", "0s", "999ms", "121s"], "grace").await;
+async fn an_invalid_grace_period_prevents_the_start() {
+    all_are_rejected("GRACE", &["short", "30", "-1s", "0s", "999ms", "121s"], "grace").await;
 }
 
 #[tokio::test]
-async fn an_idle_timeout_that_makes_no_sense_stops_the_start() {
-    none_makes_sense("IDLE_TIMEOUT", &["late", "7", "-7d", "0s"], "idle").await;
+async fn an_invalid_idle_timeout_prevents_the_start() {
+    all_are_rejected("IDLE_TIMEOUT", &["late", "7", "-7d", "0s"], "idle").await;
 }
 
 #[tokio::test]
-async fn a_lifetime_that_makes_no_sense_stops_the_start() {
-    none_makes_sense("MAX_LIFETIME", &["for ever", "30", "-30d", "0s"], "lifetime").await;
+async fn an_invalid_lifetime_prevents_the_start() {
+    all_are_rejected("MAX_LIFETIME", &["for ever", "30", "-30d", "0s"], "lifetime").await;
 }
 
 #[tokio::test]
-async fn a_grace_as_long_as_the_access_ttl_stops_the_start() {
-    makes_no_sense(&[("GRACE", "60s"), ("ACCESS_TTL", "60s")], "grace").await;
+async fn a_grace_period_as_long_as_the_access_ttl_prevents_the_start() {
+    is_rejected(&[("GRACE", "60s"), ("ACCESS_TTL", "60s")], "grace").await;
 }
 
 // Hole 35.
 #[tokio::test]
-async fn an_idle_timeout_as_short_as_the_access_ttl_stops_the_start() {
-    makes_no_sense(&[("IDLE_TIMEOUT", "15m"), ("ACCESS_TTL", "15m")], "idle").await;
+async fn an_idle_timeout_as_short_as_the_access_ttl_prevents_the_start() {
+    is_rejected(&[("IDLE_TIMEOUT", "15m"), ("ACCESS_TTL", "15m")], "idle").await;
 }
 
 #[tokio::test]
-async fn a_lifetime_shorter_than_the_idle_timeout_stops_the_start() {
-    makes_no_sense(&[("MAX_LIFETIME", "59m"), ("IDLE_TIMEOUT", "60m")], "lifetime").await;
+async fn a_lifetime_shorter_than_the_idle_timeout_prevents_the_start() {
+    is_rejected(&[("MAX_LIFETIME", "59m"), ("IDLE_TIMEOUT", "60m")], "lifetime").await;
 }
 
 #[tokio::test]
-async fn a_number_of_sessions_that_makes_no_sense_stops_the_start() {
-    none_makes_sense("MAX_SESSIONS", &["many", "-1", "1.5", "0"], "sessions").await;
+async fn an_invalid_session_limit_prevents_the_start() {
+    all_are_rejected("MAX_SESSIONS", &["many", "-1", "1.5", "0"], "sessions").await;
 }
 
 #[tokio::test]
-async fn a_binding_nobody_knows_stops_the_start() {
-    none_makes_sense("BIND_IP", &["on", "OFF?", "reject,revoke"], "bind").await;
-    none_makes_sense("BIND_USER_AGENT", &["on", "OFF?", "reject,revoke"], "bind").await;
+async fn an_unknown_binding_mode_prevents_the_start() {
+    all_are_rejected("BIND_IP", &["on", "OFF?", "reject,revoke"], "bind").await;
+    all_are_rejected("BIND_USER_AGENT", &["on", "OFF?", "reject,revoke"], "bind").await;
 }
 
 #[tokio::test]
-async fn trusted_proxies_that_are_no_networks_stop_the_start() {
-    none_makes_sense("TRUSTED_PROXIES", &["localhost", "10.0.0.0/33", "10.0.0.0/8,everybody"], "prox").await;
+async fn invalid_trusted_proxies_prevent_the_start() {
+    all_are_rejected("TRUSTED_PROXIES", &["localhost", "10.0.0.0/33", "10.0.0.0/8,everybody"], "prox").await;
 }
 
 #[tokio::test]
-async fn trusted_origins_that_are_no_origins_stop_the_start() {
-    none_makes_sense("TRUSTED_ORIGINS", &["app.example", "https://app.example/path", "*"], "origin").await;
+async fn invalid_trusted_origins_prevent_the_start() {
+    all_are_rejected("TRUSTED_ORIGINS", &["app.example", "https://app.example/path", "*"], "origin").await;
 }
 
 #[tokio::test]
-async fn a_transport_nobody_knows_stops_the_start() {
-    none_makes_sense("TRANSPORT", &["pigeon", "cookie,body"], "transport").await;
+async fn an_unknown_transport_prevents_the_start() {
+    all_are_rejected("TRANSPORT", &["pigeon", "cookie,body"], "transport").await;
 }
 
 #[tokio::test]
-async fn a_login_beyond_the_number_of_sessions_ends_the_oldest_one() {
+async fn a_login_beyond_the_session_limit_revokes_the_oldest_session() {
     let demo = Demo::start(&[("MAX_SESSIONS", "2")]).await;
     let mut bob = demo.logged_in("bob").await;
     let mut first = demo.logged_in("alice").await;
@@ -216,7 +216,7 @@ async fn a_login_beyond_the_number_of_sessions_ends_the_oldest_one() {
 }
 
 #[tokio::test]
-async fn a_session_that_has_ended_leaves_room_for_another() {
+async fn a_revoked_session_does_not_count_towards_the_session_limit() {
     let demo = Demo::start(&[("MAX_SESSIONS", "2")]).await;
     let mut first = demo.logged_in("alice").await;
     demo.logged_in("alice").await.logout().await.is(204);
@@ -225,7 +225,7 @@ async fn a_session_that_has_ended_leaves_room_for_another() {
 }
 
 #[tokio::test]
-async fn without_a_limit_a_user_has_as_many_sessions_as_they_like() {
+async fn without_a_session_limit_a_user_can_have_any_number_of_sessions() {
     let demo = Demo::new().await;
     for _ in 0..30 {
         demo.logged_in("alice").await;
@@ -240,7 +240,7 @@ async fn the_demo_stops_cleanly_on_sigterm() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_does_not_hold_up_the_stop() {
+async fn an_idle_connection_does_not_delay_the_exit() {
     let demo = starts(&[]).await;
     let silent = TcpStream::connect(("127.0.0.1", demo.port())).await.unwrap();
     let kept_alive = TcpStream::connect(("127.0.0.1", demo.port())).await.unwrap();
@@ -263,7 +263,7 @@ async fn no_secret_is_ever_printed() {
         tokens.push((browser.refresh_token(), browser.access.clone()));
     }
     browser.sessions().await;
-    // Everything that makes the demo speak: another browser, a theft, tokens that no longer count.
+    // Every event that makes the demo log something: another browser, a theft, invalid tokens.
     browser.set_header("user-agent", Some("another"));
     browser.refresh().await.is(200);
     demo.refresh(&first).await.refused(409, "refresh_busy");
@@ -275,9 +275,9 @@ async fn no_secret_is_ever_printed() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     let output = demo.output().join("\n");
     assert!(output.lines().count() > 1, "the demo logs nothing, so this test shows nothing");
-    assert!(!output.contains(SECRET), "the key");
+    assert!(!output.contains(SECRET), "the secret was printed");
     for (refresh, access) in tokens {
-        // A piece of the secret, and the tag; a token's beginning is no secret.
+        // A piece of the secret, and of the tag; the beginning of a token is not secret.
         assert!(!output.contains(&refresh[32..52]) && !output.contains(&refresh[74..]), "{refresh}");
         assert!(!output.contains(access.rsplit_once('.').unwrap().1), "{access}");
     }

@@ -1,4 +1,4 @@
-//! The same on a cluster of three.
+//! The Redis store on a cluster of three nodes.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ mod contract {
     axum_refresh::store_conformance!(super::store());
 }
 
-/// One for all tests.
+/// One cluster for all tests.
 async fn cluster() -> &'static [Server] {
     static CLUSTER: OnceCell<Vec<Server>> = OnceCell::const_new();
     CLUSTER
@@ -52,7 +52,7 @@ async fn store() -> RedisStore {
 }
 
 #[tokio::test]
-async fn every_node_has_its_share() {
+async fn sessions_are_distributed_over_all_nodes() {
     let store = store().await;
     for n in 0..100 {
         store.insert(&session(&format!("user{n}")), ALONE).await.unwrap();
@@ -63,7 +63,7 @@ async fn every_node_has_its_share() {
 }
 
 #[tokio::test]
-async fn what_ends_on_any_node_is_heard_within_100_ms() {
+async fn a_revocation_on_any_node_is_pushed_within_100_ms() {
     let prefix = prefix();
     let (one, other) = (connect(prefix.clone()).await, connect(prefix).await);
     let soon = std::time::Duration::from_millis(100);
@@ -73,8 +73,8 @@ async fn what_ends_on_any_node_is_heard_within_100_ms() {
         other.read_revocations(FeedCursor::START).await.unwrap();
         let jti = n.to_string();
         let revoke = one.revoke(RevokeTarget::Token(&jti), LOGOUT);
-        let (told, revoked) = tokio::join!(tokio::time::timeout(soon, other.changed()), revoke);
-        assert!(told.is_ok() && revoked.is_ok());
+        let (pushed, revoked) = tokio::join!(tokio::time::timeout(soon, other.changed()), revoke);
+        assert!(pushed.is_ok() && revoked.is_ok());
     }
     assert_eq!(other.read_revocations(FeedCursor::START).await.unwrap().entries.len(), 20);
 }

@@ -1,4 +1,4 @@
-//! A server that is away, stands still, is no primary or does not let us in.
+//! Servers that are unreachable, paused, replicas, or refuse the login.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,14 +13,14 @@ async fn refused(url: &str) -> String {
     let started = Instant::now();
     let error = RedisStore::connect(url).await.unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(5), "{url}");
-    // With all its causes: nobody's password is in a log.
+    // The error with all its causes must not contain a password.
     let text = format!("{error} / {error:?}");
     assert!(!text.contains("hunter2"), "{text}");
     text
 }
 
 #[tokio::test]
-async fn what_is_no_url_is_refused() {
+async fn an_invalid_url_is_rejected() {
     for url in ["", "hunter2", "redis", "http://:hunter2@127.0.0.1/", "redis://:hunter2@127.0.0.1:port/"] {
         refused(url).await;
     }
@@ -29,16 +29,16 @@ async fn what_is_no_url_is_refused() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_refused() {
+async fn an_unreachable_server_is_rejected() {
     let error = refused(&format!("redis://:hunter2@127.0.0.1:{}/", free_port())).await;
     assert!(error.contains("refused"), "{error}");
-    // It takes connections and says nothing.
+    // It accepts connections and does not respond.
     let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     refused(&format!("redis://:hunter2@{}/", silent.local_addr().unwrap())).await;
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_refused_and_not_repeated() {
+async fn a_wrong_password_is_rejected_and_not_printed() {
     let server = Server::start(&["--requirepass", "hunter2"]).await;
     let error = refused(&format!("redis://:not-hunter2-but@127.0.0.1:{}/", server.port)).await;
     assert!(error.contains("assword"), "{error}");
@@ -50,7 +50,7 @@ async fn a_wrong_password_is_refused_and_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_replica_is_refused() {
+async fn a_replica_is_rejected() {
     let primary = Server::start(&[]).await;
     let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {}", primary.port)]).await;
     let error = refused(&replica.url()).await;
@@ -58,7 +58,7 @@ async fn a_replica_is_refused() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_restarted_is_an_error_meanwhile() {
+async fn calls_fail_while_the_server_restarts() {
     let mut server = Server::start(&["--appendonly", "yes"]).await;
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let first = session("alice");
@@ -80,7 +80,7 @@ async fn a_server_that_is_restarted_is_an_error_meanwhile() {
 }
 
 #[tokio::test]
-async fn a_server_that_stands_still_is_an_error_until_it_goes_on() {
+async fn calls_fail_while_the_server_is_paused() {
     let server = Server::start(&[]).await;
     let options = RedisStore::options().timeout(Duration::from_millis(300));
     let store = options.connect(&server.url()).await.unwrap();
@@ -98,7 +98,7 @@ async fn a_server_that_stands_still_is_an_error_until_it_goes_on() {
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }
 
-/// Passes on what comes in, to wherever it is told to at the time of the connection.
+/// The URL of a proxy that forwards each new connection to the current target.
 async fn address(target: &Arc<Mutex<u16>>) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("redis://{}/", listener.local_addr().unwrap());
@@ -116,7 +116,7 @@ async fn address(target: &Arc<Mutex<u16>>) -> String {
 }
 
 #[tokio::test]
-async fn an_address_that_moves_to_a_promoted_replica_is_followed() {
+async fn the_store_follows_an_address_that_moves_to_a_promoted_replica() {
     let old = Server::start(&[]).await;
     let new = Server::start(&["--replicaof", &format!("127.0.0.1 {}", old.port)]).await;
     let target = Arc::new(Mutex::new(old.port));
@@ -127,7 +127,7 @@ async fn an_address_that_moves_to_a_promoted_replica_is_followed() {
     while new_primary.ask::<usize>(&["DBSIZE"]).await < 3 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // The connections to the old one stay open: only what it answers says that it is the primary no more.
+    // The connections to the old server stay open: only its error shows that it is no longer the primary.
     new_primary.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
     *target.lock().unwrap() = new.port;
     old_primary.ask::<()>(&["REPLICAOF", "127.0.0.1", &new.port.to_string()]).await;
@@ -141,7 +141,7 @@ async fn an_address_that_moves_to_a_promoted_replica_is_followed() {
 }
 
 #[tokio::test]
-async fn a_node_that_only_reads_finds_out_too_that_its_server_is_a_replica_now() {
+async fn a_node_that_only_reads_also_detects_that_its_server_became_a_replica() {
     let server = Server::start(&[]).await;
     let store = RedisStore::connect(&server.url()).await.unwrap();
     plain(&server.url()).await.ask::<()>(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]).await;

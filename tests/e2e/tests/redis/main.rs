@@ -1,4 +1,4 @@
-//! The Redis store on the server at `TEST_REDIS_URL`, and on servers of its own where a test stops the server.
+//! The Redis store on the server at `TEST_REDIS_URL`, and on servers of its own for tests that stop the server.
 
 mod cluster;
 mod failures;

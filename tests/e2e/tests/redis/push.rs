@@ -1,4 +1,4 @@
-//! Being told of what was revoked.
+//! Notifications of revocations.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ async fn pair() -> (RedisStore, RedisStore) {
     (options.clone().connect(&url()).await.unwrap(), options.connect(&url()).await.unwrap())
 }
 
-/// Returns once the store listens and its first wake-up, for having begun to, is over.
+/// Returns once the store listens and its first notification, sent when it started to listen, is over.
 async fn listening(store: &RedisStore) {
     store.read_revocations(FeedCursor::START).await.unwrap();
     let _ = timeout(Duration::from_millis(300), store.changed()).await;
@@ -28,7 +28,7 @@ type Step<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
 const SOON: Duration = Duration::from_millis(100);
 
 #[tokio::test]
-async fn whatever_ends_wakes_another_store_within_100_ms() {
+async fn every_revocation_wakes_another_store_within_100_ms() {
     let (one, other) = pair().await;
     let [swapped, evicted, replaced, revoked, of_user] = std::array::from_fn(|n| session(&format!("user{n}")));
     for session in [&swapped, &evicted, &replaced, &revoked, &of_user] {
@@ -55,32 +55,35 @@ async fn whatever_ends_wakes_another_store_within_100_ms() {
             }),
         ),
         (
-            "a session's end",
+            "the revocation of a session",
             Box::pin(async { drop(one.revoke(RevokeTarget::Session(revoked.id), LOGOUT).await.unwrap()) }),
         ),
         (
-            "a user's end",
+            "the revocation of a user's sessions",
             Box::pin(async {
                 drop(one.revoke(RevokeTarget::User { user_id: &of_user.user_id, except: None }, LOGOUT).await.unwrap());
             }),
         ),
-        ("a token's end", Box::pin(async { drop(store.revoke(RevokeTarget::Token("jti"), LOGOUT).await.unwrap()) })),
+        (
+            "the revocation of a token",
+            Box::pin(async { drop(store.revoke(RevokeTarget::Token("jti"), LOGOUT).await.unwrap()) }),
+        ),
     ];
     listening(&other).await;
     for (what, step) in steps {
         let entries = other.read_revocations(FeedCursor::START).await.unwrap().entries.len();
-        let told = async {
+        let pushed = async {
             other.changed().await;
             assert_eq!(other.read_revocations(FeedCursor::START).await.unwrap().entries.len(), entries + 1, "{what}");
         };
-        let (told, ()) = tokio::join!(timeout(SOON, told), step);
-        told.unwrap_or_else(|_| panic!("{what} is not heard of"));
+        let (pushed, ()) = tokio::join!(timeout(SOON, pushed), step);
+        pushed.unwrap_or_else(|_| panic!("{what} is not pushed"));
     }
-    timeout(SOON, other.changed()).await.expect_err("nothing has ended, nothing is heard");
+    timeout(SOON, other.changed()).await.expect_err("a notification without a revocation");
 }
 
-/// Begins to wait, and goes on.
-async fn begun<F: Future<Output = ()>>(mut waiting: std::pin::Pin<Box<F>>) -> std::pin::Pin<Box<F>> {
+/// Starts to wait, and returns the pending future.
+async fn started_waiting<F: Future<Output = ()>>(mut waiting: std::pin::Pin<Box<F>>) -> std::pin::Pin<Box<F>> {
     std::future::poll_fn(|context| {
         assert!(waiting.as_mut().poll(context).is_pending());
         std::task::Poll::Ready(())
@@ -90,7 +93,7 @@ async fn begun<F: Future<Output = ()>>(mut waiting: std::pin::Pin<Box<F>>) -> st
 }
 
 #[tokio::test]
-async fn what_is_heard_after_a_wait_has_begun_is_not_lost_on_any_follower() {
+async fn a_notification_after_the_start_of_a_wait_is_not_lost_on_any_follower() {
     let (one, shared) = pair().await;
     let steps = Arc::new(Barrier::new(4));
     let follower = || {
@@ -98,12 +101,12 @@ async fn what_is_heard_after_a_wait_has_begun_is_not_lost_on_any_follower() {
         tokio::spawn(async move {
             listening(&store).await;
             for _ in 0..20 {
-                let waiting = begun(Box::pin(store.changed())).await;
+                let waiting = started_waiting(Box::pin(store.changed())).await;
                 steps.wait().await;
-                // Meanwhile it does something else. Then it asks, and is answered at once.
+                // It does something else meanwhile. Then it waits, and returns immediately.
                 steps.wait().await;
-                timeout(Duration::from_millis(50), waiting).await.expect("it is told");
-                timeout(Duration::from_millis(20), store.changed()).await.expect_err("it was told already");
+                timeout(Duration::from_millis(50), waiting).await.expect("the notification arrives");
+                timeout(Duration::from_millis(20), store.changed()).await.expect_err("the notification arrived before");
             }
         })
     };
@@ -120,38 +123,38 @@ async fn what_is_heard_after_a_wait_has_begun_is_not_lost_on_any_follower() {
 }
 
 #[tokio::test]
-async fn a_listener_that_was_cut_off_comes_back_and_wakes_once() {
+async fn a_disconnected_listener_reconnects_and_wakes_once() {
     let mut server = Server::start(&["--appendonly", "yes"]).await;
     let store = RedisStore::connect(&server.url()).await.unwrap();
     listening(&store).await;
     server.stop();
     timeout(Duration::from_millis(300), store.changed()).await.unwrap_err();
-    let waiting = begun(Box::pin(store.changed())).await;
+    let waiting = started_waiting(Box::pin(store.changed())).await;
     server.restart().await;
     timeout(Duration::from_secs(6), waiting).await.unwrap();
     eventually("the store is back", || async { store.read_revocations(FeedCursor::START).await.is_ok() }).await;
     timeout(SOON, store.changed()).await.unwrap_err();
     let other = RedisStore::connect(&server.url()).await.unwrap();
-    let waiting = begun(Box::pin(store.changed())).await;
+    let waiting = started_waiting(Box::pin(store.changed())).await;
     other.revoke(RevokeTarget::Token("jti"), LOGOUT).await.unwrap();
     timeout(SOON, waiting).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_listener_whose_server_stands_still_is_replaced() {
+async fn a_listener_whose_server_is_paused_is_replaced() {
     let server = Server::start(&[]).await;
     let options = RedisStore::options().timeout(Duration::from_millis(300));
     let store = options.connect(&server.url()).await.unwrap();
     listening(&store).await;
     server.signal("-STOP");
-    // It asks after five seconds, and waits for 300 ms.
+    // The store sends a ping after five seconds, and waits 300 ms for the response.
     sleep(Duration::from_millis(5_600)).await;
     server.signal("-CONT");
     timeout(Duration::from_secs(6), store.changed()).await.unwrap();
 }
 
 #[tokio::test]
-async fn it_listens_only_where_it_is_to_and_only_as_long_as_there_is_a_store() {
+async fn a_store_listens_only_if_push_is_enabled_and_only_while_it_exists() {
     let server = Server::start(&[]).await;
     let mut plain = plain(&server.url()).await;
     let silent = RedisStore::options().push(false).connect(&server.url()).await.unwrap();
@@ -163,13 +166,13 @@ async fn it_listens_only_where_it_is_to_and_only_as_long_as_there_is_a_store() {
     listening(&store).await;
     assert_eq!(listeners(&mut plain).await, 1);
     drop(store);
-    let waiting = begun(Box::pin(clone.changed())).await;
+    let waiting = started_waiting(Box::pin(clone.changed())).await;
     silent.revoke(RevokeTarget::Token("jti"), LOGOUT).await.unwrap();
     timeout(SOON, waiting).await.unwrap();
     drop(clone);
     let started = Instant::now();
     while listeners(&mut plain).await > 0 {
-        assert!(started.elapsed() < Duration::from_secs(5), "it still listens");
+        assert!(started.elapsed() < Duration::from_secs(5), "the store still listens");
         sleep(Duration::from_millis(10)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What stands in Redis, and what of it is believed.
+//! The content of Redis, and how the store reads it.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -39,13 +39,13 @@ impl Rig {
     }
 }
 
-fn capped(max: u32) -> InsertOptions {
+fn with_limit(max: u32) -> InsertOptions {
     let limit = SessionLimit { max, on_max_sessions: OnMaxSessions::Refuse, idle_timeout: Duration::from_secs(600) };
     InsertOptions { limit: Some(limit), ..ALONE }
 }
 
 #[tokio::test]
-async fn a_row_that_cannot_be_read_is_an_error_and_not_none() {
+async fn an_unreadable_row_is_an_error_and_not_none() {
     let rig = rig().await;
     let mut server = plain(&url()).await;
     let damages: [&[&str]; 9] = [
@@ -71,7 +71,7 @@ async fn a_row_that_cannot_be_read_is_an_error_and_not_none() {
 }
 
 #[tokio::test]
-async fn a_row_of_another_version_is_left_alone() {
+async fn a_row_of_another_version_is_not_changed() {
     let rig = rig().await;
     let mut server = plain(&url()).await;
     let foreign = session("alice");
@@ -82,22 +82,22 @@ async fn a_row_of_another_version_is_left_alone() {
     rig.store.compare_and_swap(foreign.version, &foreign).await.unwrap_err();
     rig.store.revoke(RevokeTarget::Session(foreign.id), LOGOUT).await.unwrap_err();
     rig.store.list("alice").await.unwrap_err();
-    rig.store.insert(&session("alice"), capped(5)).await.unwrap_err();
+    rig.store.insert(&session("alice"), with_limit(5)).await.unwrap_err();
     assert_eq!(server.ask::<Vec<Vec<u8>>>(&["HVALS", &row]).await, before);
 }
 
 #[tokio::test]
-async fn what_fails_at_a_row_of_another_version_has_ended_nothing() {
+async fn a_call_that_fails_on_a_row_of_another_version_revokes_nothing() {
     let rig = rig().await;
     let mut server = plain(&url()).await;
     let everything = RevokeTarget::User { user_id: "alice", except: None };
     let (first, second) = (session("alice"), session("alice"));
-    // Ended already, so that it takes up no room.
+    // Already revoked, so that it does not count towards the limit.
     rig.insert(&second).await;
     rig.store.revoke(everything, LOGOUT).await.unwrap();
     rig.insert(&first).await;
     server.ask::<()>(&["HSET", &rig.row(&second), "v", "2"]).await;
-    let limit = SessionLimit { on_max_sessions: OnMaxSessions::EvictOldest, ..capped(1).limit.unwrap() };
+    let limit = SessionLimit { on_max_sessions: OnMaxSessions::EvictOldest, ..with_limit(1).limit.unwrap() };
     let replacing = InsertOptions { limit: Some(limit), replacing: Some(second.id), ..ALONE };
     rig.store.insert(&session("alice"), replacing).await.unwrap_err();
     assert_eq!(rig.store.load(first.id).await.unwrap().as_ref(), Some(&first));
@@ -126,7 +126,7 @@ async fn a_field_of_a_later_version_survives_a_swap() {
 }
 
 #[tokio::test]
-async fn numbers_that_a_double_cannot_hold_come_back_as_they_were() {
+async fn numbers_too_large_for_a_double_are_read_back_exactly() {
     let rig = rig().await;
     let mut first = session("alice");
     first.version = (1 << 53) + 1;
@@ -183,14 +183,14 @@ async fn all_keys_of_a_session_share_a_slot() {
 }
 
 #[tokio::test]
-async fn a_user_s_sessions_that_are_gone_are_forgotten() {
+async fn the_index_of_a_user_forgets_sessions_that_are_gone() {
     let rig = rig().await;
     let mut server = plain(&url()).await;
     let (gone, stays) = (session("alice"), session("alice"));
     rig.insert(&gone).await;
     rig.insert(&stays).await;
     server.ask::<()>(&["DEL", &rig.row(&gone)]).await;
-    assert_eq!(rig.store.insert(&session("alice"), capped(2)).await.unwrap(), Inserted::Done(vec![]));
+    assert_eq!(rig.store.insert(&session("alice"), with_limit(2)).await.unwrap(), Inserted::Done(vec![]));
     let index = rig.key(&gone, "user:alice");
     assert_eq!(server.ask::<usize>(&["ZCARD", &index]).await, 2);
     server.ask::<()>(&["ZADD", &index, "0", &gone.id.to_string()]).await;
@@ -203,7 +203,7 @@ async fn a_user_s_sessions_that_are_gone_are_forgotten() {
 }
 
 #[tokio::test]
-async fn purging_leaves_nothing_behind_and_keeps_to_its_limit_in_all_shards() {
+async fn purging_leaves_nothing_behind_and_respects_its_limit_in_all_shards() {
     let rig = rig().await;
     let mut server = plain(&url()).await;
     for n in 0..60 {
@@ -221,7 +221,7 @@ async fn purging_leaves_nothing_behind_and_keeps_to_its_limit_in_all_shards() {
 }
 
 #[tokio::test]
-async fn nodes_that_purge_at_once_leave_nothing_behind() {
+async fn nodes_that_purge_concurrently_leave_nothing_behind() {
     let rig = rig().await;
     for n in 0..100 {
         rig.insert(&session(&format!("user{n}"))).await;
@@ -235,7 +235,7 @@ async fn nodes_that_purge_at_once_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_is_ahead_of_the_server_s_clock_misses_nothing() {
+async fn a_cursor_ahead_of_the_servers_clock_misses_nothing() {
     let rig = rig().await;
     rig.store.revoke(RevokeTarget::Token("jti"), LOGOUT).await.unwrap();
     let now = rig.store.read_revocations(FeedCursor::START).await.unwrap().next;
@@ -290,13 +290,13 @@ async fn a_load_is_one_command_and_a_swap_one_script() {
         })
         .collect();
     calls.sort_unstable();
-    // The script's own two are counted with ours.
+    // The two commands inside the script are counted with ours.
     let expected = [("config|resetstat", 1), ("evalsha", 10), ("hgetall", 10), ("hmget", 10), ("hset", 10)];
     assert_eq!(calls, expected);
 }
 
 #[tokio::test]
-async fn a_server_that_has_forgotten_the_scripts_is_told_them_again() {
+async fn the_scripts_are_loaded_again_if_the_server_has_lost_them() {
     let server = Server::start(&[]).await;
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let first = session("alice");
@@ -306,7 +306,7 @@ async fn a_server_that_has_forgotten_the_scripts_is_told_them_again() {
 }
 
 #[tokio::test]
-async fn a_manager_of_one_s_own_will_do() {
+async fn an_own_connection_manager_can_be_used() {
     let server = Server::start(&[]).await;
     let manager = ConnectionManager::new(Client::open(server.url()).unwrap()).await.unwrap();
     let store = RedisStore::new(manager.clone());
@@ -318,7 +318,7 @@ async fn a_manager_of_one_s_own_will_do() {
 }
 
 #[tokio::test]
-async fn a_session_whose_id_is_another_user_s_is_refused() {
+async fn a_session_with_the_id_of_another_users_session_is_refused() {
     let rig = rig().await;
     let theirs = (0..).map(|n| format!("user{n}")).find(|user| session(user).id.shard() != session("alice").id.shard());
     let odd = SessionRecord { user_id: theirs.unwrap().into(), ..session("alice") };
@@ -327,7 +327,7 @@ async fn a_session_whose_id_is_another_user_s_is_refused() {
 }
 
 #[tokio::test]
-async fn a_session_that_the_server_has_lost_is_named_in_the_feed_all_the_same() {
+async fn revoking_a_session_that_the_server_has_lost_still_adds_it_to_the_feed() {
     let rig = rig().await;
     let lost = session("alice");
     assert_eq!(rig.store.revoke(RevokeTarget::Session(lost.id), LOGOUT).await.unwrap(), []);

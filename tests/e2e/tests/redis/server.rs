@@ -55,8 +55,8 @@ impl Plain {
     }
 }
 
-/// A server of its own. It exits when this value is dropped, at the latest when the test process exits: the shell that
-/// started it kills it when its input closes.
+/// A server of its own. It exits when this value is dropped, and at the latest when the test process exits: the shell
+/// that started it kills it when its standard input closes.
 pub struct Server {
     pub port: u16,
     folder: PathBuf,
@@ -65,7 +65,7 @@ pub struct Server {
     pid: String,
 }
 
-// Without a word on its input the test process is gone, and the shell removes the folder.
+// If the input closes without a word, the test process has exited, and the shell removes the folder.
 const START: &str = r#""$@" > log 2>&1 & echo $!; read -r word; kill -KILL $!; wait; [ -n "$word" ] || rm -rf "$PWD""#;
 
 pub fn free_port() -> u16 {
@@ -81,7 +81,7 @@ pub fn free_port() -> u16 {
 }
 
 impl Server {
-    /// A server with these settings, written as in its configuration file.
+    /// Starts a server with these settings, written as in its configuration file.
     pub async fn start(settings: &[&str]) -> Self {
         let port = free_port();
         let folder = std::env::temp_dir().join(prefix().replace(':', "-"));

@@ -17,16 +17,15 @@ pub(crate) fn elsewhere(variable: &str, user: &str, database: &str) -> String {
     format!("{scheme}://{user}@{host}/{database}")
 }
 
-/// Asserts that each URL is an error within seconds, that the error contains the word, and that it does not contain the
-/// password.
+/// Asserts that connecting to each URL fails within seconds, with an error that contains the word and not the password.
 pub(crate) async fn assert_refused_at_once<T: std::fmt::Debug>(
     cases: [(String, &str); 4],
     connect: impl AsyncFn(String) -> Result<T, axum_refresh::store::StoreError>,
 ) {
     for (url, word) in cases {
         let started = std::time::Instant::now();
-        let told = connect(url.clone()).await.unwrap_err().to_string();
-        assert!(told.contains(word) && !told.contains("hunter2"), "{url}: {told}");
+        let error = connect(url.clone()).await.unwrap_err().to_string();
+        assert!(error.contains(word) && !error.contains("hunter2"), "{url}: {error}");
         assert!(started.elapsed() < Duration::from_secs(8));
     }
 }
@@ -71,7 +70,7 @@ pub(crate) async fn every_error(store: &impl SessionStore) -> Vec<String> {
         store.read_revocations(axum_refresh::store::FeedCursor::START).await.err(),
         store.purge(NOW, 10).await.err(),
     ];
-    errors.into_iter().map(|error| error.expect("it fails").to_string()).collect()
+    errors.into_iter().map(|error| error.expect("every call fails").to_string()).collect()
 }
 
 /// Tests for every dialect. `$new` returns a new, migrated store and its URL; `$execute` runs a statement at a URL.
@@ -101,17 +100,17 @@ macro_rules! for_every_database {
         }
 
         #[tokio::test]
-        async fn without_its_tables_it_says_what_to_do_and_every_call_is_an_error() {
+        async fn without_its_tables_the_store_reports_what_to_do_and_every_call_fails() {
             let store = $Store::connect(&$empty().await).await.unwrap();
-            let told = store.check().await.unwrap_err().to_string();
-            assert!(told.contains("migrate()"), "{told}");
-            for told in crate::common::every_error(&store).await {
-                assert!(told.contains("axum_refresh_"), "{told}");
+            let error = store.check().await.unwrap_err().to_string();
+            assert!(error.contains("migrate()"), "{error}");
+            for error in crate::common::every_error(&store).await {
+                assert!(error.contains("axum_refresh_"), "{error}");
             }
         }
 
         #[tokio::test]
-        async fn the_schema_can_be_run_by_other_means() {
+        async fn the_schema_can_be_applied_by_other_tools() {
             let url = $empty().await;
             $execute(&url, &$Store::schema()).await;
             let store = $Store::connect(&url).await.unwrap();
@@ -124,20 +123,20 @@ macro_rules! for_every_database {
         async fn tables_of_a_later_version_are_refused() {
             let (store, url) = $new().await;
             $execute(&url, "INSERT INTO axum_refresh_schema (version) VALUES (99)").await;
-            for told in [store.check().await, store.migrate().await] {
-                let told = told.unwrap_err().to_string();
-                assert!(told.contains("99"), "{told}");
+            for error in [store.check().await, store.migrate().await] {
+                let error = error.unwrap_err().to_string();
+                assert!(error.contains("99"), "{error}");
             }
         }
 
         #[tokio::test]
-        async fn a_row_that_another_version_wrote_is_an_error_and_never_a_session_that_is_not_there() {
+        async fn a_row_of_another_version_is_an_error_and_never_a_missing_session() {
             for change in ["rotation = '{}'", "client = 'garbage'", "acknowledged = -7", "version = -1"] {
                 let (store, url) = $new().await;
                 let session = crate::common::insert(&store, "alice").await;
                 $execute(&url, &format!("UPDATE axum_refresh_sessions SET {change}")).await;
-                let told = axum_refresh::SessionStore::load(&store, session.id).await.unwrap_err().to_string();
-                assert!(told.contains("axum_refresh_sessions"), "{told}");
+                let error = axum_refresh::SessionStore::load(&store, session.id).await.unwrap_err().to_string();
+                assert!(error.contains("axum_refresh_sessions"), "{error}");
                 assert!(axum_refresh::SessionStore::list(&store, "alice").await.is_err());
             }
             let (store, url) = $new().await;
@@ -152,7 +151,7 @@ macro_rules! for_every_database {
         }
 
         #[tokio::test]
-        async fn what_a_later_version_adds_to_a_row_is_no_hindrance() {
+        async fn additions_of_a_later_version_to_a_row_are_ignored() {
             let (store, url) = $new().await;
             let session = crate::common::insert(&store, "alice").await;
             $execute(
@@ -176,18 +175,18 @@ macro_rules! for_every_database {
             store.revoke(RevokeTarget::Token("slow"), revocation).await.unwrap();
             let seen = store.read_revocations(FeedCursor::START).await.unwrap().next;
             store.revoke(RevokeTarget::Token("last"), revocation).await.unwrap();
-            // As if the second had been committed just now, behind the place that was read already.
+            // As if the second one was committed just now, with an earlier number than the last one that was read.
             let feed = store.read_revocations(seen).await.unwrap();
             let named: Vec<_> = feed.entries.iter().map(|revoked| revoked.item.clone()).collect();
             assert!(named.contains(&RevokedItem::Token("slow".into())), "{named:?}");
             assert!(named.contains(&RevokedItem::Token("last".into())), "{named:?}");
-            // What is long written is not told again and again.
+            // Entries that were written long ago are not returned repeatedly.
             $execute(&url, "UPDATE axum_refresh_revocations SET written_at = written_at - 60000").await;
             assert_eq!(store.read_revocations(feed.next).await.unwrap().entries, []);
         }
 
         #[tokio::test]
-        async fn a_batch_of_thousands_is_taken_over() {
+        async fn a_batch_of_thousands_is_written() {
             use axum_refresh::SessionStore as _;
             use axum_refresh::store::Activity;
             let (store, _) = $new().await;
@@ -206,7 +205,7 @@ macro_rules! for_every_database {
         }
 
         #[tokio::test]
-        async fn a_call_that_nobody_waits_for_any_more_leaves_nothing_behind() {
+        async fn a_cancelled_call_leaves_no_lock_behind() {
             use axum_refresh::SessionStore as _;
             use axum_refresh::store::RevokeTarget;
             let (store, _) = $new().await;
@@ -215,11 +214,14 @@ macro_rules! for_every_database {
                 let target = RevokeTarget::User { user_id: "alice", except: None };
                 let revoke = store.revoke(target, crate::common::revocation());
                 let _ = tokio::time::timeout(std::time::Duration::from_micros(n * 20), revoke).await;
-                // Whatever came of it, the store goes on, and nobody waits for a lock.
+                // With or without effect: the store keeps working, and no lock is left behind.
                 let read = tokio::time::timeout(std::time::Duration::from_secs(4), store.load(session.id)).await;
-                read.expect("nothing is locked").unwrap().unwrap();
+                read.expect("no lock is left behind").unwrap().unwrap();
                 let all = store.revoke(target, crate::common::revocation());
-                tokio::time::timeout(std::time::Duration::from_secs(4), all).await.expect("nothing is locked").unwrap();
+                tokio::time::timeout(std::time::Duration::from_secs(4), all)
+                    .await
+                    .expect("no lock is left behind")
+                    .unwrap();
             }
         }
     };

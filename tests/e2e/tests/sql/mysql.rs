@@ -26,7 +26,7 @@ async fn migrated() -> (MySqlStore, String) {
 for_every_database!(MySqlStore, empty, migrated, execute);
 
 #[tokio::test]
-async fn what_is_wrong_with_a_connection_is_said_at_once_without_the_password() {
+async fn connection_errors_are_reported_at_once_without_the_password() {
     let cases = [
         (elsewhere("TEST_MYSQL_URL", "root", "no_such_database"), "Unknown database"),
         (elsewhere("TEST_MYSQL_URL", "nobody_at_all:hunter2", "mysql"), "denied"),
@@ -37,7 +37,7 @@ async fn what_is_wrong_with_a_connection_is_said_at_once_without_the_password() 
 }
 
 #[tokio::test]
-async fn without_rights_migrating_says_so_and_with_tables_it_needs_few() {
+async fn migrating_without_privileges_is_an_error_and_existing_tables_require_few() {
     let (_, url) = migrated().await;
     let (user, database) = (unique(), url.rsplit('/').next().unwrap().to_owned());
     let empty = empty().await;
@@ -46,8 +46,8 @@ async fn without_rights_migrating_says_so_and_with_tables_it_needs_few() {
     execute(&server, &format!("CREATE USER {user}")).await;
     execute(&server, &format!("GRANT SELECT ON {empty}.* TO {user}")).await;
     let store = MySqlStore::connect(&elsewhere("TEST_MYSQL_URL", &user, empty)).await.unwrap();
-    let told = store.migrate().await.unwrap_err().to_string();
-    assert!(told.contains("denied"), "{told}");
+    let error = store.migrate().await.unwrap_err().to_string();
+    assert!(error.contains("denied"), "{error}");
     assert_eq!(every_error(&store).await.len(), 7);
     execute(&server, &format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {database}.* TO {user}")).await;
     let store = MySqlStore::connect(&elsewhere("TEST_MYSQL_URL", &user, &database)).await.unwrap();
@@ -57,7 +57,7 @@ async fn without_rights_migrating_says_so_and_with_tables_it_needs_few() {
 }
 
 #[tokio::test]
-async fn no_statement_reads_all_of_a_large_table() {
+async fn no_statement_scans_a_large_table() {
     let (store, url) = migrated().await;
     execute(
         &url,
@@ -72,7 +72,7 @@ async fn no_statement_reads_all_of_a_large_table() {
     .await;
     let mut connection = MySqlConnection::connect(&url).await.unwrap();
     for sql in store.statements() {
-        // A value in each place; the plan of a limit or of a batch wants the right kind.
+        // A value for each parameter, of the right type for the plan of a limit or a batch.
         let sql = sql
             .replace("JSON_TABLE(?", "JSON_TABLE('[[\"00\",1,1]]'")
             .replace("LIMIT ?", "LIMIT 10")

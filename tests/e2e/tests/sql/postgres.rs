@@ -28,7 +28,7 @@ async fn migrated() -> (PostgresStore, String) {
 for_every_database!(PostgresStore, empty, migrated, execute);
 
 #[tokio::test]
-async fn what_is_wrong_with_a_connection_is_said_at_once_without_the_password() {
+async fn connection_errors_are_reported_at_once_without_the_password() {
     let cases = [
         (elsewhere("TEST_POSTGRES_URL", "postgres", "no_such_database"), "does not exist"),
         (elsewhere("TEST_POSTGRES_URL", "nobody_at_all:hunter2", "postgres"), "does not exist"),
@@ -39,7 +39,7 @@ async fn what_is_wrong_with_a_connection_is_said_at_once_without_the_password() 
 }
 
 #[tokio::test]
-async fn without_the_right_to_make_tables_migrating_says_so_and_with_tables_it_needs_none() {
+async fn migrating_without_the_privilege_to_create_tables_is_an_error_and_existing_tables_do_not_require_it() {
     let (_, url) = migrated().await;
     let user = unique();
     let schema = url.rsplit('=').next().unwrap();
@@ -47,10 +47,10 @@ async fn without_the_right_to_make_tables_migrating_says_so_and_with_tables_it_n
     let theirs = format!("{}?options[search_path]={schema}", elsewhere("TEST_POSTGRES_URL", &user, "postgres"));
     execute(&url, &format!("GRANT USAGE ON SCHEMA {schema} TO {user}")).await;
     let store = PostgresStore::connect(&theirs).await.unwrap();
-    let told = store.migrate().await.unwrap_err().to_string();
-    assert!(told.contains("permission denied"), "{told}");
-    for told in every_error(&store).await {
-        assert!(told.contains("permission denied"), "{told}");
+    let error = store.migrate().await.unwrap_err().to_string();
+    assert!(error.contains("permission denied"), "{error}");
+    for error in every_error(&store).await {
+        assert!(error.contains("permission denied"), "{error}");
     }
     execute(&url, &format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {user}")).await;
     store.migrate().await.unwrap();
@@ -58,17 +58,17 @@ async fn without_the_right_to_make_tables_migrating_says_so_and_with_tables_it_n
 }
 
 #[tokio::test]
-async fn a_server_that_only_reads_refuses_writes_and_loses_nothing() {
+async fn a_read_only_server_refuses_writes_and_loses_nothing() {
     let (store, url) = migrated().await;
     let session = insert(&store, "alice").await;
     let read_only = PostgresStore::connect(&format!("{url}&options[default_transaction_read_only]=on")).await.unwrap();
     assert_eq!(read_only.load(session.id).await.unwrap(), Some(session.clone()));
-    for told in [
+    for error in [
         read_only.compare_and_swap(0, &session).await.unwrap_err(),
         read_only.revoke(RevokeTarget::Session(session.id), revocation()).await.unwrap_err(),
         read_only.insert(&new("alice"), alone()).await.unwrap_err(),
     ] {
-        assert!(told.to_string().contains("read-only"), "{told}");
+        assert!(error.to_string().contains("read-only"), "{error}");
     }
     assert_eq!(store.load(session.id).await.unwrap(), Some(session));
 }
@@ -80,7 +80,7 @@ async fn a_revocation_is_pushed_to_other_nodes_and_again_after_the_connection_wa
     let other = PostgresStore::connect(&format!("{url}&application_name={name}")).await.unwrap().push();
     let pushed = async |after: Duration| tokio::time::timeout(after, other.changed()).await.is_ok();
     for round in 0..3 {
-        // Until it listens; every revocation but the first ones is pushed.
+        // Until the store listens: from then on every revocation is pushed.
         let mut woken = false;
         for n in 0..100 {
             let wait = pushed(Duration::from_millis(200));
@@ -95,7 +95,7 @@ async fn a_revocation_is_pushed_to_other_nodes_and_again_after_the_connection_wa
             }
         }
         assert!(woken, "round {round}");
-        hang_up(&name).await;
+        close_connections(&name).await;
     }
     let polled = PostgresStore::connect(&url).await.unwrap();
     store.revoke(RevokeTarget::Token("jti"), revocation()).await.unwrap();
@@ -103,7 +103,7 @@ async fn a_revocation_is_pushed_to_other_nodes_and_again_after_the_connection_wa
 }
 
 /// Closes all connections of an application from the server's side.
-async fn hang_up(application: &str) {
+async fn close_connections(application: &str) {
     let all =
         format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{application}'");
     execute(&server("TEST_POSTGRES_URL"), &all).await;
@@ -116,7 +116,7 @@ async fn a_connection_that_the_server_closed_is_not_used_again() {
     let name = unique();
     let store = PostgresStore::connect(&format!("{url}&application_name={name}")).await.unwrap();
     assert_eq!(store.load(session.id).await.unwrap().as_ref(), Some(&session));
-    hang_up(&name).await;
+    close_connections(&name).await;
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert_eq!(store.load(session.id).await.unwrap(), Some(session));
 }
@@ -149,7 +149,7 @@ async fn a_refresh_writes_no_index() {
 }
 
 #[tokio::test]
-async fn no_statement_reads_all_of_a_large_table() {
+async fn no_statement_scans_a_large_table() {
     let (store, url) = migrated().await;
     execute(
         &url,
@@ -163,7 +163,7 @@ async fn no_statement_reads_all_of_a_large_table() {
     )
     .await;
     let mut connection = PgConnection::connect(&url).await.unwrap();
-    // The plan that is made once and used for every value.
+    // The generic plan, which is made once and used for every value.
     connection.execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
     for (n, sql) in store.statements().into_iter().enumerate() {
         connection.execute(AssertSqlSafe(format!("PREPARE s{n} AS {sql}"))).await.unwrap();

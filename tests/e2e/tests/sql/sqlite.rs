@@ -29,14 +29,14 @@ async fn execute(url: &str, sql: &str) {
 for_every_database!(SqliteStore, empty, migrated, execute);
 
 #[tokio::test]
-async fn a_file_that_cannot_be_opened_is_said_at_once() {
+async fn a_file_that_cannot_be_opened_is_reported_at_once() {
     for url in ["sqlite:/nowhere/at/all.db", "sqlite:/", "sqlite::memory:", "nonsense:x"] {
         assert!(SqliteStore::connect(url).await.is_err(), "{url}");
     }
     let path = folder().join("sessions.db");
     std::fs::write(&path, "this is no database, and long enough to be looked at. ".repeat(40)).unwrap();
-    let told = SqliteStore::connect(&format!("sqlite:{}", path.display())).await.unwrap_err().to_string();
-    assert!(told.contains("not a database"), "{told}");
+    let error = SqliteStore::connect(&format!("sqlite:{}", path.display())).await.unwrap_err().to_string();
+    assert!(error.contains("not a database"), "{error}");
 }
 
 #[tokio::test]
@@ -56,33 +56,33 @@ async fn a_full_disk_is_an_error_and_loses_nothing() {
     let options = SqliteConnectOptions::from_str(&url).unwrap().pragma("max_page_count", "40");
     let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
     let store = SqliteStore::new(pool);
-    let mut told = None;
+    let mut error = None;
     for n in 0..10_000 {
-        if let Err(error) = store.insert(&new(&format!("user{n}")), alone()).await {
-            told = Some(error.to_string());
+        if let Err(full) = store.insert(&new(&format!("user{n}")), alone()).await {
+            error = Some(full.to_string());
             break;
         }
     }
-    let told = told.expect("the disk is full some time");
-    assert!(told.contains("full"), "{told}");
+    let error = error.expect("the disk becomes full");
+    assert!(error.contains("full"), "{error}");
     assert_eq!(store.load(session.id).await.unwrap(), Some(session));
 }
 
 #[tokio::test]
-async fn a_file_that_is_read_only_serves_reads_and_refuses_writes() {
+async fn a_read_only_file_serves_reads_and_refuses_writes() {
     let (store, url) = migrated().await;
     let session = insert(&store, "alice").await;
     let options = SqliteConnectOptions::from_str(&url).unwrap().read_only(true);
     let read_only = SqliteStore::new(SqlitePoolOptions::new().connect_with(options).await.unwrap());
     assert_eq!(read_only.load(session.id).await.unwrap(), Some(session.clone()));
-    let told = read_only.compare_and_swap(0, &session).await.unwrap_err().to_string();
-    assert!(told.contains("readonly"), "{told}");
+    let error = read_only.compare_and_swap(0, &session).await.unwrap_err().to_string();
+    assert!(error.contains("readonly"), "{error}");
     assert!(read_only.revoke(RevokeTarget::Session(session.id), revocation()).await.is_err());
     assert_eq!(store.load(session.id).await.unwrap(), Some(session));
 }
 
 #[tokio::test]
-async fn no_statement_reads_all_of_a_large_table() {
+async fn no_statement_scans_a_large_table() {
     let (store, url) = migrated().await;
     execute(
         &url,

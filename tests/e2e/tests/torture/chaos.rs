@@ -1,21 +1,21 @@
-//! What befalls the servers while the clients go about their business.
+//! The faults of the servers during the test.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum_refresh_e2e::proxy::tcp::Weather;
+use axum_refresh_e2e::proxy::tcp::Condition;
 use tokio::time::{sleep, sleep_until};
 
-use super::checker::{Circumstances, Failover, Outage};
+use super::checker::{Conditions, Failover, Outage};
 use super::clients::Net;
 use super::log::Millis;
 use super::nodes::GRACE;
 use super::server::redis::Replica;
 use super::server::{Kind, Server};
 
-/// The default of the settings, which the demo leaves as it is.
+/// The default, which the demo does not change.
 const MAX_STALENESS: Duration = Duration::from_secs(30);
-/// How long one round of it takes.
+/// The length of one round.
 const ROUND: Duration = Duration::from_secs(25);
 
 #[derive(Debug, Default)]
@@ -29,72 +29,73 @@ pub(crate) struct Tally {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Blow {
+enum Fault {
     /// A node is killed and, after this many milliseconds, started again.
     KillNode(u64),
     /// The store is killed and started again.
     RestartStore,
-    /// The store is stopped for five seconds; meanwhile a node is killed and started again.
+    /// The store is paused for five seconds; meanwhile a node is killed and started again.
     PauseStore,
     /// Every connection to the store is reset.
     Cut,
     /// One node's connections to the store are reset.
     CutOne,
-    /// Nothing gets through between one node and the store for two seconds.
+    /// No data gets through between one node and the store for two seconds.
     StallOne,
-    /// What passes between one node and the store takes a tenth of a second longer, for two seconds.
+    /// Data between one node and the store is delayed by a tenth of a second, for two seconds.
     SlowOne,
-    /// The store is lost, and with it what its replica does not have yet. Without a replica it is another restart.
+    /// The store is lost together with the writes that its replica does not have yet. Without a replica, it is
+    /// restarted.
     Failover,
 }
 
-/// When, in milliseconds of a round, what happens. The blows that keep every node from the store for a while are as far
-/// apart as [`GRACE`] requires. No node is killed around a failover, because then only the nodes know what was
-/// revoked.
-const SCHEDULE: [(u64, Blow); 13] = [
-    (1_500, Blow::KillNode(300)),
-    (2_500, Blow::Cut),
-    (3_500, Blow::RestartStore),
-    (5_500, Blow::KillNode(1_000)),
-    (7_000, Blow::SlowOne),
-    (7_500, Blow::CutOne),
-    (9_000, Blow::PauseStore),
-    (15_000, Blow::StallOne),
-    (15_500, Blow::KillNode(100)),
-    (17_500, Blow::Cut),
-    (20_000, Blow::Failover),
-    (23_500, Blow::KillNode(500)),
-    (24_000, Blow::CutOne),
+/// When each fault happens, in milliseconds of a round. Faults that keep every node from the store for a while are as
+/// far apart as [`GRACE`] requires. No node is killed around a failover, because then only the nodes know the latest
+/// revocations.
+const SCHEDULE: [(u64, Fault); 13] = [
+    (1_500, Fault::KillNode(300)),
+    (2_500, Fault::Cut),
+    (3_500, Fault::RestartStore),
+    (5_500, Fault::KillNode(1_000)),
+    (7_000, Fault::SlowOne),
+    (7_500, Fault::CutOne),
+    (9_000, Fault::PauseStore),
+    (15_000, Fault::StallOne),
+    (15_500, Fault::KillNode(100)),
+    (17_500, Fault::Cut),
+    (20_000, Fault::Failover),
+    (23_500, Fault::KillNode(500)),
+    (24_000, Fault::CutOne),
 ];
 
 pub(crate) struct Chaos {
     net: Arc<Net>,
     store: Server,
     replica: Option<Replica>,
-    circumstances: Circumstances,
+    conditions: Conditions,
     pub(crate) tally: Tally,
 }
 
 impl Chaos {
     pub(crate) async fn new(net: &Arc<Net>, store: Server) -> Self {
         let millis = |duration: Duration| Millis::try_from(duration.as_millis()).unwrap();
-        let circumstances =
-            Circumstances { grace: millis(GRACE), max_staleness: millis(MAX_STALENESS), ..Circumstances::default() };
+        let conditions =
+            Conditions { grace: millis(GRACE), max_staleness: millis(MAX_STALENESS), ..Conditions::default() };
         Self {
             net: Arc::clone(net),
             replica: if store.kind == Kind::Redis { Some(Replica::of(store.port).await) } else { None },
             store,
-            circumstances,
+            conditions,
             tally: Tally::default(),
         }
     }
 
-    /// What is to be known of it for a judgement. Ends the store.
-    pub(crate) fn end(self) -> (Circumstances, Tally) {
-        (self.circumstances, self.tally)
+    /// Stops the store, and returns the conditions for the checker.
+    pub(crate) fn end(self) -> (Conditions, Tally) {
+        (self.conditions, self.tally)
     }
 
-    /// Goes on for this long, and leaves everything in order.
+    /// Runs rounds for this long, and leaves everything running.
     pub(crate) async fn run(&mut self, duration: Duration) {
         let began = tokio::time::Instant::now();
         for round in 0.. {
@@ -104,33 +105,33 @@ impl Chaos {
                     sleep_until(began + duration).await;
                     return;
                 }
-                // A slow machine is late; then the blows keep their distance all the same.
+                // A slow machine is late; the distance between the faults is kept all the same.
                 sleep_until(began + at).await;
-                self.strike(blow).await;
+                self.inject(blow).await;
             }
         }
     }
 
-    async fn strike(&mut self, blow: Blow) {
+    async fn inject(&mut self, blow: Fault) {
         let net = Arc::clone(&self.net);
         let index = fastrand::usize(0..net.nodes.len());
         let node = &net.nodes[index];
         let from = net.log.now();
         let by = match blow {
-            Blow::KillNode(millis) => {
+            Fault::KillNode(millis) => {
                 self.tally.kills += 1;
                 node.kill().await;
                 sleep(Duration::from_millis(millis)).await;
                 return node.run().await;
             }
-            Blow::RestartStore => {
+            Fault::RestartStore => {
                 self.tally.restarts += 1;
                 self.store.kill();
                 sleep(Duration::from_millis(200)).await;
                 self.store.run().await;
                 None
             }
-            Blow::PauseStore => {
+            Fault::PauseStore => {
                 self.tally.pauses += 1;
                 self.tally.kills += 1;
                 self.store.pause();
@@ -141,35 +142,35 @@ impl Chaos {
                 node.run().await;
                 None
             }
-            Blow::Cut => {
+            Fault::Cut => {
                 self.tally.cuts += 1;
                 net.nodes.iter().for_each(|node| node.line.cut());
                 None
             }
-            Blow::CutOne => {
+            Fault::CutOne => {
                 self.tally.cuts += 1;
                 node.line.cut();
                 Some(index)
             }
-            Blow::StallOne => {
+            Fault::StallOne => {
                 self.tally.stalls += 1;
-                node.line.weather(Weather::Stalled);
+                node.line.set_condition(Condition::Stalled);
                 sleep(Duration::from_secs(2)).await;
-                node.line.weather(Weather::Fine);
+                node.line.set_condition(Condition::Fine);
                 Some(index)
             }
-            Blow::SlowOne => {
+            Fault::SlowOne => {
                 self.tally.stalls += 1;
-                node.line.weather(Weather::Slow(Duration::from_millis(100)));
+                node.line.set_condition(Condition::Slow(Duration::from_millis(100)));
                 sleep(Duration::from_secs(2)).await;
-                node.line.weather(Weather::Fine);
+                node.line.set_condition(Condition::Fine);
                 Some(index)
             }
-            Blow::Failover if self.replica.is_some() => {
+            Fault::Failover if self.replica.is_some() => {
                 self.fail_over().await;
                 None
             }
-            Blow::Failover => {
+            Fault::Failover => {
                 self.tally.restarts += 1;
                 self.store.kill();
                 sleep(Duration::from_millis(500)).await;
@@ -177,7 +178,7 @@ impl Chaos {
                 None
             }
         };
-        self.circumstances.outages.push(Outage { node: by, from, until: net.log.now() });
+        self.conditions.outages.push(Outage { node: by, from, until: net.log.now() });
     }
 
     /// The replica falls behind by a second, the primary is lost, the replica takes its place and gets a replica of its
@@ -186,7 +187,7 @@ impl Chaos {
         let Some(replica) = self.replica.take() else { return };
         self.tally.failovers += 1;
         replica.keeps_up().await;
-        // What was answered just before may not have reached the replica either.
+        // Writes that were confirmed just before may not have reached the replica either.
         let from = self.net.log.now() - 200;
         replica.fall_behind();
         sleep(Duration::from_secs(1)).await;
@@ -194,7 +195,7 @@ impl Chaos {
         sleep(Duration::from_millis(300)).await;
         self.store = replica.promote().await;
         self.net.nodes.iter().for_each(|node| node.line.lead_to(self.store.port));
-        self.circumstances.failovers.push(Failover { from, until: self.net.log.now() });
+        self.conditions.failovers.push(Failover { from, until: self.net.log.now() });
         self.replica = Some(Replica::of(self.store.port).await);
     }
 }

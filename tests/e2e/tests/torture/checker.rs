@@ -1,5 +1,5 @@
-//! Judges what clients saw. It knows nothing of the servers but what is promised of them, and when the test itself kept
-//! them from each other.
+//! Checks what clients observed. It knows only the guarantees of the servers, and when the test itself partitioned
+//! them.
 
 mod session;
 #[cfg(test)]
@@ -10,34 +10,34 @@ use std::sync::Arc;
 
 use super::log::{Access, Exchange, Millis, Refresh, Request};
 
-/// How often a node reads the feed of revocations.
+/// How often a node reads the revocation feed.
 const FEED: Millis = 1000;
-/// After the store is back: the driver tries to connect again at most a second later, and the feed is read again at most a
-/// second after that failed.
+/// After the store is back: the driver reconnects at most a second later, and the feed is read at most a second after
+/// that failed.
 const RECONNECT: Millis = 2000;
-/// What a node may take for its own work at the least, whatever was measured.
-const LEAST_SLACK: Millis = 100;
+/// The minimum time that a node is granted for its own work, whatever was measured.
+const MIN_SLACK: Millis = 100;
 
-/// What the test did to the servers, and how they were set up.
+/// The conditions of the test: the faults, and the settings.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Circumstances {
+pub(crate) struct Conditions {
     pub(crate) grace: Millis,
-    /// The longest that a node goes without its store and still believes itself.
+    /// How long a node relies on its state without the store.
     pub(crate) max_staleness: Millis,
     pub(crate) outages: Vec<Outage>,
     pub(crate) failovers: Vec<Failover>,
 }
 
-/// The store could not be reached, or not in time.
+/// The store was unreachable or too slow.
 #[derive(Clone, Debug)]
 pub(crate) struct Outage {
-    /// By this node; none: by all.
+    /// For this node; `None`: for all.
     pub(crate) node: Option<usize>,
     pub(crate) from: Millis,
     pub(crate) until: Millis,
 }
 
-/// The store may have lost what was written in this time.
+/// The store may have lost the writes of this time.
 #[derive(Clone, Debug)]
 pub(crate) struct Failover {
     pub(crate) from: Millis,
@@ -46,20 +46,20 @@ pub(crate) struct Failover {
 
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    /// An honest client was told that its session is over, and nobody had ended it.
+    /// An honest client was told that its session is over, although nobody had revoked it.
     pub(crate) honest_logouts: Vec<String>,
-    /// The same, where requests took longer than the grace allows for: the machine was too slow for the test.
+    /// The same, but requests took longer than the grace period allows: the machine was too slow for the test.
     pub(crate) outside_the_assumptions: Vec<String>,
-    /// The same refresh token was in two answers.
+    /// The same refresh token was in two responses.
     pub(crate) handed_out_twice: Vec<String>,
-    /// What had been ended was accepted, later than is promised.
+    /// A revoked token was accepted for longer than guaranteed.
     pub(crate) accepted_after_revocation: Vec<String>,
-    /// A good access token was refused.
+    /// A valid access token was refused.
     pub(crate) wrong_refusals: Vec<String>,
     pub(crate) broken_invariants: Vec<String>,
-    /// Answers that are none of those that the contract has.
+    /// Responses that the contract does not have.
     pub(crate) unexpected: Vec<String>,
-    /// Turns were taken as invariant 2 has it, and the session lived on.
+    /// A theft took the turns of invariant 2, and the session was not revoked.
     pub(crate) thefts_missed: Vec<String>,
     pub(crate) counts: Counts,
 }
@@ -77,16 +77,16 @@ pub(crate) struct Counts {
     pub(crate) unavailable: usize,
     pub(crate) broken: usize,
     pub(crate) revocations: usize,
-    /// Tries to use what had been ended.
+    /// Attempts to use revoked tokens.
     pub(crate) tries_after_revocation: usize,
     pub(crate) thefts_played: usize,
-    /// Those that took all the turns that invariant 2 speaks of.
+    /// Thefts that took all the turns of invariant 2.
     pub(crate) thefts_owed: usize,
     pub(crate) thefts_detected: usize,
     pub(crate) slowest_answer: Millis,
-    /// The longest that something was accepted after it had been ended, while the store could be reached.
+    /// The longest time that a revoked token was accepted while the store was reachable.
     pub(crate) latest_acceptance: Millis,
-    /// What a failover may do, apart from the rest.
+    /// Effects that a failover may have, counted separately.
     pub(crate) lost_logins: usize,
     pub(crate) handed_out_twice_after_failover: usize,
     pub(crate) accepted_after_failover: usize,
@@ -100,19 +100,19 @@ impl Findings {
             ("accepted after revocation", &self.accepted_after_revocation),
             ("wrong refusals", &self.wrong_refusals),
             ("broken invariants", &self.broken_invariants),
-            ("unexpected answers", &self.unexpected),
+            ("unexpected responses", &self.unexpected),
             ("thefts missed", &self.thefts_missed),
         ];
         all.into_iter().filter(|(_, found)| !found.is_empty()).collect()
     }
 }
 
-/// All that befell one session, in the order in which it was sent.
+/// All exchanges of one session, ordered by when they were sent.
 #[derive(Default)]
 struct Story<'a> {
     login: Option<&'a Exchange>,
     refreshes: Vec<Presented<'a>>,
-    /// Logouts and endings, whatever came of them.
+    /// Logouts and revocations, with or without success.
     endings: Vec<&'a Exchange>,
     /// Uses of access tokens.
     uses: Vec<(&'a Exchange, &'a Access)>,
@@ -126,22 +126,18 @@ struct Presented<'a> {
 }
 
 struct Checker<'a> {
-    circumstances: &'a Circumstances,
-    /// By the text of an access token, the attempts to end it.
-    ended_tokens: HashMap<&'a str, Vec<&'a Exchange>>,
-    /// What every node answered.
+    conditions: &'a Conditions,
+    /// The attempts to revoke an access token, by its text.
+    revoked_tokens: HashMap<&'a str, Vec<&'a Exchange>>,
+    /// The responses of each node.
     answered: HashMap<usize, Vec<&'a Exchange>>,
     findings: Findings,
 }
 
-pub(crate) fn check(log: &[Exchange], circumstances: &Circumstances) -> Findings {
+pub(crate) fn check(log: &[Exchange], conditions: &Conditions) -> Findings {
     let mut stories: HashMap<&str, Story<'_>> = HashMap::new();
-    let mut checker = Checker {
-        circumstances,
-        ended_tokens: HashMap::new(),
-        answered: HashMap::new(),
-        findings: Findings::default(),
-    };
+    let mut checker =
+        Checker { conditions, revoked_tokens: HashMap::new(), answered: HashMap::new(), findings: Findings::default() };
     for exchange in log {
         if exchange.answer.is_some() {
             checker.answered.entry(exchange.node).or_default().push(exchange);
@@ -161,7 +157,7 @@ pub(crate) fn check(log: &[Exchange], circumstances: &Circumstances) -> Findings
             }
             Request::Logout(token) => stories.entry(&token.session).or_default().endings.push(exchange),
             Request::End { session, .. } => stories.entry(session).or_default().endings.push(exchange),
-            Request::RevokeToken { token, .. } => checker.ended_tokens.entry(&token.text).or_default().push(exchange),
+            Request::RevokeToken { token, .. } => checker.revoked_tokens.entry(&token.text).or_default().push(exchange),
             Request::Use(_) => {}
         }
     }
@@ -177,7 +173,7 @@ pub(crate) fn check(log: &[Exchange], circumstances: &Circumstances) -> Findings
     checker.findings
 }
 
-/// The access token that a request was made with.
+/// The access token of a request.
 fn used(exchange: &Exchange) -> Option<&Access> {
     match &exchange.request {
         Request::Use(access) | Request::End { by: access, .. } | Request::RevokeToken { by: access, .. } => {
@@ -187,15 +183,15 @@ fn used(exchange: &Exchange) -> Option<&Access> {
     }
 }
 
-/// One line for people.
-fn tell(exchange: &Exchange) -> String {
+/// One line for a human reader.
+fn describe(exchange: &Exchange) -> String {
     let token = |token: &Refresh| format!("{}/{}", token.session, token.generation);
     let request = match &exchange.request {
         Request::Login => "login".to_owned(),
         Request::Refresh { token: presented, thief } => {
             format!("refresh {}{}", token(presented), if *thief { " by the thief" } else { "" })
         }
-        Request::Use(access) => format!("use {}/{}, good until {}", access.session, access.generation, access.expires),
+        Request::Use(access) => format!("use {}/{}, valid until {}", access.session, access.generation, access.expires),
         Request::Logout(presented) => format!("logout {}", token(presented)),
         Request::End { session, .. } => format!("end {session}"),
         Request::RevokeToken { token, .. } => format!("revoke an access token of {}", token.session),
@@ -241,7 +237,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Whether an answer is one that this request can have. Whether it is right is for others to say.
+    /// Checks that the contract has this response for this request. Whether it is correct is checked elsewhere.
     fn answer(&mut self, exchange: &Exchange) {
         let Some(answer) = &exchange.answer else { return };
         let expected: &[(u16, &str)] = match exchange.request {
@@ -265,7 +261,7 @@ impl Checker<'_> {
         let must_have_tokens = matches!(exchange.request, Request::Login | Request::Refresh { .. });
         let has_tokens = answer.access.is_some() && (answer.refresh.is_some() || exchange.request != Request::Login);
         if !is_expected || answer.is_success() && must_have_tokens && !has_tokens {
-            self.findings.unexpected.push(tell(exchange));
+            self.findings.unexpected.push(describe(exchange));
         }
     }
 
@@ -278,36 +274,36 @@ impl Checker<'_> {
                 if self.is_after_a_failover(exchange.end) {
                     self.findings.counts.handed_out_twice_after_failover += 1;
                 } else {
-                    let twice = format!("{} and {}", tell(first), tell(exchange));
+                    let twice = format!("{} and {}", describe(first), describe(exchange));
                     self.findings.handed_out_twice.push(twice);
                 }
             }
         }
     }
 
-    /// Whether the store may have lost something before.
+    /// Whether the store may have lost writes before.
     fn is_after_a_failover(&self, at: Millis) -> bool {
-        self.circumstances.failovers.iter().any(|failover| failover.from <= at)
+        self.conditions.failovers.iter().any(|failover| failover.from <= at)
     }
 
-    /// Whether the store may have lost what was answered at the end of this exchange.
-    fn may_be_lost(&self, exchange: &Exchange) -> bool {
+    /// Whether the store may have lost the write that was confirmed at the end of this exchange.
+    fn may_have_been_lost(&self, exchange: &Exchange) -> bool {
         let during = |failover: &Failover| exchange.start <= failover.until && failover.from <= exchange.end;
-        self.circumstances.failovers.iter().any(during)
+        self.conditions.failovers.iter().any(during)
     }
 
-    /// Until when a node may accept what was ended at `ended` on another node, as promised: for a second while it can
-    /// reach its store; while it cannot, for as long as it believes itself. How long a second takes is measured.
-    fn last_acceptance(&self, node: usize, ended: Millis, accepted: Millis) -> Millis {
-        let during = |exchange: &&&Exchange| exchange.start <= accepted && ended <= exchange.end;
+    /// Until when a node may accept a token that was revoked at `revoked_at` on another node: for a second while it can
+    /// reach its store, and otherwise for as long as it relies on its state. How long a second takes is measured.
+    fn last_acceptance(&self, node: usize, revoked_at: Millis, accepted: Millis) -> Millis {
+        let during = |exchange: &&&Exchange| exchange.start <= accepted && revoked_at <= exchange.end;
         let there = self.answered.get(&node).into_iter().flatten();
         let slowest = there.filter(during).map(|exchange| exchange.end - exchange.start).max().unwrap_or_default();
-        let slack = 2 * slowest.max(LEAST_SLACK);
-        let mut since = ended;
-        let mut outages: Vec<_> = self.circumstances.outages.iter().collect();
+        let slack = 2 * slowest.max(MIN_SLACK);
+        let mut since = revoked_at;
+        let mut outages: Vec<_> = self.conditions.outages.iter().collect();
         outages.sort_by_key(|outage| outage.from);
         for outage in outages.into_iter().filter(|outage| outage.node.is_none_or(|its| its == node)) {
-            let believed = outage.from + self.circumstances.max_staleness;
+            let believed = outage.from + self.conditions.max_staleness;
             let over = (outage.until + RECONNECT).min(believed);
             if outage.from <= since + FEED + slack {
                 since = since.max(over);

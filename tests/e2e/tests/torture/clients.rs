@@ -1,5 +1,5 @@
-//! Clients: browsers whose tabs share a jar, native clients, and thieves with their victims. All of them write down what
-//! they saw; none of them judges it.
+//! Clients: browsers whose tabs share a jar, native clients, and thieves with their victims. They log what they observe
+//! and do not judge it.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,21 +14,21 @@ use super::log::{Access, Answer, Exchange, Log, Refresh, Request};
 use super::nodes::{GRACE, Node};
 
 const COOKIE: &str = "__Secure-refresh";
-/// For how long a client waits for an answer: longer than any delay that comes of the chaos.
+/// How long a client waits for a response: longer than any delay that the faults cause.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Phase {
-    /// Requests and answers get lost.
+    /// Requests and responses are lost.
     Storm,
-    /// Nothing gets lost any more.
+    /// Nothing is lost any more.
     Calm,
-    /// Everybody comes to an end.
+    /// All clients finish.
     Over,
 }
 
-/// The way from clients to nodes.
+/// The network between clients and nodes.
 pub(crate) struct Net {
     pub(crate) log: Log,
     pub(crate) nodes: Vec<Node>,
@@ -39,7 +39,7 @@ pub(crate) struct Net {
 
 impl Net {
     pub(crate) fn new(nodes: Vec<Node>) -> Arc<Self> {
-        // One connection for every request, so that what befalls it befalls nothing else.
+        // One connection for every request, so that a fault affects a single request.
         let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
         let phase = AtomicU8::new(Phase::Storm as u8);
         Arc::new(Self { log: Log::begin(), nodes, http, phase, probes: Mutex::default() })
@@ -57,7 +57,7 @@ impl Net {
         self.phase.load(Ordering::SeqCst) == Phase::Over as u8
     }
 
-    /// Waits until nobody tries any more what should be refused.
+    /// Waits until no probe sends requests that must be refused.
     pub(crate) async fn probes_end(&self) {
         let probes = std::mem::take(&mut *self.probes.lock().unwrap());
         probes.join_all().await;
@@ -70,14 +70,14 @@ pub(crate) enum Transport {
     Body,
 }
 
-/// What is common to all of them: an account, a way to send requests, and a habit of writing everything down.
+/// Common to all clients: a user, and requests that are logged.
 #[derive(Clone)]
 pub(crate) struct Client {
     net: Arc<Net>,
     id: usize,
     user: &'static str,
     transport: Transport,
-    /// Spared by the mishaps on the road to the nodes.
+    /// Uses the ports without mishaps.
     is_spared: bool,
 }
 
@@ -87,7 +87,7 @@ impl Client {
         Self { net: Arc::clone(net), id, user, transport, is_spared: false }
     }
 
-    pub(crate) fn spared(mut self) -> Self {
+    pub(crate) fn without_mishaps(mut self) -> Self {
         self.is_spared = true;
         self
     }
@@ -97,13 +97,13 @@ impl Client {
         self.send_to(fastrand::usize(0..self.net.nodes.len()), request).await
     }
 
-    /// Sends a request to this node. None where it is not known what became of it.
+    /// Sends a request to this node. `None` if its outcome is unknown.
     pub(crate) async fn send_to(&self, node: usize, request: Request) -> Option<Answer> {
         let net = &*self.net;
         let is_rough = net.is_storm() && !self.is_spared;
         let front = &net.nodes[node].front;
         let port = if is_rough { front.rough } else { front.smooth };
-        // Now and then the client does not wait: a tab that is closed, a navigation that is cancelled.
+        // Sometimes the client does not wait: a tab that is closed, a navigation that is cancelled.
         let is_hasty = is_rough && fastrand::u32(0..100) < 4;
         let patience = if is_hasty { Duration::from_millis(fastrand::u64(1..60)) } else { PATIENCE };
         let call = self.call(&format!("http://127.0.0.1:{port}"), &request);
@@ -166,7 +166,7 @@ impl Client {
         self.send(Request::Refresh { token: token.clone(), thief: false }).await
     }
 
-    /// Logs in, however often it takes.
+    /// Logs in, with as many attempts as it takes.
     pub(crate) async fn login(&self) -> Option<(Refresh, Access)> {
         while !self.net.is_over() {
             if let Some(Answer { refresh: Some(refresh), access: Some(access), .. }) = self.send(Request::Login).await {
@@ -177,7 +177,7 @@ impl Client {
         None
     }
 
-    /// Tries again and again what has ended, on any node.
+    /// Presents a revoked token repeatedly, on any node.
     fn probe(&self, access: Option<Access>, refresh: Option<Refresh>) {
         let client = self.clone();
         let probe = async move {
@@ -196,8 +196,8 @@ impl Client {
         self.net.probes.lock().unwrap().spawn(probe);
     }
 
-    /// Logs in on another device, ends that session from this one, and looks whether it is over.
-    async fn end_another(&self, by: &Access) {
+    /// Logs in on another device, revokes that session from this one, and checks that it is over.
+    async fn revoke_another(&self, by: &Access) {
         let other = Self { transport: Transport::Body, ..self.clone() };
         let Some((token, access)) = other.login().await else { return };
         other.send(Request::Use(access.clone())).await;
@@ -212,7 +212,7 @@ impl Client {
     }
 }
 
-/// The refresh cookie that an answer sets, and for how many seconds; none where it sets none, or takes it away.
+/// The refresh cookie that a response sets, and its lifetime in seconds. `None` if it sets none or clears it.
 fn refresh_cookie(headers: &HeaderMap) -> Option<(String, i64)> {
     headers.get_all(SET_COOKIE).iter().find_map(|header| {
         let (pair, attributes) = header.to_str().ok()?.split_once(';')?;
@@ -226,11 +226,11 @@ async fn pause(millis: std::ops::Range<u64>) {
     sleep(Duration::from_millis(fastrand::u64(millis))).await;
 }
 
-/// A browser: tabs that share a jar and know nothing of each other.
+/// A browser: tabs that share a jar and do not know of each other.
 pub(crate) struct Browser {
     client: Client,
     jar: Mutex<Option<Refresh>>,
-    /// One tab at a time shows the login page.
+    /// Only one tab at a time shows the login page.
     login: tokio::sync::Mutex<()>,
 }
 
@@ -244,7 +244,7 @@ impl Browser {
             tabs.spawn(tab.run());
         }
         tabs.join_all().await;
-        // After all that, it is still logged in, or was told why not.
+        // At the end, it is still logged in, or received the reason why not.
         if let Some(token) = browser.token() {
             last_refresh(&browser.client, token).await;
         }
@@ -264,14 +264,14 @@ impl Browser {
         Some(access)
     }
 
-    /// What a tab does to get an access token. None where it got none this time.
+    /// Gets an access token for a tab. `None` if this attempt failed.
     async fn refresh(&self) -> Option<Access> {
         let Some(token) = self.token() else { return self.login().await };
         let answer = self.client.refresh(&token).await?;
         match answer.status {
             200 if answer.refresh.is_some() => *self.jar.lock().unwrap() = answer.refresh,
             401 => {
-                // Logged out: unless another tab has logged in meanwhile.
+                // Logged out, unless another tab has logged in meanwhile.
                 let mut jar = self.jar.lock().unwrap();
                 if *jar == Some(token) {
                     *jar = None;
@@ -287,7 +287,7 @@ impl Browser {
 struct Tab {
     browser: Arc<Browser>,
     access: Option<Access>,
-    /// Refreshes only when it has to.
+    /// Refreshes only when necessary.
     is_lazy: bool,
 }
 
@@ -300,7 +300,7 @@ impl Tab {
                 0..22 if !self.is_lazy => self.refresh().await,
                 22..28 if !self.is_lazy => self.refresh_many_times().await,
                 28..30 => self.log_out().await,
-                30..32 => self.end_another().await,
+                30..32 => self.revoke_another().await,
                 32..34 if self.browser.client.user == "alice" => self.revoke_token().await,
                 _ => self.use_access().await,
             }
@@ -313,7 +313,7 @@ impl Tab {
         }
     }
 
-    /// A page that sends several requests at once, each of which finds that it has to refresh.
+    /// A page that sends several requests at once, each of which requires a refresh.
     async fn refresh_many_times(&mut self) {
         let (a, b, c) = tokio::join!(self.browser.refresh(), self.browser.refresh(), self.browser.refresh());
         self.access = a.or(b).or(c).or(self.access.take());
@@ -336,16 +336,16 @@ impl Tab {
                 break;
             }
         }
-        // The answer takes the cookie away, whichever it is; and where there was none the user closes the browser.
+        // The response clears the cookie, whichever it is; without a response, the user closes the browser.
         *browser.jar.lock().unwrap() = None;
         let access = self.access.take().filter(|access| access.session == token.session);
         browser.client.probe(access, Some(token));
         self.refresh().await;
     }
 
-    async fn end_another(&self) {
+    async fn revoke_another(&self) {
         let Some(access) = &self.access else { return };
-        self.browser.client.end_another(access).await;
+        self.browser.client.revoke_another(access).await;
     }
 
     async fn revoke_token(&mut self) {
@@ -357,7 +357,7 @@ impl Tab {
     }
 }
 
-/// A native client: one request after the other, and a token that it keeps only when the answer was there.
+/// A native client: one request at a time, and it stores a token only when the response has arrived.
 pub(crate) async fn native(net: Arc<Net>, id: usize) {
     let client = Client::new(&net, id, Transport::Body);
     let mut held: Option<(Refresh, Access)> = None;
@@ -382,7 +382,7 @@ pub(crate) async fn native(net: Arc<Net>, id: usize) {
                 client.probe(Some(access), Some(token));
                 held = None;
             }
-            43..45 => client.end_another(access).await,
+            43..45 => client.revoke_another(access).await,
             _ => {
                 client.send(Request::Use(access.clone())).await;
             }
@@ -393,7 +393,7 @@ pub(crate) async fn native(net: Arc<Net>, id: usize) {
     }
 }
 
-/// Refreshes until there is a decision.
+/// Refreshes until there is a final response.
 async fn last_refresh(client: &Client, token: Refresh) {
     for _ in 0..20 {
         if matches!(client.refresh(&token).await, Some(Answer { status: 200 | 401, .. })) {
@@ -403,16 +403,16 @@ async fn last_refresh(client: &Client, token: Refresh) {
     }
 }
 
-/// A victim and a thief, who has copied a refresh token and comes back with it. They take turns, each outside the other's
-/// grace, until one of them is told that the session is over; then it begins again.
+/// A victim and a thief with a copy of a refresh token. They take turns, each outside the other's window, until one of
+/// them is told that the session is over; then it starts again.
 pub(crate) async fn theft(net: Arc<Net>, id: usize) {
     let transport = if id.is_multiple_of(2) { Transport::Cookie } else { Transport::Body };
-    let client = Client::new(&net, id, transport).spared();
+    let client = Client::new(&net, id, transport).without_mishaps();
     while !net.is_over() {
         let Some((mut owners, mut access)) = client.login().await else { return };
         let mut stolen = owners.clone();
-        // Whether the owner does more than to refresh, whether the thief waits until the token is two behind, and
-        // whether he is the first to come.
+        // Whether the owner uses access tokens too, whether the thief waits until the token is two generations behind,
+        // and whether the thief presents first.
         let (is_busy, waits, is_first) = match id % 4 {
             0 => (true, false, false),
             1 => (false, true, false),
@@ -447,7 +447,7 @@ pub(crate) async fn theft(net: Arc<Net>, id: usize) {
                 sleep(Duration::from_millis(100)).await;
             }
             if is_busy {
-                // Shows that the successor has arrived.
+                // Acknowledges the successor.
                 client.send(Request::Use(access.clone())).await;
                 pause(1200..1300).await;
             }

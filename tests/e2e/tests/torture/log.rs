@@ -1,4 +1,4 @@
-//! What clients saw: every request, when it was sent and when its answer came, and what they could read in it.
+//! What clients observed: every request, when it was sent, when its response arrived, and its content.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -7,10 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-/// Milliseconds since the log was begun.
+/// Milliseconds since the start of the log.
 pub(crate) type Millis = i64;
 
-/// A refresh token, and what can be seen in it from outside.
+/// A refresh token, and the fields that are visible from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refresh {
     pub(crate) text: Arc<str>,
@@ -32,13 +32,13 @@ impl Refresh {
     }
 }
 
-/// An access token, and what it says.
+/// An access token, and its claims.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Access {
     pub(crate) text: Arc<str>,
     pub(crate) session: Arc<str>,
     pub(crate) generation: u32,
-    /// When it expires, as the log counts.
+    /// When it expires, on the clock of the log.
     pub(crate) expires: Millis,
 }
 
@@ -46,7 +46,7 @@ impl Access {
     fn read(text: &str, began: i64) -> Self {
         let payload = text.split('.').nth(1).expect("a JWT");
         let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
-        #[expect(clippy::cast_possible_truncation, reason = "a time of these days")]
+        #[expect(clippy::cast_possible_truncation, reason = "current times fit")]
         let expires = (claims["exp"].as_f64().unwrap() * 1000.0) as i64 - began;
         Self {
             text: text.into(),
@@ -62,18 +62,18 @@ pub(crate) enum Request {
     Login,
     Refresh {
         token: Refresh,
-        /// By somebody who has no right to it.
+        /// By a thief.
         thief: bool,
     },
     /// `GET /me` or `GET /stateless`.
     Use(Access),
     Logout(Refresh),
-    /// Ends another session of the user.
+    /// Revokes another session of the user.
     End {
         session: Arc<str>,
         by: Access,
     },
-    /// Ends one access token, of a session that lives on.
+    /// Revokes one access token of a session that stays live.
     RevokeToken {
         token: Access,
         by: Access,
@@ -86,7 +86,7 @@ pub(crate) struct Answer {
     pub(crate) code: String,
     pub(crate) access: Option<Access>,
     pub(crate) refresh: Option<Refresh>,
-    /// Seconds for which the refresh cookie is to be kept.
+    /// The `Max-Age` of the refresh cookie, in seconds.
     pub(crate) max_age: Option<i64>,
 }
 
@@ -102,15 +102,15 @@ pub(crate) struct Exchange {
     pub(crate) node: usize,
     /// Rounded down.
     pub(crate) start: Millis,
-    /// Rounded up. When the answer was there, or when the client knew that there would be none.
+    /// Rounded up. When the response arrived, or when the client knew that there would be none.
     pub(crate) end: Millis,
     pub(crate) request: Request,
-    /// None: the connection broke, or the client did not wait.
+    /// `None` if the connection broke, or the client did not wait.
     pub(crate) answer: Option<Answer>,
 }
 
 impl Exchange {
-    /// The answer, where it granted what was asked for.
+    /// The response, if it granted the request.
     pub(crate) fn granted(&self) -> Option<&Answer> {
         self.answer.as_ref().filter(|answer| answer.is_success())
     }
@@ -122,7 +122,7 @@ impl Exchange {
 
 pub(crate) struct Log {
     instant: Instant,
-    /// Unix milliseconds of when it was begun.
+    /// The start of the log, in Unix milliseconds.
     began: i64,
     exchanges: Mutex<Vec<Exchange>>,
 }
@@ -145,7 +145,7 @@ impl Log {
         self.exchanges.lock().unwrap().push(exchange);
     }
 
-    /// Everything so far, in the order in which it was sent.
+    /// All exchanges so far, ordered by when they were sent.
     pub(crate) fn take(&self) -> Vec<Exchange> {
         let mut all = std::mem::take(&mut *self.exchanges.lock().unwrap());
         all.sort_by_key(|exchange| exchange.start);

@@ -1,6 +1,6 @@
-//! The torture test: eight nodes on one store and 64 clients that lose responses, log out, revoke sessions and steal tokens,
-//! while nodes and the store are killed, paused and partitioned. Afterwards a checker decides from the clients' logs alone
-//! whether every guarantee held.
+//! The torture test: eight nodes on one store and 64 clients that lose responses, log out, revoke sessions and steal
+//! tokens, while nodes and the store are killed, paused and partitioned. Afterwards a checker decides from the clients'
+//! logs alone whether every guarantee held.
 //!
 //! `tests/run torture` runs it on servers of its own. `TORTURE_SECONDS` sets the length of the storm on each store (25).
 #![cfg(target_os = "linux")]
@@ -29,10 +29,10 @@ const NODES: usize = 8;
 const BROWSERS: usize = 36;
 const NATIVES: usize = 20;
 const THEFTS: usize = 8;
-/// After the storm: time for a theft that began with it to take its last turn.
+/// After the storm: enough time for a theft that started in it to take its last turn.
 const CALM: Duration = Duration::from_secs(9);
 
-/// One store at a time: there is not machine enough for two.
+/// One store at a time: the machine is too small for two.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 async fn start_nodes(kind: Kind, store: &Server, count: usize, access_ttl: Duration) -> Vec<Node> {
@@ -70,14 +70,14 @@ async fn torture(kind: Kind) {
     for node in &net.nodes {
         panics += node.panics().await;
     }
-    let (circumstances, tally) = chaos.end();
+    let (conditions, tally) = chaos.end();
     let log = net.log.take();
-    let findings = checker::check(&log, &circumstances);
+    let findings = checker::check(&log, &conditions);
     report::print(kind.name(), began.elapsed(), &tally, &findings);
     let found: Vec<_> = findings.violations().into_iter().map(|(what, found)| (what, found.len())).collect();
     assert!(found.is_empty(), "{found:?}");
     assert_eq!(panics, 0, "a node panicked");
-    // A test in which nothing happened has shown nothing.
+    // A test in which nothing happened shows nothing.
     let counts = &findings.counts;
     let happened = [
         counts.rotations,
@@ -97,13 +97,13 @@ mod postgres {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "needs servers; tests/run runs them"]
-    async fn a_storm() {
+    async fn every_guarantee_holds_during_a_storm() {
         torture(Kind::Postgres).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "needs servers; tests/run runs them"]
-    async fn a_partitioned_node() {
+    async fn a_partitioned_node_trusts_its_revocations_until_they_are_stale() {
         partition::a_node(Kind::Postgres).await;
     }
 }
@@ -113,13 +113,13 @@ mod mysql {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "needs servers; tests/run runs them"]
-    async fn a_storm() {
+    async fn every_guarantee_holds_during_a_storm() {
         torture(Kind::MySql).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "needs servers; tests/run runs them"]
-    async fn a_partitioned_node() {
+    async fn a_partitioned_node_trusts_its_revocations_until_they_are_stale() {
         partition::a_node(Kind::MySql).await;
     }
 }
@@ -129,13 +129,13 @@ mod redis {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "needs servers; tests/run runs them"]
-    async fn a_storm() {
+    async fn every_guarantee_holds_during_a_storm() {
         torture(Kind::Redis).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "needs servers; tests/run runs them"]
-    async fn a_partitioned_node() {
+    async fn a_partitioned_node_trusts_its_revocations_until_they_are_stale() {
         partition::a_node(Kind::Redis).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The nodes: demos on one store, each behind a front of its own and with a line of its own to the store.
+//! The nodes: demos on one store, each behind its own front and with its own connection to the store.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,11 +10,11 @@ use tokio::time::sleep;
 
 use super::server::Kind;
 
-/// Times out of the assumptions of the ratchet: twice the delay one way, `2D`, stays below the grace. The longest delay is
-/// a store that is stopped for five seconds, and it falls on the way there or on the way back; two of them are never as
-/// close to each other as the grace is long. That leaves three seconds for a slow network and a slow machine.
+/// The assumption of the ratchet: twice the delay in one direction, `2D`, stays below the grace period. The longest
+/// delay is a store that is paused for five seconds, on the way there or on the way back; two pauses are always further
+/// apart than the grace period. That leaves three seconds for a slow network and a slow machine.
 pub(crate) const GRACE: Duration = Duration::from_secs(8);
-/// As short as it can be, so that tokens expire while the test runs.
+/// As short as possible, so that tokens expire during the test.
 pub(crate) const ACCESS_TTL: Duration = Duration::from_secs(9);
 
 pub(crate) struct Node {
@@ -45,7 +45,7 @@ impl Node {
         node
     }
 
-    /// Starts it, however often it takes: a node does not start without its store.
+    /// Starts it, with as many attempts as it takes: a node does not start without its store.
     pub(crate) async fn run(&self) {
         let settings: Vec<_> = self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let mut tries = 0;
@@ -64,7 +64,7 @@ impl Node {
         self.front.node.store(port, Ordering::SeqCst);
     }
 
-    /// Kills it, without a word of warning.
+    /// Kills it without a warning.
     pub(crate) async fn kill(&self) {
         self.front.node.store(0, Ordering::SeqCst);
         if let Some(mut process) = self.process.lock().await.take() {
@@ -75,12 +75,12 @@ impl Node {
 
     fn look_for_panics(&self, process: &Process) {
         for line in process.output().iter().filter(|line| line.contains("panicked")) {
-            eprintln!("a node said: {line}");
+            eprintln!("a node printed: {line}");
             self.panics.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// How often it panicked so far.
+    /// The number of panics so far.
     pub(crate) async fn panics(&self) -> u32 {
         if let Some(process) = &*self.process.lock().await {
             self.look_for_panics(process);

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum_refresh_e2e::proxy::tcp::Weather;
+use axum_refresh_e2e::proxy::tcp::Condition;
 use tokio::time::sleep;
 
-use super::checker::{self, Circumstances, Outage};
+use super::checker::{self, Conditions, Outage};
 use super::clients::{Client, Net, Transport};
 use super::log::{Exchange, Millis, Request};
 use super::nodes::{GRACE, Node};
@@ -19,8 +19,8 @@ const MAX_STALENESS: Millis = 30_000;
 const HERE: usize = 0;
 const PARTITIONED: usize = 1;
 
-/// For 30 seconds the node relies on the revocations that it has read. Then it returns 503 and neither accepts nor refuses
-/// tokens. When it reaches its store again, it reads the revocations that it missed.
+/// For 30 seconds the node relies on the revocations that it has read. Then it returns 503 and neither accepts nor
+/// refuses tokens. When it reaches its store again, it reads the revocations that it missed.
 pub(crate) async fn a_node(kind: Kind) {
     let store = Server::start(kind).await;
     let mut nodes = Vec::new();
@@ -28,7 +28,7 @@ pub(crate) async fn a_node(kind: Kind) {
         nodes.push(Node::start(kind, store.port, ACCESS_TTL).await);
     }
     let net = Net::new(nodes);
-    let client = Client::new(&net, 0, Transport::Body).spared();
+    let client = Client::new(&net, 0, Transport::Body).without_mishaps();
     let (leaving_token, leaving) = client.login().await.unwrap();
     let (_, staying) = client.login().await.unwrap();
     for node in [HERE, PARTITIONED] {
@@ -38,7 +38,7 @@ pub(crate) async fn a_node(kind: Kind) {
     }
     let line = &net.nodes[PARTITIONED].line;
     let from = net.log.now();
-    line.weather(Weather::Stalled);
+    line.set_condition(Condition::Stalled);
     assert!(client.send_to(HERE, Request::Logout(leaving_token)).await.unwrap().is_success());
     // A request waits five seconds for the store before it fails.
     while net.log.now() < from + MAX_STALENESS + 8_000 {
@@ -50,7 +50,7 @@ pub(crate) async fn a_node(kind: Kind) {
         }
         sleep(Duration::from_millis(500)).await;
     }
-    line.weather(Weather::Fine);
+    line.set_condition(Condition::Fine);
     line.cut();
     let until = net.log.now();
     while net.log.now() < until + 12_000 {
@@ -60,14 +60,14 @@ pub(crate) async fn a_node(kind: Kind) {
         sleep(Duration::from_millis(200)).await;
     }
     let outage = Outage { node: Some(PARTITIONED), from, until };
-    let circumstances = Circumstances {
+    let conditions = Conditions {
         grace: GRACE.as_millis().try_into().unwrap(),
         max_staleness: MAX_STALENESS,
         outages: vec![outage],
-        ..Circumstances::default()
+        ..Conditions::default()
     };
     let log = net.log.take();
-    let findings = checker::check(&log, &circumstances);
+    let findings = checker::check(&log, &conditions);
     assert!(findings.violations().is_empty(), "{:#?}", findings.violations());
     let answers = |from: Millis, until: Millis, text: &Arc<str>| -> Vec<u16> {
         let is_it = |exchange: &&Exchange| {

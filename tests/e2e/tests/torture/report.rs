@@ -1,4 +1,4 @@
-//! One table for every store, and a failure where something was found.
+//! One table for every store, and a failure if the checker found a violation.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::chaos::Tally;
 use super::checker::Findings;
 
-/// Prints what happened and what was found, past the test harness, which would keep it to itself.
+/// Prints the counts and the findings, past the test harness, which captures output.
 pub(crate) fn print(store: &str, took: Duration, tally: &Tally, findings: &Findings) {
     let counts = &findings.counts;
     let rows: [(&str, String); 32] = [
@@ -18,9 +18,9 @@ pub(crate) fn print(store: &str, took: Duration, tally: &Tally, findings: &Findi
         ("  recovers", counts.recovers.to_string()),
         ("  touches and echoes", counts.touches_and_echoes.to_string()),
         ("  busy (409)", counts.busy.to_string()),
-        ("answers 503", counts.unavailable.to_string()),
-        ("broken or lost answers", counts.broken.to_string()),
-        ("slowest answer", format!("{} ms", counts.slowest_answer)),
+        ("responses 503", counts.unavailable.to_string()),
+        ("broken or lost responses", counts.broken.to_string()),
+        ("slowest response", format!("{} ms", counts.slowest_answer)),
         ("nodes killed", tally.kills.to_string()),
         ("store restarts", tally.restarts.to_string()),
         ("store pauses of 5 s", tally.pauses.to_string()),
@@ -40,7 +40,7 @@ pub(crate) fn print(store: &str, took: Duration, tally: &Tally, findings: &Findi
         ("accepted after revocation", findings.accepted_after_revocation.len().to_string()),
         ("wrong refusals", findings.wrong_refusals.len().to_string()),
         ("broken invariants", findings.broken_invariants.len().to_string()),
-        ("unexpected answers", findings.unexpected.len().to_string()),
+        ("unexpected responses", findings.unexpected.len().to_string()),
         ("after a failover: lost logins", counts.lost_logins.to_string()),
         (
             "  handed out twice, accepted late",

@@ -31,7 +31,7 @@ impl Kind {
     }
 
     /// Whether the server itself responds, not only its kernel.
-    async fn answers(self, port: u16) -> bool {
+    async fn responds(self, port: u16) -> bool {
         let answer = async {
             match self {
                 Self::Postgres => {
@@ -77,7 +77,7 @@ impl Server {
     /// Starts it with its existing data on its port, and waits until it responds.
     pub(crate) async fn run(&mut self) {
         let kind = self.kind;
-        self.process.run(async |port| kind.answers(port).await).await;
+        self.process.run(async |port| kind.responds(port).await).await;
     }
 
     /// Kills it and all its child processes with SIGKILL.
@@ -99,7 +99,7 @@ impl Server {
 pub(crate) mod redis {
     use std::time::Duration;
 
-    use axum_refresh_e2e::proxy::tcp::{StoreLine, Weather};
+    use axum_refresh_e2e::proxy::tcp::{Condition, StoreLine};
     use tokio::time::sleep;
 
     use super::{Kind, Server};
@@ -129,8 +129,8 @@ pub(crate) mod redis {
         /// Waits until it is in sync with the primary.
         pub(crate) async fn keeps_up(&self) {
             for _ in 0..200 {
-                let told = ask(self.server.port, &["INFO", "replication"]).await.unwrap_or_default();
-                if told.contains("master_link_status:up") {
+                let status = ask(self.server.port, &["INFO", "replication"]).await.unwrap_or_default();
+                if status.contains("master_link_status:up") {
                     return;
                 }
                 sleep(Duration::from_millis(50)).await;
@@ -140,7 +140,7 @@ pub(crate) mod redis {
 
         /// Stops replication from now on.
         pub(crate) fn fall_behind(&self) {
-            self.line.weather(Weather::Stalled);
+            self.line.set_condition(Condition::Stalled);
         }
 
         /// Becomes the primary, with the data that it has.

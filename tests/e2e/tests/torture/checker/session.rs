@@ -1,11 +1,11 @@
-//! What has to hold of every session.
+//! The guarantees for every session.
 
-use super::{Checker, Millis, Presented, Story, tell};
+use super::{Checker, Millis, Presented, Story, describe};
 use crate::log::{Access, Exchange, Refresh};
 
-/// A clock and a log do not agree to the millisecond.
+/// The tolerance between a clock and the log.
 const ROUNDING: Millis = 20;
-/// `exp` is in whole seconds, rounded down; a token with a short life is good for the rest of that second too.
+/// `exp` is in whole seconds, rounded down; a token with a short life is valid for the rest of that second too.
 const REST_OF_A_SECOND: Millis = 1000;
 
 /// A refresh that handed out a refresh token.
@@ -17,7 +17,7 @@ struct HandedOut<'a> {
 }
 
 impl<'a> Story<'a> {
-    /// Whether by then somebody may have ended the session: its client, who asked for it, or a thief.
+    /// Whether the session may have been revoked by then, by its client, who requested it, or because of a thief.
     fn may_be_over(&self, by: Millis) -> bool {
         self.has_thief(by) || self.endings.iter().any(|exchange| exchange.start <= by)
     }
@@ -34,7 +34,7 @@ impl<'a> Story<'a> {
         self.refreshes.iter().filter_map(handed_out).collect()
     }
 
-    /// Exchanges whose client was told that the session has ended.
+    /// Exchanges whose client was told that the session is over.
     fn ends(&self) -> impl Iterator<Item = &'a Exchange> {
         let reused = |presented: &Presented<'a>| {
             let answer = presented.exchange.answer.as_ref()?;
@@ -49,15 +49,15 @@ impl Checker<'_> {
     pub(super) fn session(&mut self, story: &Story<'_>) {
         self.honest_clients_stay_logged_in(story);
         self.good_access_tokens_are_accepted(story);
-        self.what_ended_is_over(story);
+        self.revoked_tokens_are_refused(story);
         self.nothing_outlives_its_end(story);
-        self.thieves_are_found(story);
+        self.thefts_are_detected(story);
         self.generations_are_in_order(story);
     }
 
     /// Whether the store may have lost the session itself.
     fn is_lost(&self, story: &Story<'_>) -> bool {
-        story.login.is_some_and(|login| self.may_be_lost(login))
+        story.login.is_some_and(|login| self.may_have_been_lost(login))
     }
 
     /// Invariant 1.
@@ -73,26 +73,26 @@ impl Checker<'_> {
                 self.findings.counts.lost_logins += 1;
                 return;
             }
-            let mut told = vec![tell(presented.exchange)];
+            let mut lines = vec![describe(presented.exchange)];
             let before = story.refreshes.iter().filter(|other| other.exchange.start < presented.exchange.start);
-            told.extend(before.rev().take(12).map(|other| tell(other.exchange)));
-            let told = told.join("\n      after ");
+            lines.extend(before.rev().take(12).map(|other| describe(other.exchange)));
+            let lines = lines.join("\n      after ");
             let was_late = self.was_late(story, presented.exchange.end);
             let list =
                 if was_late { &mut self.findings.outside_the_assumptions } else { &mut self.findings.honest_logouts };
-            // What follows is the same trouble.
-            return list.push(told);
+            // The following logouts have the same cause.
+            return list.push(lines);
         }
     }
 
-    /// Whether an honest request was under way for so long after its token had been replaced that the grace was over.
-    /// From the moment the successor was asked for until the late request was answered, that is at most the delay of the
-    /// one on its way back and of the other on its way there: `2D`.
+    /// Whether an honest request was under way for so long after its token had been replaced that the grace period was
+    /// over. From the moment the successor was requested until the late request was answered, that is at most the delay
+    /// of the one on its way back and of the other on its way there: `2D`.
     fn was_late(&self, story: &Story<'_>, by: Millis) -> bool {
-        let grace = self.circumstances.grace;
+        let grace = self.conditions.grace;
         story.handed_out().iter().any(|replaced| {
             story.refreshes.iter().filter(|late| late.exchange.start <= by).any(|late| {
-                // A server may work on for a moment after its client has gone.
+                // A server may continue for a moment after its client has disconnected.
                 let end = late.exchange.end + if late.exchange.answer.is_some() { 0 } else { 1000 };
                 late.token.generation < replaced.new.generation
                     && late.exchange.start <= replaced.exchange.end
@@ -107,26 +107,26 @@ impl Checker<'_> {
             let is_right = match (answer.status, &*answer.code) {
                 (401, "access_token_expired") => exchange.end + ROUNDING >= access.expires,
                 (401, "access_token_revoked") => {
-                    let attempts = self.ended_tokens.get(&*access.text).into_iter().flatten();
+                    let attempts = self.revoked_tokens.get(&*access.text).into_iter().flatten();
                     let mut before = attempts.filter(|attempt| attempt.start <= exchange.end);
                     story.may_be_over(exchange.end) || before.next().is_some() || self.is_lost(story)
                 }
                 _ => true,
             };
             if !is_right {
-                self.findings.wrong_refusals.push(tell(exchange));
+                self.findings.wrong_refusals.push(describe(exchange));
             }
         }
         for ending in story.endings.iter().filter(|ending| ending.is(404)) {
             let mut others = story.endings.iter().filter(|other| **other != *ending && other.start <= ending.end);
             if others.next().is_none() && !story.has_thief(ending.end) && !self.is_lost(story) {
-                self.findings.wrong_refusals.push(tell(ending));
+                self.findings.wrong_refusals.push(describe(ending));
             }
         }
     }
 
-    /// Invariant 7, and the second within which every node knows.
-    fn what_ended_is_over(&mut self, story: &Story<'_>) {
+    /// Invariant 7, and the second within which every node knows of a revocation.
+    fn revoked_tokens_are_refused(&mut self, story: &Story<'_>) {
         for end in story.ends() {
             for (accepted, _) in &story.uses {
                 self.accepted_after(end, accepted);
@@ -143,7 +143,7 @@ impl Checker<'_> {
             }
         }
         for (accepted, access) in &story.uses {
-            let ends: Vec<_> = self.ended_tokens.get(&*access.text).into_iter().flatten().copied().collect();
+            let ends: Vec<_> = self.revoked_tokens.get(&*access.text).into_iter().flatten().copied().collect();
             for end in ends.into_iter().filter(|end| end.is(204)) {
                 self.accepted_after(end, accepted);
             }
@@ -158,7 +158,7 @@ impl Checker<'_> {
         if accepted.granted().is_none() {
             return;
         }
-        // The node that ended it knows at once.
+        // The node that revoked it knows at once.
         let last = if accepted.node == end.node {
             end.end
         } else {
@@ -172,14 +172,15 @@ impl Checker<'_> {
         }
     }
 
-    /// A store that has lost a revocation is told again, at the next reading of the feed, and then so are the others.
+    /// A revocation that the store has lost is written again at the next read of the feed, and then the other nodes
+    /// read it.
     fn accepted_too_late(&mut self, end: &Exchange, accepted: &Exchange) {
-        let lost = self.circumstances.failovers.iter().find(|lost| end.start <= lost.until && lost.from <= end.end);
+        let lost = self.conditions.failovers.iter().find(|lost| end.start <= lost.until && lost.from <= end.end);
         let told_again = lost.map(|lost| self.last_acceptance(accepted.node, lost.until, accepted.start) + super::FEED);
         if told_again.is_some_and(|told_again| accepted.start <= told_again) {
             self.findings.counts.accepted_after_failover += 1;
         } else {
-            let late = format!("{}\n      after {}", tell(accepted), tell(end));
+            let late = format!("{}\n      after {}", describe(accepted), describe(end));
             self.findings.accepted_after_revocation.push(late);
         }
     }
@@ -191,7 +192,7 @@ impl Checker<'_> {
                 self.broken("an access token was accepted after its end", &[exchange]);
             }
         }
-        // Every cookie says how long the session still has, in whole seconds: they have to mean the same end.
+        // Every cookie contains the remaining lifetime of the session in whole seconds: all must mean the same expiry.
         let all = story.login.into_iter().chain(story.refreshes.iter().map(|presented| presented.exchange));
         let mut ends: Option<(Millis, Millis)> = None;
         for exchange in all {
@@ -215,23 +216,23 @@ impl Checker<'_> {
     }
 
     /// Invariant 2.
-    fn thieves_are_found(&mut self, story: &Story<'_>) {
+    fn thefts_are_detected(&mut self, story: &Story<'_>) {
         if !story.has_thief(Millis::MAX) {
             return;
         }
         self.findings.counts.thefts_played += 1;
-        // How many turns were taken in a row, the last one by whom and until when.
+        // How many turns were taken in a row, and by whom and until when the last one.
         let (mut turns, mut last) = (0, None);
         for Presented { exchange, thief, .. } in &story.refreshes {
             let Some(answer) = exchange.answer.as_ref().filter(|answer| answer.status != 503) else {
-                // Nobody knows whether this was a turn.
+                // It is unknown whether this was a turn.
                 (turns, last) = (0, None);
                 continue;
             };
             if answer.status == 409 {
                 continue;
             }
-            let grace = self.circumstances.grace;
+            let grace = self.conditions.grace;
             let is_in_turn = last.is_some_and(|(by, end)| by != *thief && exchange.start > end + grace);
             turns = if is_in_turn { turns + 1 } else { 1 };
             last = Some((*thief, exchange.end));
@@ -245,14 +246,14 @@ impl Checker<'_> {
                 return;
             }
             if turns == 4 {
-                let told: Vec<_> = story.refreshes.iter().map(|presented| tell(presented.exchange)).collect();
-                self.findings.thefts_missed.push(told.join("\n      "));
+                let lines: Vec<_> = story.refreshes.iter().map(|presented| describe(presented.exchange)).collect();
+                self.findings.thefts_missed.push(lines.join("\n      "));
                 return;
             }
         }
     }
 
-    /// What can be seen from outside of the order in which generations come.
+    /// What is visible from outside of the order of generations.
     fn generations_are_in_order(&mut self, story: &Story<'_>) {
         if let Some(token) = story.login.and_then(|login| login.granted()).and_then(|answer| answer.refresh.as_ref())
             && token.generation != 0
@@ -273,8 +274,8 @@ impl Checker<'_> {
                 self.broken("an access token of another generation", &[exchange]);
             }
         }
-        let grace = self.circumstances.grace;
-        // What a store has lost it hands out again.
+        let grace = self.conditions.grace;
+        // A store that has lost writes hands out the same generations again.
         let handed_out: Vec<_> =
             story.handed_out().into_iter().filter(|it| !self.is_after_a_failover(it.exchange.end)).collect();
         for (index, one) in handed_out.iter().enumerate() {
@@ -288,7 +289,7 @@ impl Checker<'_> {
                     self.broken("a later refresh token of an earlier generation", &[one_at, other_at]);
                 }
             }
-            // From then on what was presented is the parent at the oldest.
+            // From then on the presented token is the parent or newer.
             for late in &story.refreshes {
                 let is_granted = late.exchange.granted().is_some() && !self.is_after_a_failover(late.exchange.end);
                 if is_granted
@@ -302,7 +303,7 @@ impl Checker<'_> {
     }
 
     fn broken(&mut self, what: &str, exchanges: &[&Exchange]) {
-        let told: Vec<_> = exchanges.iter().map(|exchange| tell(exchange)).collect();
-        self.findings.broken_invariants.push(format!("{what}: {}", told.join(" and ")));
+        let lines: Vec<_> = exchanges.iter().map(|exchange| describe(exchange)).collect();
+        self.findings.broken_invariants.push(format!("{what}: {}", lines.join(" and ")));
     }
 }

@@ -1,20 +1,20 @@
-//! The checker can fail: one made-up log for each way to break a promise, beside its like that is in order.
+//! The checker can fail: one made-up log for each way to break a guarantee, next to a similar one that is correct.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::{Circumstances, Failover, Findings, Outage, check};
+use super::{Conditions, Failover, Findings, Outage, check};
 use crate::log::{Access, Answer, Exchange, Millis, Refresh, Request};
 
 const GRACE: Millis = 8_000;
 const TTL: Millis = 14_000;
 
-fn circumstances() -> Circumstances {
-    Circumstances { grace: GRACE, max_staleness: 30_000, ..Circumstances::default() }
+fn conditions() -> Conditions {
+    Conditions { grace: GRACE, max_staleness: 30_000, ..Conditions::default() }
 }
 
-fn judge(log: &[Exchange]) -> Findings {
-    check(log, &circumstances())
+fn findings_of(log: &[Exchange]) -> Findings {
+    check(log, &conditions())
 }
 
 /// The refresh token of session 1 with this generation.
@@ -74,12 +74,12 @@ fn reused() -> Option<Answer> {
 }
 
 #[track_caller]
-fn is_clean(findings: &Findings) {
+fn has_no_findings(findings: &Findings) {
     assert!(findings.violations().is_empty(), "{findings:#?}");
     assert!(findings.outside_the_assumptions.is_empty(), "{findings:#?}");
 }
 
-/// Only this was found, once.
+/// Asserts that this is the only finding.
 #[track_caller]
 fn found(findings: &Findings, what: &str) {
     let found: Vec<_> = findings.violations().into_iter().map(|(what, found)| (what, found.len())).collect();
@@ -87,7 +87,7 @@ fn found(findings: &Findings, what: &str) {
 }
 
 #[test]
-fn an_honest_life_is_clean() {
+fn an_honest_log_has_no_findings() {
     let lost = presents(9_000, 1, None);
     let log = [
         login(0),
@@ -101,131 +101,131 @@ fn an_honest_life_is_clean() {
         logs_out(19_000, 3),
         presents(19_500, 3, status(401, "session_revoked")),
     ];
-    let findings = judge(&log);
-    is_clean(&findings);
+    let findings = findings_of(&log);
+    has_no_findings(&findings);
     let counts = &findings.counts;
     assert_eq!((counts.rotations, counts.recovers, counts.touches_and_echoes), (1, 1, 1));
     assert_eq!((counts.broken, counts.unavailable, counts.revocations, counts.sessions), (1, 1, 1, 1));
 }
 
 #[test]
-fn an_honest_client_that_is_logged_out_is_found() {
+fn a_logout_of_an_honest_client_is_detected() {
     for code in ["refresh_token_reused", "session_revoked", "refresh_token_invalid"] {
-        found(&judge(&[login(0), gets(100, 0, 1), presents(9_000, 1, status(401, code))]), "honest logouts");
+        found(&findings_of(&[login(0), gets(100, 0, 1), presents(9_000, 1, status(401, code))]), "honest logouts");
     }
-    // Also where it was slow, but not as slow as all that.
+    // Also if it was slow, but not as slow as the grace period.
     let mut late = presents(105, 0, reused());
     late.end = 100 + GRACE;
-    found(&judge(&[login(0), gets(100, 0, 1), late]), "honest logouts");
+    found(&findings_of(&[login(0), gets(100, 0, 1), late]), "honest logouts");
 }
 
 #[test]
-fn a_request_that_was_under_way_for_longer_than_the_grace_is_no_fault_of_the_server() {
+fn a_request_that_took_longer_than_the_grace_period_is_not_a_violation() {
     let mut late = presents(105, 0, reused());
     late.end = 101 + GRACE;
-    let findings = judge(&[login(0), gets(100, 0, 1), late]);
+    let findings = findings_of(&[login(0), gets(100, 0, 1), late]);
     assert_eq!(findings.outside_the_assumptions.len(), 1);
     assert!(findings.violations().is_empty());
 }
 
 #[test]
-fn a_login_of_the_lost_window_is_counted_apart() {
+fn a_login_that_the_failover_lost_is_counted_separately() {
     let failover = Failover { from: 0, until: 3_000 };
-    let circumstances = Circumstances { failovers: vec![failover], ..circumstances() };
-    let unknown = |login| check(&[login, presents(9_000, 0, status(401, "refresh_token_invalid"))], &circumstances);
+    let conditions = Conditions { failovers: vec![failover], ..conditions() };
+    let unknown = |login| check(&[login, presents(9_000, 0, status(401, "refresh_token_invalid"))], &conditions);
     let findings = unknown(login(500));
-    is_clean(&findings);
+    has_no_findings(&findings);
     assert_eq!(findings.counts.lost_logins, 1);
     found(&unknown(login(3_500)), "honest logouts");
 }
 
 #[test]
-fn a_refresh_token_that_is_handed_out_twice_is_found() {
+fn a_refresh_token_that_is_handed_out_twice_is_detected() {
     let twice = gets(9_000, 0, 1);
     let log = [login(0), gets(100, 0, 1), twice];
-    let findings = judge(&log);
+    let findings = findings_of(&log);
     assert_eq!(findings.handed_out_twice.len(), 1);
     let failover = Failover { from: 5_000, until: 6_000 };
-    let findings = check(&log, &Circumstances { failovers: vec![failover], ..circumstances() });
-    is_clean(&findings);
+    let findings = check(&log, &Conditions { failovers: vec![failover], ..conditions() });
+    has_no_findings(&findings);
     assert_eq!(findings.counts.handed_out_twice_after_failover, 1);
 }
 
 #[test]
-fn what_was_revoked_is_accepted_for_a_second_by_other_nodes_and_no_longer() {
+fn revoked_tokens_are_accepted_for_a_second_by_other_nodes_and_no_longer() {
     let used = |at, node| [login(0), logs_out(1_000, 0), uses(at, node, access(0, 0), status(200, ""))];
-    // The logout is answered at 1010; 100 ms are the least that a node is allowed for its own work, twice.
-    is_clean(&judge(&used(2_210, 3)));
-    found(&judge(&used(2_211, 3)), "accepted after revocation");
-    // The node that ended it knows at once.
-    found(&judge(&used(1_011, 0)), "accepted after revocation");
-    let findings = judge(&used(2_210, 3));
+    // The response of the logout arrives at 1010; a node is granted at least 100 ms for its own work, twice.
+    has_no_findings(&findings_of(&used(2_210, 3)));
+    found(&findings_of(&used(2_211, 3)), "accepted after revocation");
+    // The node that revoked it knows at once.
+    found(&findings_of(&used(1_011, 0)), "accepted after revocation");
+    let findings = findings_of(&used(2_210, 3));
     assert_eq!((findings.counts.latest_acceptance, findings.counts.tries_after_revocation), (1_200, 1));
 }
 
 #[test]
-fn a_node_that_was_measured_to_be_slow_has_longer() {
+fn a_node_that_was_measured_to_be_slow_has_more_time() {
     let mut slow = uses(1_500, 3, access(0, 0), status(200, ""));
     slow.end = 2_000;
     let used = |at| [login(0), logs_out(1_000, 0), slow.clone(), uses(at, 3, access(0, 0), status(200, ""))];
-    is_clean(&judge(&used(3_010)));
-    found(&judge(&used(3_011)), "accepted after revocation");
+    has_no_findings(&findings_of(&used(3_010)));
+    found(&findings_of(&used(3_011)), "accepted after revocation");
 }
 
 #[test]
-fn an_access_token_that_was_ended_alone_is_refused_too() {
+fn a_single_revoked_access_token_is_refused_too() {
     let token = access(0, 0);
     let ends = at(1_000, 0, Request::RevokeToken { token: token.clone(), by: token.clone() }, status(204, ""));
     let used = |at, answer| [login(0), ends.clone(), uses(at, 3, token.clone(), answer)];
-    is_clean(&judge(&used(2_000, status(200, ""))));
-    is_clean(&judge(&used(9_000, status(401, "access_token_revoked"))));
-    found(&judge(&used(9_000, status(200, ""))), "accepted after revocation");
-    // Its session goes on.
-    found(&judge(&[login(0), ends, presents(9_000, 0, status(401, "session_revoked"))]), "honest logouts");
+    has_no_findings(&findings_of(&used(2_000, status(200, ""))));
+    has_no_findings(&findings_of(&used(9_000, status(401, "access_token_revoked"))));
+    found(&findings_of(&used(9_000, status(200, ""))), "accepted after revocation");
+    // Its session continues.
+    found(&findings_of(&[login(0), ends, presents(9_000, 0, status(401, "session_revoked"))]), "honest logouts");
 }
 
 #[test]
-fn a_session_that_was_ended_is_not_refreshed_anywhere() {
-    found(&judge(&[login(0), logs_out(1_000, 0), gets(1_011, 0, 1)]), "accepted after revocation");
-    // One that was sent before the logout was answered may be first.
-    is_clean(&judge(&[login(0), gets(1_005, 0, 1), logs_out(1_000, 0)]));
+fn a_revoked_session_is_not_refreshed_on_any_node() {
+    found(&findings_of(&[login(0), logs_out(1_000, 0), gets(1_011, 0, 1)]), "accepted after revocation");
+    // A refresh that was sent before the response of the logout may come first.
+    has_no_findings(&findings_of(&[login(0), gets(1_005, 0, 1), logs_out(1_000, 0)]));
 }
 
 #[test]
-fn a_theft_that_was_found_ends_access_tokens_too() {
+fn a_detected_theft_revokes_access_tokens_too() {
     let log = [login(0), gets(100, 0, 1), steals(9_000, 0, reused()), uses(12_000, 3, access(1, 100), status(200, ""))];
-    found(&judge(&log), "accepted after revocation");
+    found(&findings_of(&log), "accepted after revocation");
 }
 
 #[test]
-fn a_partitioned_node_trusts_what_it_knows_until_that_is_too_stale() {
+fn a_partitioned_node_trusts_its_revocations_until_they_are_stale() {
     let outage = Outage { node: Some(3), from: 900, until: 60_000 };
-    let circumstances = Circumstances { outages: vec![outage], ..circumstances() };
+    let conditions = Conditions { outages: vec![outage], ..conditions() };
     let used = |at, node| {
         let access = Access { expires: 100_000, ..access(0, 0) };
-        check(&[login(0), logs_out(1_000, 0), uses(at, node, access, status(200, ""))], &circumstances)
+        check(&[login(0), logs_out(1_000, 0), uses(at, node, access, status(200, ""))], &conditions)
     };
-    is_clean(&used(30_000, 3));
-    is_clean(&used(32_100, 3));
+    has_no_findings(&used(30_000, 3));
+    has_no_findings(&used(32_100, 3));
     found(&used(32_101, 3), "accepted after revocation");
     found(&used(10_000, 4), "accepted after revocation");
 }
 
 #[test]
-fn a_node_that_has_its_store_back_has_to_catch_up() {
+fn a_node_that_reconnects_has_to_read_the_missed_revocations() {
     let outage = Outage { node: None, from: 900, until: 4_000 };
-    let circumstances = Circumstances { outages: vec![outage], ..circumstances() };
+    let conditions = Conditions { outages: vec![outage], ..conditions() };
     let used = |at| {
         let log = [login(0), logs_out(1_000, 0), uses(at, 3, access(0, 0), status(200, ""))];
-        check(&log, &circumstances)
+        check(&log, &conditions)
     };
-    is_clean(&used(7_200));
+    has_no_findings(&used(7_200));
     found(&used(7_201), "accepted after revocation");
 }
 
 #[test]
-fn a_good_access_token_that_is_refused_is_found() {
-    let refused = |code| judge(&[login(0), uses(5_000, 3, access(0, 0), status(401, code))]);
+fn a_refused_valid_access_token_is_detected() {
+    let refused = |code| findings_of(&[login(0), uses(5_000, 3, access(0, 0), status(401, code))]);
     found(&refused("access_token_revoked"), "wrong refusals");
     found(&refused("access_token_expired"), "wrong refusals");
     let findings = refused("access_token_invalid");
@@ -234,36 +234,36 @@ fn a_good_access_token_that_is_refused_is_found() {
         let request = Request::End { session: refresh(0).session, by: access(0, 0) };
         at(start, 0, request, status(404, "session_not_found"))
     };
-    found(&judge(&[login(0), end(100)]), "wrong refusals");
-    is_clean(&judge(&[login(0), logs_out(50, 0), end(100)]));
+    found(&findings_of(&[login(0), end(100)]), "wrong refusals");
+    has_no_findings(&findings_of(&[login(0), logs_out(50, 0), end(100)]));
 }
 
 #[test]
-fn an_answer_that_the_contract_does_not_have_is_found() {
+fn a_response_outside_of_the_contract_is_detected() {
     for (status_code, code) in [(500, ""), (429, ""), (401, "session_idle"), (409, "session_limit")] {
-        let findings = judge(&[login(0), presents(100, 0, status(status_code, code))]);
+        let findings = findings_of(&[login(0), presents(100, 0, status(status_code, code))]);
         assert_eq!(findings.unexpected.len(), 1, "{status_code} {code}");
     }
-    let without_tokens = judge(&[login(0), presents(100, 0, status(200, ""))]);
+    let without_tokens = findings_of(&[login(0), presents(100, 0, status(200, ""))]);
     assert_eq!(without_tokens.unexpected.len(), 1);
 }
 
 #[test]
-fn a_thief_who_takes_turns_with_the_owner_is_found_at_the_fourth() {
+fn a_thief_who_takes_turns_with_the_owner_is_detected_at_the_fourth() {
     let turns = |fourth| {
         [login(0), gets(100, 0, 1), steals_and_gets(9_000, 0, 2), gets(18_000, 1, 3), steals(27_000, 2, fourth)]
     };
-    let findings = judge(&turns(reused()));
-    is_clean(&findings);
+    let findings = findings_of(&turns(reused()));
+    has_no_findings(&findings);
     let counts = &findings.counts;
     assert_eq!((counts.thefts_played, counts.thefts_owed, counts.thefts_detected), (1, 1, 1));
-    let findings = judge(&turns(tokens(access(4, 27_000), Some(refresh(4)))));
+    let findings = findings_of(&turns(tokens(access(4, 27_000), Some(refresh(4)))));
     assert_eq!(findings.thefts_missed.len(), 1);
     assert_eq!(findings.counts.thefts_detected, 0);
 }
 
 #[test]
-fn turns_that_were_not_taken_are_owed_nothing() {
+fn fewer_turns_require_no_detection() {
     let third_is_lost = [
         login(0),
         gets(100, 0, 1),
@@ -271,15 +271,15 @@ fn turns_that_were_not_taken_are_owed_nothing() {
         presents(18_000, 1, None),
         steals_and_gets(27_000, 2, 4),
     ];
-    let findings = judge(&third_is_lost);
+    let findings = findings_of(&third_is_lost);
     assert_eq!((findings.counts.thefts_owed, findings.thefts_missed.len()), (0, 0));
-    // Within the grace it is a race.
+    // Within the grace period it is a race.
     let too_soon = [login(0), gets(100, 0, 1), steals(200, 0, tokens(access(0, 200), None)), gets(9_000, 1, 2)];
-    is_clean(&judge(&too_soon));
+    has_no_findings(&findings_of(&too_soon));
 }
 
 #[test]
-fn every_broken_invariant_is_found() {
+fn every_broken_invariant_is_detected() {
     let mut other_secret = refresh(1);
     other_secret.secret = [8; 32].into();
     let mut moved = gets(9_000, 1, 2);
@@ -304,14 +304,14 @@ fn every_broken_invariant_is_found() {
         }),
     ];
     for (what, log) in cases {
-        let findings = judge(&log);
+        let findings = findings_of(&log);
         assert!(findings.broken_invariants.iter().any(|found| found.contains(what)), "{what}: {findings:#?}");
     }
 }
 
 #[test]
-fn an_access_token_that_outlives_its_session_is_found() {
+fn an_access_token_that_outlives_its_session_is_detected() {
     let mut last = gets(100, 0, 1);
     last.answer.as_mut().unwrap().max_age = Some(5);
-    found(&judge(&[login(0), last]), "broken invariants");
+    found(&findings_of(&[login(0), last]), "broken invariants");
 }
