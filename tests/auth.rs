@@ -1036,3 +1036,18 @@ async fn a_revocation_during_a_read_of_the_feed_is_read_immediately_and_not_a_se
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_revoked");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_access_token_that_expires_while_the_feed_is_read_is_refused() {
+    let node = Node::new();
+    let login = node.login("alice").await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    // Stale, so that the token waits for the feed.
+    node.store.set(Fault::SlowFeed);
+    node.clock.advance(14 * MINUTE);
+    let (auth, token) = (node.auth.clone(), login.tokens.access_token);
+    let waiting = tokio::spawn(async move { auth.authenticate(&token).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    node.clock.advance(MINUTE);
+    assert_eq!(code(waiting.await.unwrap()), "access_token_expired");
+}

@@ -61,7 +61,7 @@ struct Inner<C> {
     /// Shared by all entries of `guarded` if clients are not compared.
     any_client: Arc<Client>,
     /// Registers this `Auth` while it is alive.
-    _identity: registry::Identity,
+    _keys: registry::KeyIds,
     /// Dropped with the last clone, which stops the background task.
     _running: watch::Sender<()>,
 }
@@ -83,6 +83,9 @@ impl<C: Claims> Auth<C> {
     /// Starts to build an `Auth` with default settings.
     ///
     /// All keys are derived from `secret`; `store` keeps the sessions. An `Arc<dyn SessionStore>` is a store too.
+    ///
+    /// Name the type of the claims, as in `let auth: Auth = …` without claims or in `Auth::<MyClaims>::builder(…)`: Rust
+    /// does not use the default of a type parameter in an expression.
     ///
     /// ```
     /// use axum_refresh::{Auth, MemoryStore, Secret};
@@ -131,7 +134,7 @@ impl<C> Auth<C> {
     ///
     /// # Errors
     ///
-    /// [`Error::Store`] if the store fails. What was deleted until then stays deleted.
+    /// [`Error::Store`] if the store fails. Sessions already deleted stay deleted.
     pub async fn purge(&self) -> Result<usize, Error> {
         Ok(self.inner.node.purge().await?)
     }
@@ -140,11 +143,6 @@ impl<C> Auth<C> {
 impl<C> Auth<C> {
     pub(crate) fn resolved(&self) -> &Arc<ResolvedSettings> {
         &self.inner.node.settings
-    }
-
-    /// Whether both are clones of one `Auth`.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     pub(crate) fn now(&self) -> Timestamp {

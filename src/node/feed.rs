@@ -52,10 +52,12 @@ impl Node {
         }
         match self.call("read_revocations", self.store().read_revocations(position.cursor)).await {
             Ok(batch) => {
-                batch.entries.iter().for_each(|entry| self.revoked.apply(entry));
+                let entries: Vec<_> =
+                    batch.entries.into_iter().filter_map(|entry| self.realm.own_entry(entry)).collect();
+                entries.iter().for_each(|entry| self.revoked.apply(entry));
                 *position = FeedPosition { cursor: batch.next, read_at: now, compared_at: position.compared_at };
                 self.revoked.caught_up(now);
-                Ok(batch.entries)
+                Ok(entries)
             }
             Err(error) => {
                 // It is unknown what was missed: the next read starts from the beginning.
@@ -103,9 +105,13 @@ impl Node {
             if self.is_stopped() {
                 break;
             }
+            let stored;
             let target = match item {
                 RevokedItem::Session(id) => RevokeTarget::Session(*id),
-                RevokedItem::Token(jti) => RevokeTarget::Token(jti),
+                RevokedItem::Token(jti) => {
+                    stored = self.realm.stored(jti);
+                    RevokeTarget::Token(&stored)
+                }
             };
             let revocation = Revocation { at: now, expires_at: *expires_at, reason: RevocationReason::Other };
             self.call("revoke", self.store().revoke(target, revocation)).await?;

@@ -16,7 +16,7 @@ use self::feed::FeedPosition;
 use self::realm::Realm;
 use self::revocations::LiveRevocations;
 use self::write_behind::WriteBehind;
-use crate::config::ResolvedSettings;
+use crate::config::{MAX_GRACE, ResolvedSettings};
 use crate::event::{Event, Events};
 use crate::session::{Revocation, RevocationReason, SessionId};
 use crate::store::{
@@ -187,7 +187,11 @@ impl Node {
                 stored = self.realm.stored(user_id);
                 RevokeTarget::User { user_id: &stored, except }
             }
-            target => target,
+            RevokeTarget::Token(jti) => {
+                stored = self.realm.stored(jti);
+                RevokeTarget::Token(&stored)
+            }
+            RevokeTarget::Session(_) => target,
         };
         let revoked = self.call("revoke", self.store().revoke(in_store, revocation)).await?;
         self.note_revoked(&revoked, revocation.expires_at);
@@ -235,8 +239,9 @@ impl Node {
     }
 
     pub(crate) async fn purge(&self) -> Result<usize, StoreError> {
-        // A client that returns a little late still gets `session_expired` rather than `refresh_token_invalid`.
-        let before = self.now().before(self.settings.policy.grace);
+        // A client that returns a little late still gets `session_expired` rather than `refresh_token_invalid`. Other nodes
+        // and realms may have another grace period, so this is the longest that there is.
+        let before = self.now().before(MAX_GRACE);
         let mut purged = 0;
         for _ in 0..MAX_PURGE_STEPS {
             let step = self.call("purge", self.store().purge(before, PURGE_STEP)).await?;
