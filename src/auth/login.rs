@@ -131,7 +131,8 @@ impl<C> LoginBuilder<C> {
     /// ```
     ///
     /// The old session is known if the request carries its access token: in the
-    /// [access cookie](crate::Settings::access_cookie), or in a header, which the browser module's `login` does not send.
+    /// [access cookie](crate::Settings::access_cookie), or in a header, which the browser module's `login` does not
+    /// send.
     pub fn replacing(mut self, session_id: SessionId) -> Self {
         self.replacing = Some(session_id);
         self

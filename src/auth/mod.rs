@@ -84,8 +84,8 @@ impl<C: Claims> Auth<C> {
     ///
     /// All keys are derived from `secret`; `store` keeps the sessions. An `Arc<dyn SessionStore>` is a store too.
     ///
-    /// Name the type of the claims, as in `let auth: Auth = …` without claims or in `Auth::<MyClaims>::builder(…)`: Rust
-    /// does not use the default of a type parameter in an expression.
+    /// Name the type of the claims, as in `let auth: Auth = …` without claims or in `Auth::<MyClaims>::builder(…)`:
+    /// Rust does not use the default of a type parameter in an expression.
     ///
     /// ```
     /// use axum_refresh::{Auth, MemoryStore, Secret};

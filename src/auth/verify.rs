@@ -22,8 +22,8 @@ use crate::token::id::TokenId;
 /// Handlers behind [`Auth::layer`], [`Auth::guard`] or [`Auth::pages`] take it as an extractor. `Option<AuthUser<C>>` is
 /// `None` for an anonymous request that [`optional`](crate::AuthLayer::optional) has let through.
 ///
-/// Without one of these layers on the route, or with another claims type than that of the layer's `Auth`, `AuthUser<C>` is
-/// refused with 500 and `Option<AuthUser<C>>` is always `None`. Both are logged as an error.
+/// Without one of these layers on the route, or with another claims type than that of the layer's `Auth`, `AuthUser<C>`
+/// is refused with 500 and `Option<AuthUser<C>>` is always `None`. Both are logged as an error.
 ///
 /// ```
 /// use axum_refresh::AuthUser;
@@ -115,7 +115,8 @@ impl<C: Claims> Auth<C> {
     /// Verifies an access token and returns its user, if the token is neither expired nor revoked. Counts as activity of its
     /// session.
     ///
-    /// Does not wait for the store, unless it has been unreachable for [`max_staleness`](crate::Settings::max_staleness).
+    /// Does not wait for the store, unless it has been unreachable for
+    /// [`max_staleness`](crate::Settings::max_staleness).
     ///
     /// # Errors
     ///

@@ -24,8 +24,8 @@ impl<C: Claims> Auth<C> {
     /// The routes that list and revoke any user's sessions, for administrators. The [HTTP contract](crate::guide::http)
     /// describes them.
     ///
-    /// **The router does not check who calls it**: put a layer around it that does. `admins_only` is a middleware of the
-    /// app; the recipe [roles](crate::guide::recipes#roles) has it.
+    /// **The router does not check who calls it**: put a layer around it that does. `admins_only` is a middleware of
+    /// the app; the recipe [roles](crate::guide::recipes#roles) has it.
     ///
     /// ```
     /// # use axum::{Router, extract::Request, http::StatusCode, middleware::{Next, from_fn}, response::Response};

@@ -119,8 +119,8 @@ fn is_first_without_layer<C>(parts: &Parts) -> bool {
     REPORTED.lock().unwrap_or_else(PoisonError::into_inner).insert(key)
 }
 
-/// `None` for an anonymous request, and also if no layer for this claims type is on the route, which is logged as an error.
-/// Never refuses.
+/// `None` for an anonymous request, and also if no layer for this claims type is on the route, which is logged as an
+/// error. Never refuses.
 impl<C: Claims, S: Sync> OptionalFromRequestParts<S> for AuthUser<C> {
     type Rejection = Infallible;
 

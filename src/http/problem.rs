@@ -11,8 +11,9 @@ use crate::error::Error;
 
 /// The problem details of a refused request (RFC 9457): a status, and a code that clients go by.
 ///
-/// Every refusal of this crate carries its `Problem` in the extensions of the response, so that an app can answer in its own
-/// format. Put the following as the outermost layer of the app, or it does not see the refusals of the layers around it:
+/// Every refusal of this crate carries its `Problem` in the extensions of the response, so that an app can answer in
+/// its own format. `in_our_format` has to be the outermost layer of the app, or it does not see the refusals of the
+/// layers around it:
 ///
 /// ```
 /// use axum::Router;
@@ -42,9 +43,9 @@ use crate::error::Error;
 /// # app(Router::new());
 /// ```
 ///
-/// The [browser module](crate::guide::http#the-browser-module) reads the member `code`. Its `fetch` refreshes and sends a
-/// refused request again only if the response also has a content type with `problem+json`, so the example keeps it. The
-/// [recipe](crate::guide::recipes#refusals-in-your-own-format) has pages instead of JSON.
+/// The [browser module](crate::guide::http#the-browser-module) needs the member `code` (or leave `/auth` and the routes
+/// that it calls alone). Its `fetch` repeats a refused request only if the content type has `problem+json`, so the
+/// example keeps that. The [recipe](crate::guide::recipes#refusals-in-your-own-format) has pages instead of JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,

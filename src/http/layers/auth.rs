@@ -32,13 +32,13 @@ use crate::http::identify::{PresentedToken, identify, identify_after_catching_up
 /// # With or without the guard
 ///
 /// - **The layer alone** verifies the token and refuses anonymous requests, from memory. Without a
-///   [binding](crate::config::Binding) it is enough: it knows all revocations, and an idle session ends at its next refresh,
-///   because an access token lives for less time than the idle timeout. While the store is unreachable, it goes on for
-///   `max_staleness`.
-/// - **The [guard](Auth::guard) alone** does the same. It also loads the session from the store, once per session and node:
-///   it refuses a session that does not exist there or is idle, and compares every request with the binding.
-/// - **Both** do what the guard does alone, in any order: the second uses what the first has found, so the token is verified
-///   once. If in doubt, use both, as all examples do; a route that must not wait for the store then drops the guard.
+///   [binding](crate::config::Binding) it is enough: it knows all revocations, and an idle session ends at its next
+///   refresh, because an access token lives for less time than the idle timeout. While the store is unreachable, it goes
+///   on for `max_staleness`.
+/// - **The [guard](Auth::guard) alone** does the same. It also loads the session from the store, once per session and
+///   node: it refuses a session that does not exist there or is idle, and compares every request with the binding.
+/// - **Both** do what the guard does alone, in any order: the second uses what the first has found, so the token is
+///   verified once. If in doubt, use both; a route that must not wait for the store drops the guard.
 ///
 /// # Where to put it
 ///

@@ -17,8 +17,8 @@ use crate::http::problem::Problem;
 /// Refuses unsafe requests (any method but GET, HEAD and OPTIONS) sent by a page of another origin, with 403
 /// `cross_origin`. Made by [`Auth::csrf`].
 ///
-/// The check is that of [`tower_http::csrf`]: `Sec-Fetch-Site` if the browser sends it, or else `Origin` against `Host`.
-/// A request with neither header passes: it does not come from a browser. Pages of the
+/// The check is that of [`tower_http::csrf`]: `Sec-Fetch-Site` if the browser sends it, or else `Origin` against
+/// `Host`. A request with neither header passes: it does not come from a browser. Pages of the
 /// [trusted origins](crate::Settings::trusted_origins) pass. Proxies have to leave `Host` and `Origin` as they are.
 #[derive(Clone)]
 pub struct CsrfLayer {
