@@ -39,8 +39,9 @@ pub enum Event {
         /// The verdict of the [ratchet](crate::ratchet).
         verdict: Verdict,
     },
-    /// A superseded refresh token was presented again: either the thief or the owner presented it second. The session
-    /// was revoked, and with [`OnReuse::User`](crate::config::OnReuse::User) all sessions of the user.
+    /// A superseded refresh token was presented again: either the thief or the owner presented it second. The session is
+    /// revoked, and with [`OnReuse::User`](crate::config::OnReuse::User) all sessions of the user. If the store cannot
+    /// do so at once, a [`RevocationDelayed`](Self::RevocationDelayed) follows.
     Reuse {
         /// The user of the session.
         user_id: Arc<str>,
@@ -111,6 +112,16 @@ pub enum Event {
         /// The reason.
         reason: RevocationReason,
     },
+    /// A session that has to be revoked, because of reuse or of a client mismatch, or one of the user's other sessions
+    /// with [`OnReuse::User`](crate::config::OnReuse::User), could not be revoked, because the store has failed. The
+    /// node tries again until it succeeds; each session that it revokes then is a
+    /// [`SessionRevoked`](Self::SessionRevoked).
+    RevocationDelayed {
+        /// The user of the session.
+        user_id: Arc<str>,
+        /// The session of the refresh token that was presented.
+        session_id: SessionId,
+    },
     /// An access token was revoked.
     TokenRevoked {
         /// The id of the token (`jti`).
@@ -131,8 +142,8 @@ pub enum Event {
 }
 
 impl Event {
-    /// Returns whether the event calls for attention: theft, forgery, many lost responses, a client mismatch, or a
-    /// store that has lost a write.
+    /// Returns whether the event calls for attention: theft, forgery, many lost responses, a client mismatch, a
+    /// revocation that the store has refused, or a store that has lost a write.
     pub const fn is_security(&self) -> bool {
         matches!(
             self,
@@ -141,6 +152,7 @@ impl Event {
                 | Self::Ahead { .. }
                 | Self::ManyRecoveries { .. }
                 | Self::ClientMismatch { .. }
+                | Self::RevocationDelayed { .. }
                 | Self::RevocationsLost { .. }
         )
     }

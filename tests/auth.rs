@@ -219,20 +219,140 @@ async fn reuse_can_revoke_all_sessions_of_the_user() {
     node.refresh(&bob).await.unwrap();
 }
 
-#[tokio::test]
-async fn reuse_is_detected_again_if_revoking_all_sessions_failed() {
+/// A node that revokes all sessions of a user after a reuse, another session of alice, and two tokens of a session of hers:
+/// a superseded one and the newest.
+async fn before_a_reuse() -> (Node, String, String, String) {
     let node = Node::with_policy(Policy { on_reuse: OnReuse::User, ..Policy::default() });
     let other = node.refresh_token("alice").await;
     let old = node.refresh_token("alice").await;
     let newest = node.rotate(&old).await;
     node.after_grace();
-    node.rotate(&newest).await;
+    let newest = node.rotate(&newest).await;
     node.after_grace();
-    node.store.set(Fault::FailsForUsers);
-    assert_eq!(code(node.refresh(&old).await), "store_unavailable");
-    node.store.set(Fault::None);
+    node.events();
+    (node, other, old, newest)
+}
+
+fn is_reuse(event: &Event) -> bool {
+    matches!(event, Event::Reuse { .. })
+}
+
+#[tokio::test(start_paused = true)]
+async fn reuse_revokes_its_session_at_once_and_the_others_as_soon_as_the_store_can() {
+    for fault in [Fault::FailsForUsers, Fault::FailsToRevoke] {
+        let (node, other, old, newest) = before_a_reuse().await;
+        node.store.set(fault);
+        assert_eq!(code(node.refresh(&old).await), "refresh_token_reused");
+        assert!(node.has_event(is_reuse));
+        assert!(node.has_event(|event| matches!(event, Event::RevocationDelayed { .. })));
+        assert_eq!(code(node.refresh(&newest).await), "session_revoked");
+        // Here at once, if they can be listed.
+        assert_eq!(code(node.refresh(&other).await), "session_revoked");
+        let two = Node::on(node.store.clone(), node.clock.clone(), |builder| builder);
+        if fault == Fault::FailsToRevoke {
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            two.refresh(&other).await.unwrap();
+            node.store.set(Fault::None);
+        }
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert_eq!(code(two.refresh(&other).await), "session_revoked");
+        assert!(!node.has_event(|event| matches!(event, Event::RevocationsLost { .. })));
+        let delayed = |event: &&Event| matches!(event, Event::RevocationDelayed { .. });
+        assert_eq!(node.events().iter().filter(delayed).count(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_after_the_reuse_survives_the_late_revocation_of_the_others() {
+    let (node, other, old, _) = before_a_reuse().await;
+    node.store.set(Fault::FailsToRevoke);
     assert_eq!(code(node.refresh(&old).await), "refresh_token_reused");
+    node.clock.advance(Duration::from_millis(1));
+    let again = node.refresh_token("alice").await;
+    node.store.set(Fault::None);
+    tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(code(node.refresh(&other).await), "session_revoked");
+    node.refresh(&again).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn reuse_is_reported_and_pursued_even_if_the_store_does_not_confirm_its_revocation() {
+    for fault in [Fault::LosesReplies, Fault::FailsToSwap] {
+        let (node, other, old, newest) = before_a_reuse().await;
+        node.store.set(fault);
+        assert_eq!(code(node.refresh(&old).await), "store_unavailable");
+        assert!(node.has_event(is_reuse), "{fault:?}");
+        assert_eq!(code(node.refresh(&newest).await), "session_revoked", "{fault:?}");
+        node.store.set(Fault::None);
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        // On every node.
+        let two = Node::on(node.store.clone(), node.clock.clone(), |builder| builder);
+        assert_eq!(code(two.refresh(&newest).await), "session_revoked", "{fault:?}");
+        assert_eq!(code(two.refresh(&other).await), "session_revoked", "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thief_who_hangs_up_is_detected_all_the_same() {
+    let (node, other, old, newest) = before_a_reuse().await;
+    node.store.set(Fault::SlowSwap);
+    let hung_up = tokio::time::timeout(Duration::from_millis(100), node.refresh(&old)).await;
+    assert!(hung_up.is_err());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(node.has_event(is_reuse));
+    assert_eq!(code(node.refresh(&newest).await), "session_revoked");
+    assert_eq!(code(node.refresh(&other).await), "session_revoked");
+}
+
+#[tokio::test]
+async fn a_flush_finishes_the_revocations_that_the_store_has_refused() {
+    let (node, other, old, _) = before_a_reuse().await;
+    node.store.set(Fault::FailsToRevoke);
+    assert_eq!(code(node.refresh(&old).await), "refresh_token_reused");
+    assert_eq!(code(node.auth.flush().await), "store_unavailable");
+    node.store.set(Fault::None);
+    node.auth.flush().await.unwrap();
+    let two = Node::on(node.store.clone(), node.clock.clone(), |builder| builder);
+    assert_eq!(code(two.refresh(&other).await), "session_revoked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_crashed_before_the_others_were_revoked_leaves_them_to_the_next_refresh_of_the_session() {
+    let (node, other, old, newest) = before_a_reuse().await;
+    node.store.set(Fault::FailsToRevoke);
+    assert_eq!(code(node.refresh(&old).await), "refresh_token_reused");
+    node.clock.advance(Duration::from_millis(1));
+    let again = node.refresh_token("alice").await;
+    let (store, clock) = (node.store.clone(), node.clock.clone());
+    drop(node);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    store.set(Fault::None);
+    let policy = Policy { on_reuse: OnReuse::User, ..Policy::default() };
+    let node = Node::on(store, clock, |builder| builder.configure(|settings| settings.policy = policy));
+    node.refresh(&other).await.unwrap();
+    assert_eq!(code(node.refresh(&newest).await), "session_revoked");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(code(node.refresh(&other).await), "session_revoked");
+    // Only what was there at the time, and only once.
+    node.refresh(&again).await.unwrap();
+    node.store.calls();
+    assert_eq!(code(node.refresh(&newest).await), "session_revoked");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.store.calls(), Calls { loads: 1, swaps: 0, others: 0 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_mismatch_that_must_revoke_does_so_once_the_store_can() {
+    let node = bound(BindingMode::Revoke);
+    let token = node.refresh_token("alice").await;
+    node.store.set(Fault::FailsToSwap);
+    assert_eq!(code(node.auth.refresh(&token, ClientInfo::new().user_agent("wget/1.0")).await), "store_unavailable");
+    assert!(node.has_event(|event| matches!(event, Event::ClientMismatch { .. })));
+    assert_eq!(code(node.refresh(&token).await), "session_revoked");
+    node.store.set(Fault::None);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let two = Node::on(node.store.clone(), node.clock.clone(), |builder| builder);
+    assert_eq!(code(two.refresh(&token).await), "session_revoked");
 }
 
 #[tokio::test]

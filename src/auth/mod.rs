@@ -120,12 +120,12 @@ impl<C> Auth<C> {
 
 /// # Upkeep
 impl<C> Auth<C> {
-    /// Writes all recorded activity to the store. Await it before the process exits; while the process runs, the background
-    /// task does the same every few minutes.
+    /// Writes all recorded activity to the store, and the [revocations](Event::RevocationDelayed) that it has refused so far.
+    /// Await it before the process exits; while the process runs, the background task does the same.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`] if the store fails. The activity stays recorded.
+    /// [`Error::Store`] if the store fails. The activity stays recorded, and the revocations are tried again.
     pub async fn flush(&self) -> Result<(), Error> {
         Ok(self.inner.node.flush().await?)
     }

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::login::Tokens;
 use super::{Auth, Claims, MAX_TRIES, Verified};
 use crate::client::{ClientInfo, binding};
 use crate::config::OnReuse;
 use crate::error::Error;
 use crate::event::Event;
+use crate::node::unfinished::{Others, Unfinished};
 use crate::ratchet::{BindingVerdict, Next, Outcome, Presented, RotationState, Verdict, present};
 use crate::session::{Client, RevocationReason};
-use crate::store::{RevokeTarget, SessionRecord};
+use crate::store::{SessionRecord, StoreError};
 use crate::time::Timestamp;
 use crate::token::refresh::RefreshToken;
 
@@ -132,23 +135,22 @@ impl<C: Claims> Auth<C> {
             if outcome.access.is_some() && (claims.is_none() || self.inner.claims_hook.is_none()) {
                 claims = Some(self.claims_of(&session).await?);
             }
-            if outcome.verdict == Verdict::Reuse && policy.on_reuse == OnReuse::User {
-                // The others first: if that fails, the next attempt detects the same reuse again.
-                let target = RevokeTarget::User { user_id: &session.user_id, except: Some(session.id) };
-                node.revoke(target, RevocationReason::Reuse).await?;
-            }
-            if let Some(next) = outcome.next {
-                let before = session.rotation;
-                session.rotation = match next {
-                    Next::State(state) => state,
-                    Next::Revoke => RotationState {
-                        revoked: Some(node.revocation(now, reason(outcome.verdict))),
-                        ..session.rotation
-                    },
-                };
-                if outcome.access.is_some() {
-                    session.rotation.last_seen_at = session.rotation.last_seen_at.max(now);
+            if outcome.next == Some(Next::Revoke) {
+                session.rotation.revoked = Some(node.revocation(now, reason(outcome.verdict)));
+                if self.revoke_presented(session, token, presented.binding, outcome.verdict, client).await? {
+                    refuse(outcome.verdict)?;
                 }
+                continue;
+            }
+            if let (Verdict::Revoked, OnReuse::User, Some(revoked)) =
+                (outcome.verdict, policy.on_reuse, session.rotation.revoked)
+                && revoked.reason == RevocationReason::Reuse
+            {
+                node.resume(&session.user_id, session.id, revoked.at);
+            }
+            if let Some(Next::State(state)) = outcome.next {
+                let before = session.rotation;
+                session.rotation = RotationState { last_seen_at: state.last_seen_at.max(now), ..state };
                 if !node.compare_and_swap(session.version, &session).await? {
                     continue;
                 }
@@ -167,6 +169,52 @@ impl<C: Claims> Auth<C> {
             return self.grant(&session, token, outcome, &claims, now);
         }
         Err(Error::RefreshBusy)
+    }
+
+    /// Writes that a session is revoked because of the presented token, reports it, and revokes the user's other sessions
+    /// if the policy says so. Returns `false` if the session was changed meanwhile, and the token has to be judged again.
+    ///
+    /// The session comes first: whatever fails afterwards, the thief does not continue. In a task of its own, because
+    /// whoever has presented the token may hang up. What the store refuses is tried again by the node's background task,
+    /// until it succeeds or the node exits. After a crash, the row still says that the session was revoked for reuse, so the
+    /// next node to which one of its tokens is presented revokes the others ([`Node::resume`](crate::node::Node::resume)).
+    async fn revoke_presented(
+        &self,
+        session: SessionRecord,
+        token: &RefreshToken,
+        binding: BindingVerdict,
+        verdict: Verdict,
+        client: &Client,
+    ) -> Result<bool, Error> {
+        let (auth, token, client) = (self.clone(), token.clone(), client.clone());
+        let task = async move {
+            let node = &auth.inner.node;
+            let swapped = node.compare_and_swap(session.version, &session).await;
+            if let Ok(false) = swapped {
+                return Ok(false);
+            }
+            auth.report(&session, &token, binding, verdict, &client);
+            let (session_id, reason) = (session.id, reason(verdict));
+            let revokes_others = verdict == Verdict::Reuse && node.settings.policy.on_reuse == OnReuse::User;
+            let unfinished = Unfinished {
+                user_id: session.user_id,
+                session_id,
+                reason,
+                at: session.rotation.revoked.map_or(node.now(), |revoked| revoked.at),
+                session: swapped.is_err(),
+                others: if revokes_others { Others::Untried } else { Others::Done },
+            };
+            if swapped.is_ok() {
+                auth.emit(Event::SessionRevoked { session_id, reason });
+                node.finish(unfinished).await;
+            } else {
+                // It is unknown whether the write had an effect.
+                node.finish_later(unfinished);
+            }
+            swapped
+        };
+        let stopped = |_| StoreError::new("compare_and_swap: the runtime is shutting down");
+        Ok(tokio::spawn(task.in_current_span()).await.map_err(stopped)??)
     }
 
     fn grant(
@@ -212,9 +260,6 @@ impl<C: Claims> Auth<C> {
         let was_compared = verdict == Verdict::Mismatch || refuse(verdict).is_ok();
         if was_compared && binding != BindingVerdict::Holds {
             self.emit(Event::ClientMismatch { user_id: user_id(), session_id, verdict: binding, client: client() });
-        }
-        if let (Some(revocation), Verdict::Mismatch | Verdict::Reuse) = (session.rotation.revoked, verdict) {
-            self.emit(Event::SessionRevoked { session_id, reason: revocation.reason });
         }
     }
 }

@@ -166,6 +166,11 @@ pub enum OnReuse {
     #[default]
     Session,
     /// All sessions of the user. Anyone who holds one superseded token can then log the user out everywhere, once.
+    ///
+    /// The session of the token is revoked first. If the store then fails to revoke the others, the node tries again until
+    /// it succeeds ([`Event::RevocationDelayed`](crate::Event::RevocationDelayed)). If the node crashes before that, the
+    /// others live on until a token of the revoked session is presented to any node, by its owner or by the thief: that
+    /// node revokes what began before the detection. Later logins are not affected.
     User,
 }
 

@@ -83,7 +83,8 @@ impl Node {
         let stored: HashSet<RevokedItem> =
             self.read_feed(&mut position).await?.into_iter().map(|entry| entry.item).collect();
         let lost = known.into_iter().filter(|known| known.expires_at > now && !stored.contains(&known.item));
-        let lost: Vec<_> = lost.collect();
+        // What has not reached the store yet is tried again elsewhere.
+        let lost: Vec<_> = lost.filter(|known| !self.unfinished.has(&known.item)).collect();
         if lost.is_empty() {
             position.compared_at = Some(now);
         } else if !self.reasserting.swap(true, Ordering::Relaxed) {
