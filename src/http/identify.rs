@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 
 use super::cookie;
 use super::csrf::cookie_is_trusted;
@@ -186,6 +186,14 @@ fn token_of<C: Claims>(auth: &Auth<C>, parts: &Parts, now: Timestamp) -> Result<
         }
     }
     Err(first_error.map_or(Unidentified::NoToken, Unidentified::Cookie))
+}
+
+/// All access tokens of a request, valid or not: the header's, and those of all access cookies.
+pub(super) fn access_tokens<'a, C>(auth: &Auth<C>, headers: &'a HeaderMap) -> Vec<&'a [u8]> {
+    let header = headers.get(AUTHORIZATION).and_then(bearer);
+    let access_cookie = auth.resolved().access_cookie.as_ref();
+    let cookies = access_cookie.into_iter().flat_map(|access_cookie| cookie::values(headers, &access_cookie.name));
+    header.into_iter().chain(cookies).collect()
 }
 
 /// The credentials of `Authorization: Bearer` (RFC 6750 §2.1). The scheme is compared without regard to case (RFC 9110

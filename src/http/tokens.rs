@@ -45,6 +45,20 @@ pub(crate) async fn read(
     Ok(PresentedTokens { transport: Transport::Body, tokens: vec![token.into_bytes()] })
 }
 
+/// Reads all refresh tokens of a request, those of the cookies and that of the body. Whatever is no token is left out.
+pub(crate) async fn read_all(settings: &ResolvedSettings, headers: &HeaderMap, body: Body) -> Vec<Vec<u8>> {
+    let mut tokens = Vec::new();
+    if settings.transport.has_body()
+        && let Ok(Some(RefreshRequest { refresh_token: Some(token) })) = read_json(headers, body).await
+    {
+        tokens.push(token.into_bytes());
+    }
+    if settings.transport.has_cookie() {
+        tokens.extend(cookie::values(headers, &settings.refresh_cookie.name).map(<[u8]>::to_vec));
+    }
+    tokens
+}
+
 #[derive(Deserialize)]
 struct RefreshRequest {
     refresh_token: Option<String>,
