@@ -14,6 +14,7 @@ use axum_refresh::{
     Auth, ClaimsError, ClientInfo, Error, Event, MemoryStore, NoClaims, Policy, RevocationReason, Secret, SessionId,
     SessionStore as _,
 };
+use serde::{Deserialize, Serialize};
 use support::{Calls, Claims, Clock, Fault, FaultyStore, GRACE, Node, SECRET, claims, client, code};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -666,17 +667,75 @@ async fn the_claims_hook_is_not_called_for_a_refused_refresh() {
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 
+/// The claims of another version of the app, before or after a deploy: neither version can read those of the other.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct OtherClaims {
+    level: u32,
+}
+
+/// The other version of the app, on the same store.
+fn other_version(node: &Node) -> Auth<OtherClaims> {
+    let builder = Auth::<OtherClaims>::builder(Secret::new(SECRET), node.store.clone());
+    builder.clock(node.clock.reader()).build().unwrap()
+}
+
 #[tokio::test]
-async fn claims_that_no_longer_deserialize_after_a_deploy_revoke_nothing() {
-    #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-    struct Newer {
-        level: u32,
+async fn a_session_whose_claims_cannot_be_read_is_outdated_and_stays_as_it_is() {
+    let node = Node::new();
+    let login = other_version(&node).login("alice", OtherClaims { level: 1 }).await.unwrap();
+    let (id, token) = (login.tokens.session_id, login.tokens.refresh_token.unwrap());
+    let row = node.store.inner.load(id).await.unwrap();
+    assert_eq!(code(node.refresh(&token).await), "session_outdated");
+    assert_eq!(node.store.inner.load(id).await.unwrap(), row);
+    let is_it = |event: &Event| matches!(event, Event::ClaimsUnreadable { session_id, .. } if *session_id == id);
+    assert!(node.has_event(is_it));
+}
+
+#[tokio::test]
+async fn in_a_rolling_deploy_each_version_goes_on_with_its_own_sessions() {
+    let node = Node::new();
+    let other = other_version(&node);
+    let mine = node.refresh_token("alice").await;
+    let theirs = other.login("alice", OtherClaims { level: 1 }).await.unwrap().tokens.refresh_token.unwrap();
+    assert_eq!(code(other.refresh(&mine, client()).await), "session_outdated");
+    assert_eq!(code(node.refresh(&theirs).await), "session_outdated");
+    node.refresh(&mine).await.unwrap();
+    other.refresh(&theirs, client()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_access_token_whose_claims_cannot_be_read_is_invalid() {
+    let node = Node::new();
+    let login = other_version(&node).login("alice", OtherClaims { level: 1 }).await.unwrap();
+    assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_invalid");
+}
+
+#[tokio::test]
+async fn with_a_claims_hook_no_session_is_outdated() {
+    let hook = async |_| Ok::<_, std::convert::Infallible>(Some(claims("user")));
+    let node = Node::with(|builder| builder.claims_hook(hook));
+    let login = other_version(&node).login("alice", OtherClaims { level: 1 }).await.unwrap();
+    let refreshed = node.refresh(&login.tokens.refresh_token.unwrap()).await.unwrap();
+    node.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_outdated_session_can_be_logged_out_and_its_superseded_tokens_are_still_detected() {
+    let node = Node::new();
+    let other = other_version(&node);
+    let log_in = async || other.login("alice", OtherClaims { level: 1 }).await.unwrap().tokens.refresh_token.unwrap();
+    let token = log_in().await;
+    node.auth.logout(&token).await.unwrap();
+    assert_eq!(code(other.refresh(&token, client()).await), "session_revoked");
+
+    let first = log_in().await;
+    let mut token = first.clone();
+    for _ in 0..2 {
+        token = other.refresh(&token, client()).await.unwrap().tokens.refresh_token.unwrap();
+        node.after_grace();
     }
-    let old = Node::new();
-    let token = old.refresh_token("alice").await;
-    let new = Auth::<Newer>::builder(Secret::new(SECRET), old.store.clone()).clock(old.clock.reader()).build().unwrap();
-    assert_eq!(code(new.refresh(&token, client()).await), "internal");
-    old.refresh(&token).await.unwrap();
+    assert_eq!(code(node.refresh(&first).await), "refresh_token_reused");
+    assert_eq!(code(other.refresh(&token, client()).await), "session_revoked");
 }
 
 // ---- binding --------------------------------------------------------------------------------------------------------

@@ -15,9 +15,12 @@ use axum::{Json, Router};
 use axum_refresh::config::{Binding, BindingMode, CookieSettings, OnMaxSessions, Transport};
 use axum_refresh::router::{Route, Routes};
 use axum_refresh::store::Timestamp;
-use axum_refresh::{Auth, AuthUser, ClientInfo, Error, Login, Policy, RevocationReason, SessionStore as _, Settings};
+use axum_refresh::{
+    Auth, AuthUser, ClientInfo, Error, Login, Policy, RevocationReason, Secret, SessionStore as _, Settings,
+};
 use http_body_util::BodyExt as _;
-use support::{Claims, Fault, Node, claims, client};
+use serde::{Deserialize, Serialize};
+use support::{Claims, Fault, Node, SECRET, claims, client};
 use tower::ServiceExt as _;
 
 struct Answer {
@@ -298,6 +301,33 @@ async fn a_planted_cookie_does_not_keep_the_token_in_the_body_from_a_logout() {
     for user in ["alice", "mallory"] {
         assert_eq!(node.auth.sessions(user).await.unwrap(), [], "{user}");
     }
+}
+
+#[tokio::test]
+async fn a_login_works_while_the_cookie_of_an_outdated_session_is_still_sent() {
+    /// The claims of the version before the last deploy.
+    #[derive(Clone, Serialize, Deserialize)]
+    struct OldClaims {}
+
+    let node = Node::new();
+    let old = Auth::<OldClaims>::builder(Secret::new(SECRET), node.store.clone());
+    let old = old.clock(node.clock.reader()).build().unwrap();
+    let outdated = old.login("alice", OldClaims {}).await.unwrap().tokens.refresh_token.unwrap();
+    // Of the higher generation: it is tried first.
+    let outdated = old.refresh(&outdated, client()).await.unwrap().tokens.refresh_token.unwrap();
+    let app =
+        Router::new().route("/login", post(login)).nest("/auth", node.auth.router()).with_state(node.auth.clone());
+    let outdated = format!("__Secure-refresh={outdated}");
+    let answer = call(&app, "POST", "/auth/refresh", &[("cookie", &outdated)]).await;
+    assert_eq!(answer.code(), (401, "session_outdated".to_owned()));
+    assert!(answer.cookies().is_empty());
+
+    let answer = call(&app, "POST", "/login", &[("cookie", &outdated)]).await;
+    assert_eq!(answer.status, 200);
+    let cookies = format!("{outdated}; {}", answer.cookies()[0].split(';').next().unwrap());
+    let answer = call(&app, "POST", "/auth/refresh", &[("cookie", &cookies)]).await;
+    assert_eq!(answer.status, 200);
+    node.auth.authenticate(answer.json()["access_token"].as_str().unwrap()).await.unwrap();
 }
 
 // ---- a store that has lost a session ----------------------------------------------------------------------------------

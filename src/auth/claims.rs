@@ -36,8 +36,8 @@ impl<C: super::Claims> Auth<C> {
             return match serde_json::from_str::<C>(&session.claims) {
                 Ok(_) => Ok(session.claims.clone()),
                 Err(error) => {
-                    self.emit(Event::ClaimsUnreadable { user_id, session_id });
-                    Err(ClaimsError::Json(error.into()).into())
+                    self.emit(Event::ClaimsUnreadable { user_id, session_id, error: error.to_string() });
+                    Err(Error::SessionOutdated)
                 }
             };
         };

@@ -51,6 +51,8 @@ impl<C: Claims> Auth<C> {
     ///
     /// - One error per refusal of the [ratchet](crate::ratchet).
     /// - [`Error::UserRefused`] if the claims hook refuses the user, [`Error::Hook`] if it fails.
+    /// - [`Error::SessionOutdated`] if there is no claims hook, and the claims kept with the session cannot be read by this
+    ///   version of the app. The session stays as it is.
     /// - [`Error::Store`] if the store fails. The client keeps its token and tries again.
     pub async fn refresh(&self, refresh_token: &str, client: ClientInfo) -> Result<Refreshed, Error> {
         let token = self.inner.refresh.decode(refresh_token.as_bytes()).ok_or(Error::RefreshTokenInvalid)?;
@@ -63,7 +65,8 @@ impl<C: Claims> Auth<C> {
     /// the next one is used. Nothing in a request tells a planted cookie from the user's own, so what decides is what the
     /// rows tell about their sessions.
     ///
-    /// 1. The session has ended, or there is none: the next one. An old cookie may be sent before that of the last login.
+    /// 1. The session has ended, there is none, or this version of the app cannot read its claims: the next one. An old cookie
+    ///    may be sent before that of the last login.
     /// 2. The client does not match the session's binding: the next one. Under a policy that enforces the binding, it defines
     ///    whose session it is: this client has not opened that one, and has opened the one that holds. That the attacker
     ///    keeps the planted session in use changes nothing.

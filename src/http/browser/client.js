@@ -15,9 +15,9 @@ const MAX_RETRY_AFTER = 3_600_000;
 const MAX_ATTEMPTS = 20; // per minute
 
 /** Codes of a refused refresh that mean: logged out. */
-const LOGGED_OUT = /^(refresh_token_(missing|invalid|reused)|session_(revoked|expired|idle)|client_mismatch|user_refused)$/;
+const LOGGED_OUT = /^(refresh_token_(missing|invalid|reused)|session_(revoked|expired|idle|outdated)|client_mismatch|user_refused)$/;
 /** Codes of a refused request that a new access token may fix. */
-const RETRYABLE = /^(access_token_(expired|revoked|invalid)|session_(revoked|expired|idle)|client_mismatch)$/;
+const RETRYABLE = /^(access_token_(expired|revoked|invalid)|session_(revoked|expired|idle|outdated)|client_mismatch)$/;
 
 export class AuthError extends Error {
   constructor(code, status = 0) {
