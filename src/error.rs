@@ -141,6 +141,9 @@ pub enum ClaimsError {
     Reserved(String),
     /// The claims cannot be written as JSON.
     Json(Box<dyn std::error::Error + Send + Sync>),
+    /// The claims cannot be read back from what was written: a number is NaN or infinite, they are nested deeper than 127
+    /// levels, or their type requires a field that it does not write.
+    Unreadable(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl fmt::Display for ClaimsError {
@@ -149,6 +152,7 @@ impl fmt::Display for ClaimsError {
             Self::NotAnObject => f.write_str("not a JSON object; use a struct or a map"),
             Self::Reserved(name) => write!(f, "the name {name:?} is reserved for the token; rename the claim"),
             Self::Json(error) => error.fmt(f),
+            Self::Unreadable(error) => write!(f, "they cannot be read back from the JSON that was written: {error}"),
         }
     }
 }

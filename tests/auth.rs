@@ -738,6 +738,81 @@ async fn an_outdated_session_can_be_logged_out_and_its_superseded_tokens_are_sti
     assert_eq!(code(other.refresh(&token, client()).await), "session_revoked");
 }
 
+// ---- claims that cannot be read back ----------------------------------------------------------------------------------
+
+/// JSON has neither NaN nor infinity: serde writes `null`, which is no number.
+#[derive(Clone, Serialize, Deserialize)]
+struct Score {
+    score: f64,
+}
+
+fn is_unreadable<T>(result: Result<T, Error>) -> bool {
+    matches!(result, Err(Error::Claims(ClaimsError::Unreadable(_))))
+}
+
+#[tokio::test]
+async fn a_login_with_claims_that_cannot_be_read_back_is_an_error_and_stores_nothing() {
+    let store = FaultyStore::default();
+    let auth = Auth::<Score>::builder(Secret::new(SECRET), store.clone()).build().unwrap();
+    for score in [f64::NAN, f64::INFINITY] {
+        assert!(is_unreadable(auth.login("alice", Score { score }).await));
+    }
+    assert_eq!(store.calls(), Calls { loads: 0, swaps: 0, others: 0 });
+    let login = auth.login("alice", Score { score: 0.5 }).await.unwrap();
+    auth.authenticate(&login.tokens.access_token).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_update_with_claims_that_cannot_be_read_back_changes_nothing() {
+    let store = FaultyStore::default();
+    let auth = Auth::<Score>::builder(Secret::new(SECRET), store.clone()).build().unwrap();
+    let login = auth.login("alice", Score { score: 0.5 }).await.unwrap();
+    let user = auth.authenticate(&login.tokens.access_token).await.unwrap();
+    let row = store.inner.load(user.session_id).await.unwrap();
+    assert!(is_unreadable(auth.update_claims(&user, Score { score: f64::NAN }).await));
+    assert_eq!(store.inner.load(user.session_id).await.unwrap(), row);
+}
+
+#[tokio::test]
+async fn claims_of_the_hook_that_cannot_be_read_back_are_an_error_and_use_up_no_refresh_token() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let builder = Auth::<Score>::builder(Secret::new(SECRET), MemoryStore::new()).claims_hook(move |_| {
+        let score = if asked.fetch_add(1, Ordering::SeqCst) == 0 { f64::NAN } else { 1.0 };
+        async move { Ok::<_, std::convert::Infallible>(Some(Score { score })) }
+    });
+    let auth = builder.build().unwrap();
+    let token = auth.login("alice", Score { score: 0.5 }).await.unwrap().tokens.refresh_token.unwrap();
+    assert!(is_unreadable(auth.refresh(&token, client()).await));
+    assert_eq!(auth.refresh(&token, client()).await.unwrap().verdict, Verdict::Rotate);
+}
+
+#[tokio::test]
+async fn claims_nested_so_deeply_that_their_token_could_not_be_read_are_an_error() {
+    let auth = Auth::<serde_json::Value>::builder(Secret::new(SECRET), MemoryStore::new()).build().unwrap();
+    for depth in [1, 126, 127, 128, 200] {
+        let claims = (0..depth).fold(serde_json::Value::Null, |inner, _| serde_json::json!({ "a": inner }));
+        match auth.login("alice", claims.clone()).await {
+            Ok(login) => {
+                assert!(depth < 128, "{depth}");
+                assert_eq!(auth.authenticate(&login.tokens.access_token).await.unwrap().claims, claims);
+                auth.refresh(&login.tokens.refresh_token.unwrap(), client()).await.unwrap();
+            }
+            error => assert!(depth >= 128 && is_unreadable(error), "{depth}"),
+        }
+    }
+    assert_eq!(auth.sessions("alice").await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_session_whose_claims_have_a_name_that_is_reserved_by_now_is_outdated() {
+    let node = Node::new();
+    let login = node.login("alice").await;
+    let mut row = node.store.inner.load(login.tokens.session_id).await.unwrap().unwrap();
+    row.claims = r#"{"role":"user","nbf":1}"#.into();
+    assert!(node.store.inner.compare_and_swap(row.version, &row).await.unwrap());
+    assert_eq!(code(node.refresh(&login.tokens.refresh_token.unwrap()).await), "session_outdated");
+}
+
 // ---- binding --------------------------------------------------------------------------------------------------------
 
 fn bound(user_agent: BindingMode) -> Node {

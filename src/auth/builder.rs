@@ -131,9 +131,10 @@ impl<C: Claims> AuthBuilder<C> {
     /// Loads the user's claims from the app at every refresh, in place of the claims from login. A change of role then
     /// takes effect within one [`access_ttl`](crate::Policy::access_ttl).
     ///
-    /// `None` refuses the refresh with 401 `user_refused` and leaves the session as it is. An error is 503, and the
-    /// client tries again. The hook runs once per refresh; its time limit is up to the app. It does not run at login:
-    /// the first access token has the claims given to [`Auth::login`].
+    /// `None` refuses the refresh with 401 `user_refused` and leaves the session as it is. An error is 503, and the client
+    /// tries again. Claims that cannot be written and read back are 500. In all three cases the client keeps its refresh
+    /// token. The hook runs once per refresh; its time limit is up to the app. It does not run at login: the first access
+    /// token has the claims given to [`Auth::login`].
     ///
     /// Each call returns a future of its own, so clone what the future needs, such as a pool of connections:
     ///

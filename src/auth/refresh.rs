@@ -50,7 +50,8 @@ impl<C: Claims> Auth<C> {
     /// # Errors
     ///
     /// - One error per refusal of the [ratchet](crate::ratchet).
-    /// - [`Error::UserRefused`] if the claims hook refuses the user, [`Error::Hook`] if it fails.
+    /// - [`Error::UserRefused`] if the claims hook refuses the user, [`Error::Hook`] if it fails, and [`Error::Claims`] if its
+    ///   claims are invalid.
     /// - [`Error::SessionOutdated`] if there is no claims hook, and the claims kept with the session cannot be read by this
     ///   version of the app. The session stays as it is.
     /// - [`Error::Store`] if the store fails. The client keeps its token and tries again.
