@@ -611,7 +611,7 @@ async fn a_handler_without_a_layer_authenticates_nobody() {
 // ---- the hint cookie ------------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn a_hint_is_set_with_every_refresh_cookie_and_cleared_with_it() {
+async fn a_hint_is_set_with_every_refresh_by_cookie_and_cleared_with_the_cookie() {
     let node = Node::with(|builder| builder.configure(|settings| settings.hint_cookie = true));
     let app: Router =
         Router::new().route("/login", post(login).with_state(node.auth.clone())).nest("/auth", node.auth.router());
@@ -628,13 +628,53 @@ async fn a_hint_is_set_with_every_refresh_cookie_and_cleared_with_it() {
     assert_eq!(max_age(refresh), max_age(hint));
     let second = refresh.split(';').next().unwrap();
     let echo = call(&app, "POST", "/auth/refresh", &[("cookie", first)]).await;
-    assert_eq!((echo.status.as_u16(), echo.cookies().len()), (200, 0));
+    let [hint] = echo.cookies().try_into().unwrap();
+    assert!(hint.starts_with("__Secure-session-hint=1; "), "{hint}");
     // No refusal clears a cookie, and this one does not clear the hint either.
     assert!(call(&app, "POST", "/auth/refresh", &[("cookie", "__Secure-refresh=x")]).await.cookies().is_empty());
     let logout = call(&app, "POST", "/auth/logout", &[("cookie", second)]).await;
     let [refresh, hint] = logout.cookies().try_into().unwrap();
     assert!(refresh.starts_with("__Secure-refresh=; "), "{refresh}");
     assert_eq!(hint, "__Secure-session-hint=; SameSite=Strict; Secure; Path=/; Max-Age=0");
+}
+
+#[tokio::test]
+async fn a_session_from_before_the_hint_was_switched_on_gets_one_with_its_next_refresh() {
+    let before = Node::new();
+    let token = before.rotate(&before.refresh_token("alice").await).await;
+    let after = Node::on(before.store.clone(), before.clock.clone(), |builder| {
+        builder.configure(|settings| settings.hint_cookie = true)
+    });
+    let app: Router = Router::new().nest("/auth", after.auth.router());
+    after.clock.advance(support::GRACE / 2);
+    let cookie = format!("__Secure-refresh={token}");
+    let touch = call(&app, "POST", "/auth/refresh", &[("cookie", &cookie)]).await;
+    // It ends with the session, which is half a grace period old.
+    let seconds = (Policy::default().lifetime - support::GRACE / 2).as_secs();
+    let expected = format!("__Secure-session-hint=1; SameSite=Strict; Secure; Path=/; Max-Age={seconds}");
+    assert_eq!((touch.status.as_u16(), touch.cookies()), (200, vec![expected.as_str()]));
+}
+
+#[tokio::test]
+async fn a_client_without_a_refresh_cookie_gets_no_hint() {
+    let node = Node::with(|builder| {
+        builder.configure(|settings| {
+            settings.hint_cookie = true;
+            settings.transport = Transport::Both;
+        })
+    });
+    async fn short(State(auth): State<Auth<Claims>>) -> Result<Login, Error> {
+        auth.login("alice", claims("user")).without_refresh().await
+    }
+    let app: Router =
+        Router::new().route("/short", post(short)).nest("/auth", node.auth.router()).with_state(node.auth.clone());
+    let answer = call(&app, "POST", "/short", &[]).await;
+    assert_eq!((answer.status.as_u16(), answer.cookies()), (200, Vec::new()));
+    let body = Body::from(format!(r#"{{"refresh_token":"{}"}}"#, node.refresh_token("alice").await));
+    let request =
+        Request::post("/auth/refresh").header("host", "app.example").header("content-type", "application/json");
+    let response = app.oneshot(request.body(body).unwrap()).await.unwrap();
+    assert_eq!((response.status().as_u16(), response.headers().get("set-cookie")), (200, None));
 }
 
 #[tokio::test]

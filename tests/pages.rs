@@ -276,6 +276,23 @@ async fn a_page_after_a_pause_refreshes_and_shows_the_user() {
 }
 
 #[tokio::test]
+async fn a_visitor_from_before_the_hint_was_switched_on_gets_one_with_the_next_refresh() {
+    let before = node();
+    let browser = Browser::after_a_pause(&before).await;
+    let settings = Settings { hint_cookie: true, ..with_login_page() };
+    let after = Node::on(before.store.clone(), before.clock.clone(), |builder| builder.settings(settings));
+    let browser = Browser { app: app(&after), ..browser };
+    let rotate = browser.send("GET", "/me", &[HTML], "").await;
+    assert_eq!(rotate.names(), ["__Host-refresh", "__Secure-session-hint", "__Host-access"]);
+    // Its answer was lost: an echo leaves the refresh cookie as it is.
+    let echo = browser.send("GET", "/me", &[HTML], "").await;
+    assert_eq!(echo.names(), ["__Secure-session-hint", "__Host-access"]);
+    let logout = [HTML, ("origin", "https://app.example"), ("sec-fetch-site", "same-origin")];
+    let logout = browser.send("POST", "/auth/logout", &logout, "").await;
+    assert!(logout.set_cookies().iter().all(|cookie| cookie.ends_with("Max-Age=0")), "{logout:?}");
+}
+
+#[tokio::test]
 async fn a_visitor_who_only_loads_pages_stays_logged_in_for_days() {
     let node = node();
     let mut browser = Browser::logged_in(&node, "alice").await;

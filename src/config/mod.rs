@@ -87,9 +87,10 @@ pub struct Settings {
     /// with cookies and another name than the refresh cookie's.
     #[serde(deserialize_with = "cookie::access_cookie")]
     pub access_cookie: Option<CookieSettings>,
-    /// Whether a hint cookie is set and cleared together with the refresh cookie: `__Secure-session-hint=1`, for the
-    /// path `/`, readable by scripts, and otherwise like the refresh cookie. A page without it need not ask the server
-    /// whether somebody is logged in. Default: `false`. Requires a `transport` with cookies.
+    /// Whether a hint cookie is set at every login and every refresh by cookie, and cleared together with the refresh
+    /// cookie: `__Secure-session-hint=1`, for the path `/`, readable by scripts, and otherwise like the refresh cookie.
+    /// A page without it need not ask the server on every load whether somebody is logged in. Default: `false`.
+    /// Requires a `transport` with cookies.
     pub hint_cookie: bool,
     /// Whether cookies are sent without `Secure` and without name prefix, for development over plain http. Chrome,
     /// Firefox and curl do not need it for `http://localhost` and `http://127.0.0.1`; Safari and most HTTP libraries

@@ -54,8 +54,8 @@ export interface Change {
   /** The same as {@link Auth.user}. If `sub` has changed, the page shows another user's data: reload it. */
   user: Claims | null;
   /**
-   * The cause: `login`, `refresh`, `logout`, `idle` or `no_session` (no hint cookie when the page was loaded); the
-   * server's code if it refused a refresh; `offline`, `status_502`, `too_many_attempts` and the like if a refresh
+   * The cause: `login`, `refresh`, `logout`, `idle` or `no_session` (no hint cookie when the page was loaded, and the
+   * server has found or left no refresh cookie within the last ten minutes); the server's code if it refused a refresh; `offline`, `status_502`, `too_many_attempts` and the like if a refresh
    * failed.
    */
   reason: string;
@@ -96,7 +96,9 @@ export interface AuthOptions {
   idle?: IdleOptions;
   /**
    * Whether the server sets the hint cookie (setting `hint_cookie`). If so, a page without the cookie makes no
-   * request. Default: false.
+   * request if, within the last ten minutes, the server has found no refresh cookie or the user has logged out. The
+   * module keeps the time of that in localStorage; where it cannot, every page makes a request. Sessions from before
+   * the setting was switched on are therefore found. Default: false.
    */
   hint?: boolean;
   /** Replaces the browser's globals, for tests. Default: `globalThis`. */
