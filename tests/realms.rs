@@ -157,6 +157,8 @@ async fn the_cookies_of_a_realm_have_its_name_and_a_logout_clears_only_those() {
     let names = async |realm: Option<&str>| {
         let auth: Auth =
             Auth::builder(Secret::random().unwrap(), MemoryStore::new()).settings(settings(realm)).build().unwrap();
+        let suffix = realm.map(|realm| format!("-{realm}")).unwrap_or_default();
+        assert_eq!(auth.hint_cookie_name(), Some(format!("__Secure-session-hint{suffix}").as_str()));
         let app = Router::new().nest("/auth", auth.router());
         let request = Request::post("/auth/logout").body(Body::empty()).unwrap();
         let response = app.oneshot(request).await.unwrap();

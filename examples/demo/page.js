@@ -41,7 +41,7 @@ const query = new URLSearchParams(location.search);
 const milliseconds = (name, standard) => 1000 * (Number(query.get(name)) || standard);
 const auth = createAuth({
   onChange: changed,
-  hint: "hint" in document.documentElement.dataset,
+  hint: document.documentElement.dataset.hint,
   idle: { after: milliseconds("idle", 900), warn: milliseconds("warn", 60), onWarn: warn },
 });
 

@@ -110,6 +110,12 @@ impl<C> Auth<C> {
         client.client_ip(&self.settings().trusted_proxies)
     }
 
+    /// The name of the [hint cookie](Settings::hint_cookie) as it is sent, for the option `hint` of the browser module. None
+    /// if it is off.
+    pub fn hint_cookie_name(&self) -> Option<&str> {
+        self.resolved().hint_cookie.as_ref().map(|cookie| cookie.name.as_str())
+    }
+
     /// The public keys that verify access tokens, as a JWK set (RFC 7517 §5). Secret HS256 keys are not in it.
     #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
     #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))))]

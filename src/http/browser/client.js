@@ -113,7 +113,9 @@ export function createAuth(options = {}) {
   // ---- The hint cookie ----
 
   let hintMissing = false;
-  const hasHint = () => /(^|; )(__Secure-)?session-hint=/.test(env.document?.cookie ?? "");
+  const bare = name => name.replace(/^__Secure-/, "");
+  const hintName = `${hint === true ? "session-hint" : bare(`${hint}`)}=`;
+  const hasHint = () => (env.document?.cookie ?? "").split("; ").some(cookie => bare(cookie).startsWith(hintName));
   // A missing hint alone proves nothing: the session may have begun before the server set hints, or on a node that does
   // not, or this page cannot see the cookie. So the server has to have said lately that there is no refresh cookie.
   const isHintTrusted = () => {

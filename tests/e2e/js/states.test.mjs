@@ -145,6 +145,18 @@ test("the hint cookie is found with and without its prefix, by its exact name", 
   }
 });
 
+test("the hint cookie of a realm is found by the name it was given, with and without its prefix", async () => {
+  for (const hint of ["session-hint-staff", "__Secure-session-hint-staff"]) {
+    for (const [cookie, requests] of [["a=b; __Secure-session-hint-staff=1", 1], ["session-hint-staff=1", 1], ["__Secure-session-hint=1", 0]]) {
+      const world = remembering();
+      world.hintCookie = cookie;
+      world.tab({ hint });
+      await world.pass(100);
+      assert.equal(world.requests.length, requests, `${hint} ${cookie}`);
+    }
+  }
+});
+
 test("a new hint leads to a refresh when the page gets focus, and to one only if its session is gone", async () => {
   const world = remembering();
   const tab = world.tab({ hint: true });
