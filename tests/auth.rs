@@ -781,7 +781,7 @@ struct Score {
     score: f64,
 }
 
-fn is_unreadable<T>(result: Result<T, Error>) -> bool {
+fn is_unreadable<T>(result: &Result<T, Error>) -> bool {
     matches!(result, Err(Error::Claims(ClaimsError::Unreadable(_))))
 }
 
@@ -790,7 +790,7 @@ async fn a_login_with_claims_that_cannot_be_read_back_is_an_error_and_stores_not
     let store = FaultyStore::default();
     let auth = Auth::<Score>::builder(Secret::new(SECRET), store.clone()).build().unwrap();
     for score in [f64::NAN, f64::INFINITY] {
-        assert!(is_unreadable(auth.login("alice", Score { score }).await));
+        assert!(is_unreadable(&auth.login("alice", Score { score }).await));
     }
     assert_eq!(store.calls(), Calls { loads: 0, swaps: 0, others: 0 });
     let login = auth.login("alice", Score { score: 0.5 }).await.unwrap();
@@ -804,7 +804,7 @@ async fn an_update_with_claims_that_cannot_be_read_back_changes_nothing() {
     let login = auth.login("alice", Score { score: 0.5 }).await.unwrap();
     let user = auth.authenticate(&login.tokens.access_token).await.unwrap();
     let row = store.inner.load(user.session_id).await.unwrap();
-    assert!(is_unreadable(auth.update_claims(&user, Score { score: f64::NAN }).await));
+    assert!(is_unreadable(&auth.update_claims(&user, Score { score: f64::NAN }).await));
     assert_eq!(store.inner.load(user.session_id).await.unwrap(), row);
 }
 
@@ -817,7 +817,7 @@ async fn claims_of_the_hook_that_cannot_be_read_back_are_an_error_and_use_up_no_
     });
     let auth = builder.build().unwrap();
     let token = auth.login("alice", Score { score: 0.5 }).await.unwrap().tokens.refresh_token.unwrap();
-    assert!(is_unreadable(auth.refresh(&token, client()).await));
+    assert!(is_unreadable(&auth.refresh(&token, client()).await));
     assert_eq!(auth.refresh(&token, client()).await.unwrap().verdict, Verdict::Rotate);
 }
 
@@ -832,7 +832,7 @@ async fn claims_nested_so_deeply_that_their_token_could_not_be_read_are_an_error
                 assert_eq!(auth.authenticate(&login.tokens.access_token).await.unwrap().claims, claims);
                 auth.refresh(&login.tokens.refresh_token.unwrap(), client()).await.unwrap();
             }
-            error => assert!(depth >= 128 && is_unreadable(error), "{depth}"),
+            error => assert!(depth >= 128 && is_unreadable(&error), "{depth}"),
         }
     }
     assert_eq!(auth.sessions("alice").await.unwrap().len(), 3);

@@ -86,7 +86,7 @@ async fn the_users_of_two_realms_with_one_id_have_separate_sessions() {
 async fn a_user_id_cannot_name_a_user_of_another_realm() {
     let (users, admins) = both();
     let (access, _) = log_in(&admins, "1").await;
-    for id in ["admin\0001", "\0", "1\0"] {
+    for id in ["admin\u{0}1", "\0", "1\0"] {
         assert!(matches!(users.login(id, NoClaims {}).await, Err(Error::InvalidUserId)), "{id:?}");
         assert!(users.sessions(id).await.unwrap().is_empty());
         assert_eq!(users.revoke_user(id, None, RevocationReason::Other).await.unwrap(), 0);
