@@ -1,7 +1,7 @@
-//! What the fuzz targets in `fuzz/` reach of the parsers that are private: thin handles, without any rule of their own.
-//! It is there only under `--cfg fuzzing`, which `cargo fuzz` sets, and no part of the API.
+//! Access for the fuzz targets in `fuzz/` to private parsers: thin handles without rules of their own. Exists only under
+//! `--cfg fuzzing`, which `cargo fuzz` sets, and is not part of the API.
 
-#![allow(missing_debug_implementations, reason = "no app ever sees them")]
+#![allow(missing_debug_implementations, reason = "only the fuzz targets see them")]
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::token::id::TokenId;
 use crate::token::keys::{Purpose, Secret};
 use crate::token::refresh::{self, RefreshKeys};
 
-/// The keys behind the tokens, so that a target can sign whatever it has changed.
+/// The keys of the tokens, so that a target can sign what it has changed.
 pub struct Keys {
     /// Its first byte is the key id of refresh tokens.
     pub refresh_key_id: [u8; 32],
@@ -36,7 +36,7 @@ pub struct Keys {
     pub access: [u8; 32],
 }
 
-/// The keys that an app with this secret and this issuer has.
+/// The keys of an app with this secret and issuer.
 pub fn keys(secret: &Secret, issuer: &str) -> Keys {
     Keys {
         refresh_key_id: *secret.derive(issuer, Purpose::RefreshKeyId),
@@ -62,24 +62,24 @@ impl RefreshTokens {
         self.0.encode(&token.0)
     }
 
-    /// The token behind a text, if it is one of ours.
+    /// Decodes a token; none if its tag is invalid.
     pub fn decode(&self, text: &[u8]) -> Option<RefreshToken> {
         self.0.decode(text).map(RefreshToken)
     }
 }
 
 impl RefreshToken {
-    /// Whose it is.
+    /// The session that the token belongs to.
     pub fn session(&self) -> SessionId {
         self.0.session_id
     }
 
-    /// Which one it is.
+    /// The generation of the token.
     pub fn generation(&self) -> u32 {
         self.0.generation
     }
 
-    /// What a store knows of its secret.
+    /// The hash of the secret, as a store keeps it.
     pub fn secret_hash(&self) -> SecretHash {
         self.0.secret_hash()
     }
@@ -119,12 +119,12 @@ impl AccessTokens {
         self.0.issue(params).map(|issued| (issued.token, issued.expires_at))
     }
 
-    /// The token behind a text, if we signed it for this audience.
+    /// Verifies a token; none if the signature, issuer or audience is invalid.
     pub fn verify<C: DeserializeOwned>(&self, token: &str) -> Option<AccessToken<C>> {
         self.0.verify(token).ok().map(AccessToken)
     }
 
-    /// Whether it is good at this moment.
+    /// Whether the token is valid at this time.
     pub fn check_times<C>(&self, token: &AccessToken<C>, now: Timestamp) -> bool {
         self.0.check_times(&token.0, now).is_ok()
     }
@@ -196,7 +196,7 @@ pub fn bearer(header: &HeaderValue) -> Option<&[u8]> {
     identify::bearer(header)
 }
 
-/// Whether a browser asks for a page.
+/// Whether a request accepts a page.
 pub fn wants_html(parts: &Parts) -> bool {
     negotiate::wants_html(&parts.headers)
 }
@@ -220,15 +220,15 @@ pub async fn read_tokens(
     presented.map(|presented| (presented.transport, presented.tokens)).map_err(|problem| problem.into_response())
 }
 
-/// What an administrator wants revoked.
+/// The token that an administrator revokes.
 pub enum Revoke {
     /// An access token, whole.
     Token(String),
-    /// A `jti` and the end of its token; none where the time is out of range.
+    /// A `jti` and when its token expires; none if the time is out of range.
     Id(String, Option<SystemTime>),
 }
 
-/// The body of `POST /tokens/revoke`; none where there is no body at all.
+/// The body of `POST /tokens/revoke`; none if the request has no body.
 ///
 /// # Errors
 /// The refusal, as a response.
@@ -246,7 +246,7 @@ pub fn client_ip(client: &ClientInfo, trusted: &[IpNet]) -> Option<IpAddr> {
     client.client_ip(trusted)
 }
 
-/// What a session keeps of a User-Agent and of a label.
+/// A User-Agent and a label as a session keeps them.
 pub fn cut(user_agent: &str, label: &str) -> (Option<Arc<str>>, Option<Box<str>>) {
     let client = ClientInfo::new().user_agent(user_agent).label(label).resolve(&[]);
     (client.user_agent, client.label)

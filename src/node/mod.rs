@@ -58,7 +58,7 @@ pub(crate) struct Node {
     /// Whether the feed can be read.
     feed: Breaker,
     /// Whether the store responds to calls that read, and to calls that write: a database whose synchronous standby is away
-    /// answers the former and not the latter.
+    /// responds to the former and not to the latter.
     reads: Breaker,
     writes: Breaker,
     /// Closed when the last `Auth` of this node is dropped.
