@@ -73,7 +73,7 @@ pub enum Error {
     /// The app's claims do not fit into an access token: 500 `internal`.
     #[error("invalid claims: {0}")]
     Claims(#[from] ClaimsError),
-    /// The store failed, took too long, or was not called because it does not respond. This logs nobody out: 503 `store_unavailable`, with `Retry-After: 2`.
+    /// The store failed or took too long. This logs nobody out: 503 `store_unavailable`, with `Retry-After: 2`.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The app's [claims hook](crate::AuthBuilder::claims_hook) failed. This logs nobody out: 503 `store_unavailable`,

@@ -2,10 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, UNIX_EPOCH};
-
 use axum::Router;
 use axum::body::Body;
 use axum::http::header::{COOKIE, SET_COOKIE};
@@ -106,30 +102,6 @@ async fn the_id_of_an_access_token_revokes_it_in_its_own_realm_only() {
         let result = in_realm(Some("admin")).authenticate(&access).await;
         assert_eq!(result.err().map(|error| error.code()), code, "{realm:?}");
     }
-}
-
-#[tokio::test]
-async fn a_purge_by_one_realm_keeps_the_sessions_that_the_grace_period_of_another_needs() {
-    let (store, now) = (MemoryStore::new(), Arc::new(AtomicU64::new(1_700_000_000)));
-    let in_realm = |realm: Option<&str>, grace: u64| {
-        let now = Arc::clone(&now);
-        Auth::<NoClaims>::builder(Secret::new(SECRET), store.clone())
-            .clock(move || UNIX_EPOCH + Duration::from_secs(now.load(Ordering::SeqCst)))
-            .configure(|settings| {
-                settings.realm = realm.map(str::to_owned);
-                settings.policy.grace = Duration::from_secs(grace);
-            })
-            .build()
-            .unwrap()
-    };
-    let (users, admins) = (in_realm(None, 1), in_realm(Some("admin"), 120));
-    let (_, token) = log_in(&admins, "1").await;
-    now.fetch_add(Settings::default().policy.lifetime.as_secs() + 100, Ordering::SeqCst);
-    users.purge().await.unwrap();
-    assert_eq!(refused(&admins, &token).await, "session_expired");
-    now.fetch_add(100, Ordering::SeqCst);
-    users.purge().await.unwrap();
-    assert_eq!(refused(&admins, &token).await, "refresh_token_invalid");
 }
 
 #[tokio::test]

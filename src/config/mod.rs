@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use self::cookie::strip_prefix;
 pub use self::cookie::{CookieSettings, SameSite};
 pub use self::error::SettingsError;
-pub(crate) use self::policy::MAX_GRACE;
 pub use self::policy::{Binding, BindingMode, OnMaxSessions, OnReuse, Policy};
 pub(crate) use self::resolved::ResolvedSettings;
 pub use self::transport::Transport;
@@ -63,13 +62,12 @@ pub struct Settings {
     /// most 2 minutes, and together with `access_ttl` less than `idle_timeout`.
     #[serde(with = "duration")]
     pub leeway: Duration,
-    /// How old the revocations known to this node may be. If the store was unreachable for longer, requests get 503
-    /// until they have been read; after a failure, requests do not wait for that. Default: 30 seconds. At least 2
-    /// seconds, because the store is read every second.
+    /// How old the revocations known to this node may be. If the store was unreachable for longer, each request reads
+    /// them from the store, and gets 503 if that fails. Default: 30 seconds. At least 2 seconds, because the store is
+    /// read every second.
     #[serde(with = "duration")]
     pub max_staleness: Duration,
-    /// How long a call of the store may take before it fails. While the store does not respond at all, requests do not
-    /// wait that long: see [outages](crate::guide::stores#outages). Default: 5 seconds. Longer than 0.
+    /// How long a call of the store may take before it fails. Default: 5 seconds. Longer than 0.
     #[serde(with = "duration")]
     pub store_timeout: Duration,
     /// How many verified access tokens are kept in memory, at about 600 bytes each, so that none of them is verified

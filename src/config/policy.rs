@@ -76,7 +76,7 @@ impl Default for Policy {
 }
 
 /// The longest grace period.
-pub(crate) const MAX_GRACE: Duration = Duration::from_secs(120);
+const MAX_GRACE: Duration = Duration::from_secs(120);
 const MAX_ACCESS_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Node;
 use crate::event::Event;
-use crate::session::{Revocation, RevocationReason, SessionId};
+use crate::session::{Revocation, RevocationReason};
 use crate::store::{FeedCursor, RevocationEntry, RevokeTarget, RevokedItem, StoreError};
 use crate::time::Timestamp;
 
@@ -15,8 +15,6 @@ use crate::time::Timestamp;
 const MAX_GAP: Duration = Duration::from_secs(5);
 /// How often the whole feed is compared with what this node knows. After a failure it is compared at once.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
-/// How often the store is asked for a sign of life while a read of the feed is awaited after a failed one.
-const LOOK_EVERY: Duration = Duration::from_millis(400);
 
 /// Where this node has got to in the feed.
 pub(super) struct FeedPosition {
@@ -33,28 +31,15 @@ impl FeedPosition {
 
 impl Node {
     /// Reads the feed, unless it was just read. The entries are in force when this returns.
-    ///
-    /// After a failed read, at most one request at a time waits for the store, and the others fail at once. Otherwise all
-    /// wait for one read.
     pub(crate) async fn catch_up(&self) -> Result<(), StoreError> {
-        let call = "read_revocations";
-        let was_failing = self.feed.is_failing();
-        let mut position = if was_failing {
-            match self.position.try_lock() {
-                Ok(position) if self.feed.admits() => position,
-                _ => return self.fail_at_once(call).await,
+        let read = async {
+            let mut position = self.position.lock().await;
+            if self.revoked.is_current(self.now()) {
+                return Ok(());
             }
-        } else {
-            self.within_timeout(call, self.position.lock()).await?
+            self.read_feed(&mut position).await.map(|_| ())
         };
-        if self.revoked.is_current(self.now()) {
-            return Ok(());
-        }
-        // The read that this request has waited for.
-        if !was_failing && self.feed.is_failing() {
-            return self.fail_at_once(call).await;
-        }
-        self.read_feed(&mut position).await.map(|_| ())
+        self.within_timeout("read_revocations", read).await?
     }
 
     /// Reads on from `position` and returns the new entries, which are in force by then.
@@ -65,20 +50,8 @@ impl Node {
             // that a slow transaction may have become visible behind the cursor.
             position.cursor = FeedCursor::START;
         }
-        let read = || self.call(&self.reads, "read_revocations", self.store().read_revocations(position.cursor));
-        let batch = if self.feed.is_failing() {
-            tokio::select! {
-                biased;
-                batch = read() => batch,
-                // It may wait for a connection that the outage has broken.
-                () = self.store_responds() => read().await,
-            }
-        } else {
-            read().await
-        };
-        match batch {
+        match self.call("read_revocations", self.store().read_revocations(position.cursor)).await {
             Ok(batch) => {
-                self.feed.succeeded();
                 let entries: Vec<_> =
                     batch.entries.into_iter().filter_map(|entry| self.realm.own_entry(entry)).collect();
                 entries.iter().for_each(|entry| self.revoked.apply(entry));
@@ -87,23 +60,10 @@ impl Node {
                 Ok(entries)
             }
             Err(error) => {
-                self.feed.failed();
                 // It is unknown what was missed: the next read starts from the beginning.
                 position.cursor = FeedCursor::START;
                 position.compared_at = None;
                 Err(error)
-            }
-        }
-    }
-
-    /// Returns when the store finds out quickly that it does not have a session.
-    async fn store_responds(&self) {
-        loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            let attempt = self.reads.unlimited_attempt();
-            let look = self.store().load(SessionId::from_bytes([0; 16]));
-            if let Ok(Ok(_)) = tokio::time::timeout(LOOK_EVERY, look).await {
-                return attempt.succeed();
             }
         }
     }
@@ -155,7 +115,7 @@ impl Node {
                 }
             };
             let revocation = Revocation { at: now, expires_at: *expires_at, reason: RevocationReason::Other };
-            self.call(&self.writes, "revoke", self.store().revoke(target, revocation)).await?;
+            self.call("revoke", self.store().revoke(target, revocation)).await?;
         }
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! What this process knows and does for its sessions: the clock, the calls of the store, the live revocations, the activity
 //! that is not written yet, and the background task that keeps them up to date.
 
-mod breaker;
 mod feed;
 pub(crate) mod realm;
 pub(crate) mod revocations;
@@ -11,17 +10,15 @@ pub(crate) mod write_behind;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
 
-use self::breaker::{Attempt, Breaker};
 use self::feed::FeedPosition;
 use self::realm::Realm;
 use self::revocations::LiveRevocations;
 use self::unfinished::UnfinishedRevocations;
 use self::write_behind::WriteBehind;
-use crate::config::{MAX_GRACE, ResolvedSettings};
+use crate::config::ResolvedSettings;
 use crate::event::{Event, Events};
 use crate::session::{Revocation, RevocationReason, SessionId};
 use crate::store::{
@@ -35,14 +32,6 @@ const BATCH: usize = 500;
 const PURGE_STEP: usize = 1_000;
 /// Ends a purge even if the store always reports more.
 const MAX_PURGE_STEPS: usize = 100_000;
-/// A call that takes longer and does not succeed is a sign that the store does not respond.
-const SLOW: Duration = Duration::from_secs(1);
-/// After so many slow failures in a row, requests no longer wait for the store.
-const MAX_SLOW_FAILURES: u32 = 5;
-/// A store that has responded within this time is not away, whatever fails: the feed is read every second.
-const TRUST: Duration = Duration::from_secs(2);
-/// After so many failures in a row, quick or slow, requests read the feed less often.
-const MAX_FEED_FAILURES: u32 = 2;
 
 pub(crate) struct Node {
     pub(crate) settings: Arc<ResolvedSettings>,
@@ -55,12 +44,6 @@ pub(crate) struct Node {
     clock: Clock,
     /// Locked while the feed is read, so that many requests that need it cause one read.
     position: Mutex<FeedPosition>,
-    /// Whether the feed can be read.
-    feed: Breaker,
-    /// Whether the store responds to calls that read, and to calls that write: a database whose synchronous standby is away
-    /// responds to the former and not to the latter.
-    reads: Breaker,
-    writes: Breaker,
     /// Closed when the last `Auth` of this node is dropped.
     stop: watch::Receiver<()>,
     /// Whether the background task is running. It stops with its runtime, and is started again on another.
@@ -88,9 +71,6 @@ impl Node {
             store,
             clock,
             position: Mutex::new(FeedPosition::START),
-            feed: Breaker::new(MAX_FEED_FAILURES, Duration::ZERO),
-            reads: Breaker::new(MAX_SLOW_FAILURES, TRUST),
-            writes: Breaker::new(MAX_SLOW_FAILURES, TRUST),
             stop: receiver,
             running: AtomicBool::new(false),
             reasserting: AtomicBool::new(false),
@@ -120,50 +100,17 @@ impl Node {
         Revocation { at, expires_at, reason }
     }
 
-    /// Awaits a call of the store that a request waits for. While the store does not respond, fails at once instead.
-    async fn call_for_request<T>(
-        &self,
-        breaker: &Breaker,
-        call: &'static str,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        if !breaker.admits() {
-            return self.fail_at_once(call).await;
-        }
-        self.call(breaker, call, work).await
-    }
-
     /// Awaits a call of the store. A failure is an event.
     async fn call<T>(
         &self,
-        breaker: &Breaker,
-        call: &'static str,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        // A request with a shorter timeout of its own may give up first: that is slow, too.
-        let slow = SLOW.min(self.settings.store_timeout / 2);
-        self.await_call(breaker.attempt(slow), call, work).await
-    }
-
-    async fn await_call<T>(
-        &self,
-        attempt: Attempt<'_>,
         call: &'static str,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let result = self.within_timeout(call, work).await.and_then(|result| result);
-        match &result {
-            Ok(_) => attempt.succeed(),
-            Err(error) => self.events.emit(Event::StoreFailed { call, error: error.to_string() }),
+        if let Err(error) = &result {
+            self.events.emit(Event::StoreFailed { call, error: error.to_string() });
         }
         result
-    }
-
-    /// Fails a call that is not made because the last ones have failed.
-    async fn fail_at_once<T>(&self, call: &'static str) -> Result<T, StoreError> {
-        // A caller that tries again at once must not keep the runtime from the call that is awaited.
-        tokio::task::yield_now().await;
-        Err(StoreError::new(format!("{call}: not called, because the store has not responded lately")))
     }
 
     /// Awaits work that waits for the store, directly or behind others, for at most the store timeout.
@@ -179,7 +126,7 @@ impl Node {
 
     pub(crate) async fn insert(&self, new: &SessionRecord, options: InsertOptions) -> Result<Inserted, StoreError> {
         let new = self.realm.record(new);
-        let inserted = self.call_for_request(&self.writes, "insert", self.store().insert(&new, options)).await?;
+        let inserted = self.call("insert", self.store().insert(&new, options)).await?;
         if let Inserted::Done(revoked) = &inserted {
             self.note_revoked(revoked, options.revocation_expires_at);
         }
@@ -193,9 +140,7 @@ impl Node {
 
     /// The session as stored, with the activity and revocations that this node knows and the store does not yet.
     pub(crate) async fn load(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
-        let Some(session) = self.call_for_request(&self.reads, "load", self.store().load(id)).await? else {
-            return Ok(None);
-        };
+        let Some(session) = self.call("load", self.store().load(id)).await? else { return Ok(None) };
         if session.id != id {
             let error = StoreError::new("load returned a session with another id");
             self.events.emit(Event::StoreFailed { call: "load", error: error.to_string() });
@@ -216,12 +161,8 @@ impl Node {
     }
 
     pub(crate) async fn list(&self, user_id: &str) -> Result<Vec<SessionRecord>, StoreError> {
-        if !self.reads.admits() {
-            return self.fail_at_once("list").await;
-        }
         let stored = self.realm.stored(user_id);
-        // It may be slow because the user has many sessions: that is no sign of an outage.
-        let mut sessions = self.await_call(self.reads.unlimited_attempt(), "list", self.store().list(&stored)).await?;
+        let mut sessions = self.call("list", self.store().list(&stored)).await?;
         sessions = sessions.into_iter().filter_map(|session| self.realm.own(session)).collect();
         sessions.iter_mut().for_each(|session| self.overlay_local(session));
         Ok(sessions)
@@ -229,9 +170,7 @@ impl Node {
 
     pub(crate) async fn compare_and_swap(&self, expected: u64, next: &SessionRecord) -> Result<bool, StoreError> {
         let stored = self.realm.record(next);
-        let swapped = self
-            .call_for_request(&self.writes, "compare_and_swap", self.store().compare_and_swap(expected, &stored))
-            .await?;
+        let swapped = self.call("compare_and_swap", self.store().compare_and_swap(expected, &stored)).await?;
         if let (true, Some(revocation)) = (swapped, next.rotation.revoked) {
             self.note_revoked(&[next.id], revocation.expires_at);
         }
@@ -258,12 +197,7 @@ impl Node {
             }
             RevokeTarget::Session(_) => target,
         };
-        let revoke = self.store().revoke(in_store, revocation);
-        let revoked = match target {
-            // As for a list. Nor may it take the place of a quick call that would show that the outage is over.
-            RevokeTarget::User { .. } => self.await_call(self.writes.unlimited_attempt(), "revoke", revoke).await?,
-            _ => self.call_for_request(&self.writes, "revoke", revoke).await?,
-        };
+        let revoked = self.call("revoke", self.store().revoke(in_store, revocation)).await?;
         self.note_revoked(&revoked, revocation.expires_at);
         match target {
             RevokeTarget::Session(id) => self.revoked.revoke_session(id, revocation.expires_at),
@@ -300,7 +234,7 @@ impl Node {
         let mut result = Ok(());
         for batch in activity.chunks(BATCH) {
             if result.is_ok() {
-                result = self.call(&self.writes, "record_activity", self.store().record_activity(batch)).await;
+                result = self.call("record_activity", self.store().record_activity(batch)).await;
             }
             if result.is_ok() {
                 self.write_behind.written(batch);
@@ -312,12 +246,11 @@ impl Node {
     }
 
     pub(crate) async fn purge(&self) -> Result<usize, StoreError> {
-        // A client that returns a little late still gets `session_expired` rather than `refresh_token_invalid`. Other nodes
-        // and realms may have another grace period, so this is the longest that there is.
-        let before = self.now().before(MAX_GRACE);
+        // A client that returns a little late still gets `session_expired` rather than `refresh_token_invalid`.
+        let before = self.now().before(self.settings.policy.grace);
         let mut purged = 0;
         for _ in 0..MAX_PURGE_STEPS {
-            let step = self.call(&self.writes, "purge", self.store().purge(before, PURGE_STEP)).await?;
+            let step = self.call("purge", self.store().purge(before, PURGE_STEP)).await?;
             purged += step;
             if step < PURGE_STEP {
                 break;

@@ -79,7 +79,7 @@
 //! 8. **Honest errors.** A row that cannot be read is an error; it is never reported as missing. An error may leave
 //!    open whether the step has happened: callers expect that.
 //! 9. **Bounded waiting.** A call that takes longer than [`Settings::store_timeout`](crate::Settings::store_timeout)
-//!    counts as failed. While such failures follow each other, requests are refused without a call.
+//!    counts as failed.
 //!
 //! A store may delete a session on its own after the session has expired, but should keep it for an hour:
 //! [`RedisStore`] does so with key expiry.

@@ -67,10 +67,6 @@ pub(crate) enum Fault {
     LosesReplies,
     /// No call ever returns.
     Hangs,
-    /// No write ever returns.
-    HangsOnWrites,
-    /// Every call waits until the fault is over.
-    Stalls,
     /// Every swap reports a conflict, without effect.
     NeverSwaps,
     /// Every swap reports success, without effect.
@@ -93,8 +89,6 @@ pub(crate) enum Fault {
     SlowSwap,
     /// Loading and revoking this session fails.
     FailsFor(SessionId),
-    /// Revoking all sessions of a user never returns.
-    HangsForUsers,
 }
 
 /// A memory store that counts calls and fails on request.
@@ -105,7 +99,6 @@ pub(crate) struct FaultyStore {
     loads: Arc<AtomicUsize>,
     swaps: Arc<AtomicUsize>,
     others: Arc<AtomicUsize>,
-    feed_reads: Arc<AtomicUsize>,
 }
 
 /// The number of calls of each kind.
@@ -150,26 +143,8 @@ impl FaultyStore {
                 Err(StoreError::new("connection reset"))
             }
             Fault::Hangs => std::future::pending().await,
-            Fault::Stalls => {
-                while *self.fault.lock().unwrap() == Fault::Stalls {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                work.await
-            }
             _ => work.await,
         }
-    }
-
-    async fn write<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        if *self.fault.lock().unwrap() == Fault::HangsOnWrites {
-            std::future::pending::<()>().await;
-        }
-        self.with(work).await
-    }
-
-    /// How often the feed was read since the previous call of this.
-    pub(crate) fn feed_reads(&self) -> usize {
-        self.feed_reads.swap(0, Ordering::SeqCst)
     }
 }
 
@@ -177,7 +152,7 @@ impl FaultyStore {
 impl SessionStore for FaultyStore {
     async fn insert(&self, new: &SessionRecord, options: InsertOptions) -> Result<Inserted, StoreError> {
         self.others.fetch_add(1, Ordering::SeqCst);
-        self.write(self.inner.insert(new, options)).await
+        self.with(self.inner.insert(new, options)).await
     }
 
     async fn load(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
@@ -212,7 +187,7 @@ impl SessionStore for FaultyStore {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 self.inner.compare_and_swap(expected, next).await
             }
-            _ => self.write(self.inner.compare_and_swap(expected, next)).await,
+            _ => self.with(self.inner.compare_and_swap(expected, next)).await,
         }
     }
 
@@ -225,7 +200,6 @@ impl SessionStore for FaultyStore {
         self.others.fetch_add(1, Ordering::SeqCst);
         let fault = *self.fault.lock().unwrap();
         match (fault, target) {
-            (Fault::HangsForUsers, RevokeTarget::User { .. }) => std::future::pending().await,
             (Fault::FailsForUsers, RevokeTarget::User { .. }) | (Fault::FailsToRevoke, _) => {
                 Err(StoreError::new("connection refused"))
             }
@@ -234,16 +208,15 @@ impl SessionStore for FaultyStore {
             }
             (Fault::PretendsToRevoke, RevokeTarget::Session(id)) => Ok(vec![id]),
             (Fault::PretendsToRevoke, _) => Ok(Vec::new()),
-            _ => self.write(self.inner.revoke(target, revocation)).await,
+            _ => self.with(self.inner.revoke(target, revocation)).await,
         }
     }
 
     async fn record_activity(&self, batch: &[Activity]) -> Result<(), StoreError> {
-        self.write(self.inner.record_activity(batch)).await
+        self.with(self.inner.record_activity(batch)).await
     }
 
     async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError> {
-        self.feed_reads.fetch_add(1, Ordering::SeqCst);
         let feed = self.with(self.inner.read_revocations(since)).await;
         if *self.fault.lock().unwrap() == Fault::SlowFeed {
             tokio::time::sleep(Duration::from_millis(200)).await;

@@ -88,7 +88,7 @@ async fn a_page_that_finds_no_hint_asks_once_and_one_that_does_is_logged_in() {
     scene.grace_passes().await;
     scene.browser.reload().await;
     scene.is_in("alice").await;
-    assert_eq!(scene.row(&windows).await, Row { refreshes: 2, rotations: 1, logouts: 0 });
+    assert_eq!(scene.row(&windows).await, Row { refreshes: 1, rotations: 1, logouts: 0 });
     scene.click("logout").await;
     scene.is_out().await;
     assert_eq!(scene.browser.run(seen).await, "");

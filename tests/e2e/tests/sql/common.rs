@@ -157,7 +157,7 @@ macro_rules! for_every_database {
             $execute(
                 &url,
                 "UPDATE axum_refresh_sessions SET client = '{\"ip\":null,\"newer\":[1]}', \
-                 revoked_at = 5, revoked_until = 6, revoked_reason = 'a_newer_one'",
+                 revoked_at = 5, revocation_expires_at = 6, revoked_reason = 'a_newer_one'",
             )
             .await;
             let read = axum_refresh::SessionStore::load(&store, session.id).await.unwrap().unwrap();
