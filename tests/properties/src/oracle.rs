@@ -68,9 +68,6 @@ impl Row {
             return (Answer::Refused("session_idle"), None);
         }
         let fresh = matches!(self.rotated_at, Some(rotated_at) if now - rotated_at <= GRACE);
-        // No clock skew explains it.
-        let far_ahead = matches!(self.rotated_at, Some(rotated_at) if rotated_at - now > GRACE);
-        let corrected = far_ahead.then_some(Self { rotated_at: Some(now), ..*self });
         let acknowledged = matches!(self.acknowledged, Some(highest) if highest >= self.generation);
         let is_parent = self.parent == Some(p);
         let hand_out = |rule, generation, parent| {
@@ -78,11 +75,11 @@ impl Row {
             (Answer::Granted(rule, generation, Some(generation)), Some(next))
         };
         match p.cmp(&self.generation) {
-            std::cmp::Ordering::Equal if fresh && !far_ahead => (Answer::Granted("Touch", p, None), None),
+            std::cmp::Ordering::Equal if fresh => (Answer::Granted("Touch", p, None), None),
             std::cmp::Ordering::Equal => hand_out("Rotate", p + 1, Some(p)),
             std::cmp::Ordering::Greater => hand_out("Ahead", p + 1, Some(p)),
-            std::cmp::Ordering::Less if is_parent && fresh => (Answer::Granted("Echo", p, None), corrected),
-            std::cmp::Ordering::Less if fresh => (Answer::Refused("refresh_busy"), corrected),
+            std::cmp::Ordering::Less if is_parent && fresh => (Answer::Granted("Echo", p, None), None),
+            std::cmp::Ordering::Less if fresh => (Answer::Refused("refresh_busy"), None),
             std::cmp::Ordering::Less if is_parent && !acknowledged => {
                 hand_out("Recover", self.generation + 1, self.parent)
             }
@@ -205,8 +202,7 @@ impl Oracle {
         if let Some(mut next) = next {
             if next.revoked {
                 self.feed.insert(session);
-            }
-            if matches!(answer, Answer::Granted(..)) {
+            } else {
                 next.seen = next.seen.max(now);
             }
             self.rows.insert(session, next);

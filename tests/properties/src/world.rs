@@ -310,21 +310,6 @@ impl World {
         Ok((answer, got.0, got.1))
     }
 
-    /// [`refresh`](Self::refresh), while the node's clock is ahead by so much. Afterwards it is right again.
-    pub(crate) fn refresh_ahead(
-        &mut self,
-        node: usize,
-        token: &Token,
-        by: Millis,
-    ) -> Check<(Answer, Option<Pass>, Option<Token>)> {
-        self.log(|| format!("node {node}: clock ahead by {by} ms"));
-        let by = Duration::from_millis(by.unsigned_abs());
-        self.nodes[node].clock.advance(by);
-        let response = self.refresh(node, token);
-        self.nodes[node].clock.set_back(by);
-        response
-    }
-
     /// Checks the tokens of a response: their content, their lifetime, and that no generation is handed out twice.
     fn take(&mut self, session: usize, tokens: &Tokens, now: Millis) -> Check<(Pass, Option<Token>)> {
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap();
