@@ -425,41 +425,6 @@ async fn flushed_activity_counts_on_other_nodes() {
     two.refresh(&login.tokens.refresh_token.unwrap()).await.unwrap();
 }
 
-/// A node whose clock is six days ahead, on the same store.
-fn six_days_ahead(node: &Node) -> Node {
-    let clock = Clock::new();
-    clock.advance(6 * 24 * 60 * MINUTE);
-    Node::on(node.store.clone(), clock, |builder| builder)
-}
-
-#[tokio::test]
-async fn one_refresh_on_a_node_far_ahead_switches_off_neither_rotation_nor_reuse_detection() {
-    let node = Node::new();
-    let first = node.refresh_token("alice").await;
-    let second = six_days_ahead(&node).rotate(&first).await;
-    let third = node.refresh(&second).await.unwrap();
-    assert_eq!(third.verdict, Verdict::Rotate);
-    // A rotation like any other: within the grace period the parent is the loser of a race, and then it is reuse.
-    assert_eq!(node.refresh(&second).await.unwrap().verdict, Verdict::Echo);
-    node.after_grace();
-    node.auth.authenticate(&third.tokens.access_token).await.unwrap();
-    assert_eq!(code(node.refresh(&second).await), "refresh_token_reused");
-}
-
-#[tokio::test]
-async fn a_response_that_a_node_far_ahead_has_lost_is_recovered_after_the_grace_period() {
-    let node = Node::new();
-    let first = node.refresh_token("alice").await;
-    let _lost = six_days_ahead(&node).rotate(&first).await;
-    assert_eq!(node.refresh(&first).await.unwrap().verdict, Verdict::Echo);
-    node.store.calls();
-    // The time was set right by one write.
-    assert_eq!(node.refresh(&first).await.unwrap().verdict, Verdict::Echo);
-    assert_eq!(node.store.calls().swaps, 0);
-    node.after_grace();
-    assert_eq!(node.refresh(&first).await.unwrap().verdict, Verdict::Recover);
-}
-
 #[tokio::test]
 async fn an_access_token_acknowledges_its_generation_only_after_the_grace_period() {
     for (late, parent) in [(false, "recovers"), (true, "is reuse")] {
