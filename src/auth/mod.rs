@@ -61,7 +61,7 @@ struct Inner<C> {
     /// Shared by all entries of `guarded` if clients are not compared.
     any_client: Arc<Client>,
     /// Registers this `Auth` while it is alive.
-    _keys: registry::KeyIds,
+    _identity: registry::Identity,
     /// Dropped with the last clone, which stops the background task.
     _running: watch::Sender<()>,
 }
@@ -83,9 +83,6 @@ impl<C: Claims> Auth<C> {
     /// Starts to build an `Auth` with default settings.
     ///
     /// All keys are derived from `secret`; `store` keeps the sessions. An `Arc<dyn SessionStore>` is a store too.
-    ///
-    /// Name the type of the claims, as in `let auth: Auth = …` without claims or in `Auth::<MyClaims>::builder(…)`:
-    /// Rust does not use the default of a type parameter in an expression.
     ///
     /// ```
     /// use axum_refresh::{Auth, MemoryStore, Secret};
@@ -110,12 +107,6 @@ impl<C> Auth<C> {
         client.client_ip(&self.settings().trusted_proxies)
     }
 
-    /// The name of the [hint cookie](Settings::hint_cookie) as it is sent, for the option `hint` of the browser module. None
-    /// if it is off.
-    pub fn hint_cookie_name(&self) -> Option<&str> {
-        self.resolved().hint_cookie.as_ref().map(|cookie| cookie.name.as_str())
-    }
-
     /// The public keys that verify access tokens, as a JWK set (RFC 7517 §5). Secret HS256 keys are not in it.
     #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
     #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))))]
@@ -126,12 +117,12 @@ impl<C> Auth<C> {
 
 /// # Upkeep
 impl<C> Auth<C> {
-    /// Writes all recorded activity to the store, and the [revocations](Event::RevocationDelayed) that it has refused so far.
-    /// Await it before the process exits; while the process runs, the background task does the same.
+    /// Writes all recorded activity to the store. Await it before the process exits; while the process runs, the background
+    /// task does the same every few minutes.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`] if the store fails. The activity stays recorded, and the revocations are tried again.
+    /// [`Error::Store`] if the store fails. The activity stays recorded.
     pub async fn flush(&self) -> Result<(), Error> {
         Ok(self.inner.node.flush().await?)
     }
@@ -140,7 +131,7 @@ impl<C> Auth<C> {
     ///
     /// # Errors
     ///
-    /// [`Error::Store`] if the store fails. Sessions already deleted stay deleted.
+    /// [`Error::Store`] if the store fails. What was deleted until then stays deleted.
     pub async fn purge(&self) -> Result<usize, Error> {
         Ok(self.inner.node.purge().await?)
     }
@@ -149,6 +140,11 @@ impl<C> Auth<C> {
 impl<C> Auth<C> {
     pub(crate) fn resolved(&self) -> &Arc<ResolvedSettings> {
         &self.inner.node.settings
+    }
+
+    /// Whether both are clones of one `Auth`.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -22,9 +22,6 @@ use crate::token::id::TokenId;
 /// Handlers behind [`Auth::layer`], [`Auth::guard`] or [`Auth::pages`] take it as an extractor. `Option<AuthUser<C>>` is
 /// `None` for an anonymous request that [`optional`](crate::AuthLayer::optional) has let through.
 ///
-/// Without one of these layers on the route, or with another claims type than that of the layer's `Auth`, `AuthUser<C>`
-/// is refused with 500 and `Option<AuthUser<C>>` is always `None`. Both are logged as an error.
-///
 /// ```
 /// use axum_refresh::AuthUser;
 ///
@@ -115,13 +112,12 @@ impl<C: Claims> Auth<C> {
     /// Verifies an access token and returns its user, if the token is neither expired nor revoked. Counts as activity of its
     /// session.
     ///
-    /// Does not wait for the store, unless it has been unreachable for
-    /// [`max_staleness`](crate::Settings::max_staleness).
+    /// Does not wait for the store, unless it was silent for [`max_staleness`](crate::Settings::max_staleness).
     ///
     /// # Errors
     ///
     /// - [`Error::AccessTokenInvalid`], [`Error::AccessTokenExpired`] or [`Error::AccessTokenRevoked`].
-    /// - [`Error::Store`] if the store has been unreachable for too long and still is.
+    /// - [`Error::Store`] if the store was silent for too long and fails now.
     pub async fn authenticate(&self, token: &str) -> Result<AuthUser<C>, Error> {
         let token = self.verify(token, self.now())?;
         match self.admit(&token, self.now()) {
@@ -175,13 +171,11 @@ impl<C: Claims> Auth<C> {
         Ok(())
     }
 
-    /// [`admit`](Self::admit) after reading the feed of revocations. The token may expire meanwhile.
+    /// [`admit`](Self::admit) after reading the feed of revocations.
     pub(crate) async fn admit_after_catching_up(&self, token: &Verified<C>) -> Result<(), Error> {
         self.inner.node.start();
         self.inner.node.catch_up().await?;
-        let now = self.now();
-        self.inner.access.check_times(token, now)?;
-        match self.admit(token, now) {
+        match self.admit(token, self.now()) {
             Decision::Pass(()) => Ok(()),
             Decision::Refuse(error) => Err(error),
             // Only if the clock jumps.
@@ -227,9 +221,6 @@ impl<C: Claims> Auth<C> {
     /// client.
     pub(crate) async fn check_session_in_store(&self, token: &AccessToken<C>, client: ClientInfo) -> Result<(), Error> {
         let node = &self.inner.node;
-        if !node.revoked.is_current(node.now()) {
-            node.catch_up().await?;
-        }
         let load = async {
             let session = node.load(token.session_id).await?.ok_or(Error::AccessTokenRevoked)?;
             let mut state = session.rotation;

@@ -2,20 +2,19 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::routing::{delete, get, post};
-use axum::{Extension, Router};
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::identify::Identity;
 use super::problem::Problem;
 use super::router::{json_response, listing, session_id};
 use super::tokens::read_json;
-use crate::auth::{Auth, Claims};
+use crate::auth::{Auth, AuthUser, Claims};
 use crate::error::Error;
 use crate::session::RevocationReason;
 
@@ -24,20 +23,19 @@ impl<C: Claims> Auth<C> {
     /// The routes that list and revoke any user's sessions, for administrators. The [HTTP contract](crate::guide::http)
     /// describes them.
     ///
-    /// **The router does not check who calls it**: put a layer around it that does. `admins_only` is a middleware of
-    /// the app; the recipe [roles](crate::guide::recipes#roles) has it.
+    /// **The router does not check who calls it**: put a layer before it that does.
     ///
     /// ```
     /// # use axum::{Router, extract::Request, http::StatusCode, middleware::{Next, from_fn}, response::Response};
     /// # use axum_refresh::{Auth, AuthUser};
     /// # #[derive(Clone, serde::Serialize, serde::Deserialize)]
-    /// # struct MyClaims { role: String }
-    /// # async fn admins_only(user: AuthUser<MyClaims>, request: Request, next: Next) -> Result<Response, StatusCode> {
-    /// #     if user.claims.role == "admin" { Ok(next.run(request).await) } else { Err(StatusCode::FORBIDDEN) }
-    /// # }
-    /// fn app(auth: &Auth<MyClaims>) -> Router {
-    ///     let admin = auth.admin_router().layer((auth.layer(), auth.guard(), from_fn(admins_only)));
-    ///     Router::new().nest("/admin", admin)
+    /// # struct Claims { role: String }
+    /// async fn admins_only(user: AuthUser<Claims>, request: Request, next: Next) -> Result<Response, StatusCode> {
+    ///     if user.claims.role == "admin" { Ok(next.run(request).await) } else { Err(StatusCode::FORBIDDEN) }
+    /// }
+    ///
+    /// fn admin(auth: &Auth<Claims>) -> Router<Auth<Claims>> {
+    ///     auth.admin_router().layer((auth.layer(), auth.guard(), from_fn(admins_only)))
     /// }
     /// ```
     pub fn admin_router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
@@ -51,11 +49,9 @@ impl<C: Claims> Auth<C> {
 
 async fn list<C: Claims>(
     State(auth): State<Auth<C>>,
-    // Not `Option<AuthUser>`, which reports a route without a layer: the app may guard this one in another way.
-    identity: Option<Extension<Identity<C>>>,
+    caller: Option<AuthUser<C>>,
     user: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Error> {
-    let caller = identity.and_then(|Extension(identity)| identity.token);
     listing(&auth, &user_id(user), caller.map(|caller| caller.session_id)).await
 }
 
@@ -67,7 +63,7 @@ async fn revoke_all<C: Claims>(
     Ok(json_response(&json!({ "revoked": revoked })))
 }
 
-/// Reads the user id of a path. What is not text is the empty id, which no session has.
+/// Reads the user id of a path. What is not text is the empty id, request_body no session has.
 fn user_id(user: Result<Path<String>, PathRejection>) -> String {
     user.map(|Path(user)| user).unwrap_or_default()
 }

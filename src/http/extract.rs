@@ -6,7 +6,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
-use axum::extract::MatchedPath;
 use axum::extract::connect_info::{ConnectInfo, MockConnectInfo};
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
@@ -81,7 +80,7 @@ impl IntoResponse for AuthRejection {
 
 /// The user, as found by [`Auth::layer`](crate::Auth::layer), [`Auth::guard`](crate::Auth::guard) or
 /// [`Auth::pages`](crate::Auth::pages). An anonymous request is refused with 401 `access_token_missing`. Without any of
-/// these layers, or with another claims type than theirs, the extractor fails with 500, because nothing was checked.
+/// these layers the extractor fails with 500, because nothing was checked.
 impl<C: Claims, S: Sync> FromRequestParts<S> for AuthUser<C> {
     type Rejection = AuthRejection;
 
@@ -94,41 +93,33 @@ impl<C: Claims, S: Sync> FromRequestParts<S> for AuthUser<C> {
             Some(token) => Ok(Self::from(&**token)),
             None => {
                 let problem = Problem::from(&Error::AccessTokenMissing);
-                Err(AuthRejection::new(&identity.settings, parts, problem))
+                Err(AuthRejection::new(identity.auth.resolved(), parts, problem))
             }
         }
     }
 }
 
-/// Logs that an extractor was used where no layer has checked the request.
+/// Logs that an extractor was used where no layer has checked the request: once for each extractor and type of claims.
 fn report_missing_layer<C>(parts: &Parts, extractor: &'static str) {
-    tracing::error!(
-        target: "axum_refresh",
-        path = parts.uri.path(),
-        "{extractor} was extracted on a route without Auth::layer, Auth::guard or Auth::pages for claims of the type {}: \
-         add one of them to the route, or take the claims type of the route's Auth",
-        std::any::type_name::<C>()
-    );
+    static REPORTED: Mutex<BTreeSet<(&str, &str)>> = Mutex::new(BTreeSet::new());
+    let claims = std::any::type_name::<C>();
+    if REPORTED.lock().unwrap_or_else(PoisonError::into_inner).insert((extractor, claims)) {
+        tracing::error!(
+            target: "axum_refresh",
+            path = parts.uri.path(),
+            "{extractor} was extracted on a route without Auth::layer, Auth::guard or Auth::pages for claims of the type \
+             {claims}: add one of them to the route, or take the claims type of the route's Auth"
+        );
+    }
 }
 
-/// Whether this is the first optional user on a route that no layer for its claims has checked.
-fn is_first_without_layer<C>(parts: &Parts) -> bool {
-    static REPORTED: Mutex<BTreeSet<(String, &str)>> = Mutex::new(BTreeSet::new());
-    let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or_default();
-    let key = (route.to_owned(), std::any::type_name::<C>());
-    REPORTED.lock().unwrap_or_else(PoisonError::into_inner).insert(key)
-}
-
-/// `None` for an anonymous request, and also if no layer for this claims type is on the route, which is logged as an
-/// error. Never refuses.
+/// `None` for an anonymous request. Never refuses.
 impl<C: Claims, S: Sync> OptionalFromRequestParts<S> for AuthUser<C> {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
         let Some(identity) = parts.extensions.get::<Identity<C>>() else {
-            if is_first_without_layer::<C>(parts) {
-                report_missing_layer::<C>(parts, "Option<AuthUser>");
-            }
+            report_missing_layer::<C>(parts, "Option<AuthUser>");
             return Ok(None);
         };
         Ok(identity.token.as_deref().map(Self::from))

@@ -2,30 +2,28 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
 
 use super::cookie;
 use super::csrf::cookie_is_trusted;
 use super::problem::Problem;
 use crate::auth::{Auth, Claims, Decision, Verified};
-use crate::config::ResolvedSettings;
 use crate::error::Error;
 use crate::time::Timestamp;
 
 /// What a layer has found out about a request. Kept in the request's extensions.
 pub(crate) struct Identity<C> {
-    /// The settings of the [`Auth`], which has them alone: they tell several in one app apart. Not the `Auth` itself, because
-    /// extensions may be kept for longer than the app.
-    pub(super) settings: Arc<ResolvedSettings>,
+    /// Distinguishes several [`Auth`]s in one app.
+    pub(super) auth: Auth<C>,
     /// None for an anonymous request that was let through.
     pub(super) token: Option<Arc<Verified<C>>>,
 }
 
 impl<C> Clone for Identity<C> {
     fn clone(&self) -> Self {
-        Self { settings: Arc::clone(&self.settings), token: self.token.clone() }
+        Self { auth: self.auth.clone(), token: self.token.clone() }
     }
 }
 
@@ -51,17 +49,15 @@ impl Source {
 }
 
 impl<C: Claims> PresentedToken<C> {
-    /// Whether the token may be used, after reading the feed of revocations. The outer error is a failure to read it.
+    /// Whether the token may be used, after reading the feed of revocations. A failure of that is a [`Problem`].
     pub(super) async fn admit_after_catching_up(
         self,
         auth: &Auth<C>,
-    ) -> Result<Result<Arc<Verified<C>>, Unidentified>, Error> {
+    ) -> Result<Result<Arc<Verified<C>>, Unidentified>, Problem> {
         match auth.admit_after_catching_up(&self.token).await {
             Ok(()) => Ok(Ok(self.token)),
-            Err(error @ (Error::AccessTokenRevoked | Error::AccessTokenExpired | Error::AccessTokenInvalid)) => {
-                Ok(Err(self.source.refused(error)))
-            }
-            Err(error) => Err(error),
+            Err(error @ Error::AccessTokenRevoked) => Ok(Err(self.source.refused(error))),
+            Err(error) => Err(Problem::from(&error)),
         }
     }
 }
@@ -73,7 +69,7 @@ pub(super) enum Unidentified {
     Header(Error),
     /// The token in the access cookie is refused.
     Cookie(Error),
-    /// There is an access cookie, but the request was sent by a page of another origin.
+    /// There is an access cookie, but another origin's page has caused the request.
     CrossOrigin,
 }
 
@@ -116,7 +112,7 @@ pub(super) async fn identify_after_catching_up<C: Claims>(
     parts: &mut Parts,
     presented: PresentedToken<C>,
 ) -> Result<Option<Arc<Verified<C>>>, Problem> {
-    match presented.admit_after_catching_up(auth).await.map_err(|error| Problem::from(&error))? {
+    match presented.admit_after_catching_up(auth).await? {
         Ok(token) => {
             remember(auth, parts, Some(Arc::clone(&token)));
             Ok(Some(token))
@@ -138,14 +134,14 @@ fn refused<C: Claims>(auth: &Auth<C>, optional: bool, parts: &mut Parts, reason:
 }
 
 pub(super) fn remember<C: Claims>(auth: &Auth<C>, parts: &mut Parts, token: Option<Arc<Verified<C>>>) {
-    parts.extensions.insert(Identity { settings: Arc::clone(auth.resolved()), token });
+    parts.extensions.insert(Identity { auth: auth.clone(), token });
 }
 
 /// The token that another layer of the same [`Auth`] has found. If that layer let an anonymous request pass, the next one
 /// decides for itself.
 pub(super) fn remembered<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Option<Arc<Verified<C>>> {
     let identity = parts.extensions.get::<Identity<C>>()?;
-    identity.token.clone().filter(|_| Arc::ptr_eq(&identity.settings, auth.resolved()))
+    identity.token.clone().filter(|_| identity.auth.is_same(auth))
 }
 
 /// The access token of a request, if it may be used by what this node knows. Its use is recorded.
@@ -186,14 +182,6 @@ fn token_of<C: Claims>(auth: &Auth<C>, parts: &Parts, now: Timestamp) -> Result<
         }
     }
     Err(first_error.map_or(Unidentified::NoToken, Unidentified::Cookie))
-}
-
-/// All access tokens of a request, valid or not: the header's, and those of all access cookies.
-pub(super) fn access_tokens<'a, C>(auth: &Auth<C>, headers: &'a HeaderMap) -> Vec<&'a [u8]> {
-    let header = headers.get(AUTHORIZATION).and_then(bearer);
-    let access_cookie = auth.resolved().access_cookie.as_ref();
-    let cookies = access_cookie.into_iter().flat_map(|access_cookie| cookie::values(headers, &access_cookie.name));
-    header.into_iter().chain(cookies).collect()
 }
 
 /// The credentials of `Authorization: Bearer` (RFC 6750 §2.1). The scheme is compared without regard to case (RFC 9110

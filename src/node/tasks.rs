@@ -19,8 +19,7 @@ const MAX_WRITE_BEHIND: Duration = Duration::from_secs(300);
 impl Node {
     /// Starts the background task, if it is not running and there is a runtime to run it on.
     ///
-    /// It is one tokio task with three loops, so that following the feed never waits for a write, and neither waits for
-    /// revocations that are tried again.
+    /// It is one tokio task with two loops, so that following the feed never waits for a write.
     pub(crate) fn start(self: &Arc<Self>) {
         if self.running.load(Ordering::Relaxed) {
             return;
@@ -28,9 +27,7 @@ impl Node {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if !self.running.swap(true, Ordering::Relaxed) {
             let running = Running(Arc::clone(self));
-            runtime.spawn(async move {
-                tokio::join!(running.0.follow(), running.0.housekeep(), running.0.keep_finishing())
-            });
+            runtime.spawn(async move { tokio::join!(running.0.follow(), running.0.housekeep()) });
         }
     }
 
@@ -76,7 +73,7 @@ impl Node {
             }
             if written_at.elapsed() >= every {
                 written_at = Instant::now();
-                let _ = self.write(self.write_behind.all()).await;
+                let _ = self.flush().await;
             } else {
                 let _ = self.write(self.write_behind.take_urgent()).await;
             }

@@ -7,4 +7,3 @@ pub(crate) mod claims;
 pub(crate) mod id;
 pub(crate) mod keys;
 pub(crate) mod refresh;
-mod weak;

@@ -54,9 +54,9 @@ export interface Change {
   /** The same as {@link Auth.user}. If `sub` has changed, the page shows another user's data: reload it. */
   user: Claims | null;
   /**
-   * The cause: `login`, `refresh`, `logout`, `idle` or `no_session` (no hint cookie when the page was loaded, and the
-   * server has found or left no refresh cookie within the last ten minutes); the server's code if it refused a refresh;
-   * `offline`, `status_502`, `too_many_attempts` and the like if a refresh failed.
+   * The cause: `login`, `refresh`, `logout`, `idle` or `no_session` (no hint cookie when the page was loaded); the
+   * server's code if it refused a refresh; `offline`, `status_502`, `too_many_attempts` and the like if a refresh
+   * failed.
    */
   reason: string;
   /** Whether the change was made in another tab. */
@@ -96,12 +96,9 @@ export interface AuthOptions {
   idle?: IdleOptions;
   /**
    * Whether the server sets the hint cookie (setting `hint_cookie`). If so, a page without the cookie makes no
-   * request if, within the last ten minutes, the server has found no refresh cookie or the user has logged out. The
-   * module keeps the time of that in localStorage; where it cannot, every page makes a request. Sessions from before
-   * the setting was switched on are therefore found. In a realm, or with a refresh cookie of another name, it is the name
-   * of the hint cookie (`Auth::hint_cookie_name`): `session-hint-staff` in the realm `staff`. Default: false.
+   * request. Default: false.
    */
-  hint?: boolean | string;
+  hint?: boolean;
   /** Replaces the browser's globals, for tests. Default: `globalThis`. */
   env?: object;
 }
@@ -141,9 +138,8 @@ export interface Auth {
   fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>;
   /**
    * Sends a login to the app's own route and takes the tokens from the response. The request is a POST with `body` as
-   * JSON; the members of `init` replace these defaults, `headers` the content type too. Resolves to the response,
-   * whether the login succeeded or not (a 401, for example): check `response.ok`. A response without an access token,
-   * for example because a second factor is required, changes nothing.
+   * JSON; `init` overrides that. Returns the response, whether the login succeeded or not. A response without an
+   * access token, for example because a second factor is required, changes nothing.
    *
    * Refreshes wait up to 11 seconds for the login, in all tabs (in this tab without Web Locks), because the response
    * to a refresh could restore the previous session's cookie. If that may have happened, the module refreshes again

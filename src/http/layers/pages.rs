@@ -30,10 +30,9 @@ use crate::time::Timestamp;
 /// 4. The refresh token is presented to the [ratchet](crate::ratchet). If it grants an access token, the request goes on
 ///    with that token, its body untouched; [`AuthUser`](crate::AuthUser) and all layers inside see it. All requests of one
 ///    navigation get the same user, the losers of the race too.
-/// 5. If the refresh is refused because the session has ended, or because this version of the app cannot read its claims,
-///    the request passes as an anonymous one. The layers inside decide what follows: [`Auth::layer`] refuses it or redirects
-///    to the [login page](crate::Settings::login_page), and `.optional()` lets it pass. This layer clears no cookie and
-///    redirects nobody, so it cannot cause a redirect loop.
+/// 5. If the refresh is refused because the session has ended, the request passes as an anonymous one. The layers inside
+///    decide what follows: [`Auth::layer`] refuses it or redirects to the [login page](crate::Settings::login_page), and
+///    `.optional()` lets it pass. This layer clears no cookie and redirects nobody, so it cannot cause a redirect loop.
 /// 6. Failures are not refusals: 503 if the store or the claims hook fails, 409 `refresh_busy` if other requests have
 ///    changed the session at every attempt for about a quarter of a second. A race or an outage never turns a visitor into
 ///    an anonymous one.
@@ -41,7 +40,8 @@ use crate::time::Timestamp;
 ///    `Cache-Control: no-store` in place of the handler's. Other cookies of the handler stay. If the handler sets one of
 ///    these two cookies (a login, a logout, an update of the claims), the handler's counts.
 /// 8. A response that takes longer than half the [grace period](crate::Policy::grace) does not get the cookies, because it
-///    could replace the newer ones of a later page. That is harmless: the next page gets a new refresh token.
+///    could replace the newer ones of a later page. It counts as lost, which costs nothing: the next page gets another
+///    successor of the same refresh token.
 ///
 /// # Revoked access tokens
 ///
@@ -53,8 +53,8 @@ use crate::time::Timestamp;
 /// Outside the other layers, so that they see the new token, and around the app's own pages, including public pages that
 /// show who is logged in. Stylesheets and images do not need it. It authenticates by itself: without another layer inside,
 /// handlers take an `Option<AuthUser<C>>`, or an `AuthUser<C>`, which refuses anonymous requests with 401 or a redirect to
-/// the login page. On its own it checks the session only when it refreshes. Add the [guard](Auth::guard) to check in
-/// between.
+/// the login page. It enforces what a refresh enforces; between refreshes the [guard](Auth::guard) enforces idle timeout
+/// and binding.
 ///
 /// ```
 /// use axum::extract::State;
@@ -222,7 +222,7 @@ impl<C: Claims> Check for PagesLayer<C> {
                     Decision::Refuse(problem) => return Err(problem.into_response()),
                     Decision::AskStore(_) => {}
                 },
-                Err(error) => return Err(error.into_response()),
+                Err(problem) => return Err(problem.into_response()),
             }
         }
         self.refresh(parts).await
