@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 /// The app's own claims, carried by every access token.
 #[derive(Clone, Serialize, Deserialize)]
-struct Claims {
+struct MyClaims {
     role: String,
 }
 
@@ -29,10 +29,10 @@ struct Credentials {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // All keys are derived from the one secret. `build` rejects contradictory settings.
-    let auth = Auth::<Claims>::builder(Secret::from_env("AUTH_SECRET")?, MemoryStore::new()).build()?;
+    let auth = Auth::<MyClaims>::builder(Secret::from_env("AUTH_SECRET")?, MemoryStore::new()).build()?;
 
     let protected = Router::new()
-        .route("/me", get(|user: AuthUser<Claims>| async { Json(user.claims) }))
+        .route("/me", get(|user: AuthUser<MyClaims>| async { Json(user.claims) }))
         // Covers the routes above it, and only those.
         .route_layer((
             auth.layer(), // verifies the access token and rejects revoked ones
@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn log_in(
-    State(auth): State<Auth<Claims>>,
+    State(auth): State<Auth<MyClaims>>,
     client: ClientInfo,
     Json(form): Json<Credentials>,
 ) -> axum::response::Result<Login> {
@@ -59,6 +59,6 @@ async fn log_in(
     if (form.username.as_str(), form.password.as_str()) != ("alice", "password") {
         return Err(StatusCode::UNAUTHORIZED.into());
     }
-    let claims = Claims { role: "admin".to_owned() };
+    let claims = MyClaims { role: "admin".to_owned() };
     Ok(auth.login(form.username, claims).client(client).await?) // sets the refresh cookie and returns the access token
 }

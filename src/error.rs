@@ -31,8 +31,8 @@ pub enum Error {
     /// 401 `refresh_token_invalid`.
     #[error("the refresh token is invalid")]
     RefreshTokenInvalid,
-    /// A superseded refresh token was presented again: either it was stolen, or the owner's was. The session was
-    /// revoked: 401 `refresh_token_reused`.
+    /// A superseded refresh token was presented again: either the thief or the owner presented it second. The session
+    /// was revoked: 401 `refresh_token_reused`.
     #[error("the refresh token was used before; the session was revoked")]
     RefreshTokenReused,
     /// The session was revoked: 401 `session_revoked`.

@@ -39,8 +39,8 @@ pub enum Event {
         /// The verdict of the [ratchet](crate::ratchet).
         verdict: Verdict,
     },
-    /// A superseded refresh token was presented again: either it was stolen, or the owner's was. The session was
-    /// revoked, and with [`OnReuse::User`](crate::config::OnReuse::User) all sessions of the user.
+    /// A superseded refresh token was presented again: either the thief or the owner presented it second. The session
+    /// was revoked, and with [`OnReuse::User`](crate::config::OnReuse::User) all sessions of the user.
     Reuse {
         /// The user of the session.
         user_id: Arc<str>,

@@ -131,17 +131,34 @@ impl<C: Claims> AuthBuilder<C> {
     /// Loads the user's claims from the app at every refresh, in place of the claims from login. A change of role then
     /// takes effect within one [`access_ttl`](crate::Policy::access_ttl).
     ///
-    /// `None` refuses the refresh with 401 `user_refused` and leaves the session as it is. An error is 503, and the client
-    /// tries again. The hook runs once per refresh; its time limit is up to the app.
+    /// `None` refuses the refresh with 401 `user_refused` and leaves the session as it is. An error is 503, and the
+    /// client tries again. The hook runs once per refresh; its time limit is up to the app. It does not run at login:
+    /// the first access token has the claims given to [`Auth::login`].
+    ///
+    /// Each call returns a future of its own, so clone what the future needs, such as a pool of connections:
     ///
     /// ```
     /// use axum_refresh::{Auth, MemoryStore, Secret};
+    /// # #[derive(Clone)]
+    /// # struct Pool;
+    /// # impl Pool {
+    /// #     async fn role_of(&self, _: &str) -> Result<Option<String>, std::io::Error> { Ok(None) }
+    /// # }
     ///
-    /// # #[derive(Clone, serde::Serialize, serde::Deserialize)]
-    /// # struct Claims { role: String }
-    /// # async fn role_of(user_id: &str) -> Result<Option<String>, std::io::Error> { Ok(Some(user_id.to_owned())) }
-    /// let auth = Auth::<Claims>::builder(Secret::random()?, MemoryStore::new())
-    ///     .claims_hook(async |user_id| Ok::<_, std::io::Error>(role_of(&user_id).await?.map(|role| Claims { role })))
+    /// #[derive(Clone, serde::Serialize, serde::Deserialize)]
+    /// struct MyClaims {
+    ///     role: String,
+    /// }
+    ///
+    /// # let pool = Pool;
+    /// let auth = Auth::<MyClaims>::builder(Secret::random()?, MemoryStore::new())
+    ///     .claims_hook(move |user_id| {
+    ///         let pool = pool.clone();
+    ///         async move {
+    ///             let role = pool.role_of(&user_id).await?; // None if the user is disabled
+    ///             Ok::<_, std::io::Error>(role.map(|role| MyClaims { role }))
+    ///         }
+    ///     })
     ///     .build()?;
     /// # Ok::<_, axum_refresh::config::SettingsError>(())
     /// ```

@@ -52,7 +52,7 @@ impl<C: super::Claims> Auth<C> {
     }
 }
 
-/// The claims as the text of a JSON object that fits beside the token's own claims.
+/// The claims as the text of a JSON object that has none of the names of the token's own claims.
 pub(super) fn write_claims<C: Serialize>(claims: &C) -> Result<Box<str>, Error> {
     let value = serde_json::to_value(claims).map_err(|error| ClaimsError::Json(error.into()))?;
     let members = value.as_object().ok_or(ClaimsError::NotAnObject)?;

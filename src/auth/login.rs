@@ -107,6 +107,32 @@ impl<C> LoginBuilder<C> {
     ///
     /// If it is the same user's session, both happen in one step. A refresh of the old session that is in flight gets
     /// `session_revoked`.
+    ///
+    /// The login handler learns of the old session by an optional layer on its route:
+    ///
+    /// ```
+    /// use axum::Router;
+    /// use axum::extract::State;
+    /// use axum::routing::post;
+    /// use axum_refresh::{Auth, AuthUser, ClientInfo, Error, Login, NoClaims};
+    ///
+    /// async fn log_in(State(auth): State<Auth>, old: Option<AuthUser>, client: ClientInfo) -> Result<Login, Error> {
+    ///     // Check the password here.
+    ///     let mut login = auth.login("alice", NoClaims {}).client(client);
+    ///     if let Some(old) = old {
+    ///         login = login.replacing(old.session_id);
+    ///     }
+    ///     login.await
+    /// }
+    ///
+    /// fn app(auth: &Auth) -> Router<Auth> {
+    ///     Router::new().route("/login", post(log_in).layer((auth.layer().optional(), auth.csrf())))
+    /// }
+    /// ```
+    ///
+    /// The old session is known if the request carries its access token: in the
+    /// [access cookie](crate::Settings::access_cookie), or in a header, which the browser module's `login` does not
+    /// send.
     pub fn replacing(mut self, session_id: SessionId) -> Self {
         self.replacing = Some(session_id);
         self

@@ -84,6 +84,9 @@ impl<C: Claims> Auth<C> {
     ///
     /// All keys are derived from `secret`; `store` keeps the sessions. An `Arc<dyn SessionStore>` is a store too.
     ///
+    /// Name the type of the claims, as in `let auth: Auth = …` without claims or in `Auth::<MyClaims>::builder(…)`:
+    /// Rust does not use the default of a type parameter in an expression.
+    ///
     /// ```
     /// use axum_refresh::{Auth, MemoryStore, Secret};
     ///
@@ -131,7 +134,7 @@ impl<C> Auth<C> {
     ///
     /// # Errors
     ///
-    /// [`Error::Store`] if the store fails. What was deleted until then stays deleted.
+    /// [`Error::Store`] if the store fails. Sessions already deleted stay deleted.
     pub async fn purge(&self) -> Result<usize, Error> {
         Ok(self.inner.node.purge().await?)
     }

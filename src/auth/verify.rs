@@ -22,6 +22,9 @@ use crate::token::id::TokenId;
 /// Handlers behind [`Auth::layer`], [`Auth::guard`] or [`Auth::pages`] take it as an extractor. `Option<AuthUser<C>>` is
 /// `None` for an anonymous request that [`optional`](crate::AuthLayer::optional) has let through.
 ///
+/// Without one of these layers on the route, or with another claims type than that of the layer's `Auth`, `AuthUser<C>`
+/// is refused with 500 and `Option<AuthUser<C>>` is always `None`. Both are logged as an error.
+///
 /// ```
 /// use axum_refresh::AuthUser;
 ///
@@ -112,12 +115,13 @@ impl<C: Claims> Auth<C> {
     /// Verifies an access token and returns its user, if the token is neither expired nor revoked. Counts as activity of its
     /// session.
     ///
-    /// Does not wait for the store, unless it was silent for [`max_staleness`](crate::Settings::max_staleness).
+    /// Does not wait for the store, unless it has been unreachable for
+    /// [`max_staleness`](crate::Settings::max_staleness).
     ///
     /// # Errors
     ///
     /// - [`Error::AccessTokenInvalid`], [`Error::AccessTokenExpired`] or [`Error::AccessTokenRevoked`].
-    /// - [`Error::Store`] if the store was silent for too long and fails now.
+    /// - [`Error::Store`] if the store has been unreachable for too long and still is.
     pub async fn authenticate(&self, token: &str) -> Result<AuthUser<C>, Error> {
         let token = self.verify(token, self.now())?;
         match self.admit(&token, self.now()) {

@@ -87,8 +87,10 @@ pub struct Settings {
     /// path `/`, readable by scripts, and otherwise like the refresh cookie. A page without it need not ask the server
     /// whether somebody is logged in. Default: `false`. Requires a `transport` with cookies.
     pub hint_cookie: bool,
-    /// Whether cookies are sent without `Secure` and without name prefix, for development over plain http with a host
-    /// other than `localhost`, where browsers accept secure cookies anyway. Default: `false`.
+    /// Whether cookies are sent without `Secure` and without name prefix, for development over plain http. Chrome,
+    /// Firefox and curl do not need it for `http://localhost` and `http://127.0.0.1`; Safari and most HTTP libraries
+    /// need it on any host ([recipe](crate::guide::recipes#http-clients-over-plain-http)). Default: `false`. Never in
+    /// production.
     pub insecure_dev_cookies: bool,
     /// The networks of the reverse proxies whose `X-Forwarded-For` is trusted, such as `10.0.0.0/8`. Default: none, so
     /// the header is ignored.
@@ -97,8 +99,9 @@ pub struct Settings {
     /// lower case, without default port and trailing slash. Default: none.
     pub trusted_origins: Vec<String>,
     /// The path of the login page, such as `/login`. A layer redirects a GET for HTML to it instead of refusing it with
-    /// 401, and appends `?next=` and the requested path. Default: none, all requests get 401. A local path without
-    /// query.
+    /// 401, and appends `?next=` and the requested path, which the
+    /// [login handler](crate::guide::recipes#back-to-the-requested-page) has to check. Default: none, all requests get
+    /// 401. A local path without query.
     pub login_page: Option<String>,
 }
 

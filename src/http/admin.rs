@@ -23,19 +23,20 @@ impl<C: Claims> Auth<C> {
     /// The routes that list and revoke any user's sessions, for administrators. The [HTTP contract](crate::guide::http)
     /// describes them.
     ///
-    /// **The router does not check who calls it**: put a layer before it that does.
+    /// **The router does not check who calls it**: put a layer around it that does. `admins_only` is a middleware of
+    /// the app; the recipe [roles](crate::guide::recipes#roles) has it.
     ///
     /// ```
     /// # use axum::{Router, extract::Request, http::StatusCode, middleware::{Next, from_fn}, response::Response};
     /// # use axum_refresh::{Auth, AuthUser};
     /// # #[derive(Clone, serde::Serialize, serde::Deserialize)]
-    /// # struct Claims { role: String }
-    /// async fn admins_only(user: AuthUser<Claims>, request: Request, next: Next) -> Result<Response, StatusCode> {
-    ///     if user.claims.role == "admin" { Ok(next.run(request).await) } else { Err(StatusCode::FORBIDDEN) }
-    /// }
-    ///
-    /// fn admin(auth: &Auth<Claims>) -> Router<Auth<Claims>> {
-    ///     auth.admin_router().layer((auth.layer(), auth.guard(), from_fn(admins_only)))
+    /// # struct MyClaims { role: String }
+    /// # async fn admins_only(user: AuthUser<MyClaims>, request: Request, next: Next) -> Result<Response, StatusCode> {
+    /// #     if user.claims.role == "admin" { Ok(next.run(request).await) } else { Err(StatusCode::FORBIDDEN) }
+    /// # }
+    /// fn app(auth: &Auth<MyClaims>) -> Router {
+    ///     let admin = auth.admin_router().layer((auth.layer(), auth.guard(), from_fn(admins_only)));
+    ///     Router::new().nest("/admin", admin)
     /// }
     /// ```
     pub fn admin_router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {

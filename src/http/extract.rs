@@ -80,7 +80,7 @@ impl IntoResponse for AuthRejection {
 
 /// The user, as found by [`Auth::layer`](crate::Auth::layer), [`Auth::guard`](crate::Auth::guard) or
 /// [`Auth::pages`](crate::Auth::pages). An anonymous request is refused with 401 `access_token_missing`. Without any of
-/// these layers the extractor fails with 500, because nothing was checked.
+/// these layers, or with another claims type than theirs, the extractor fails with 500, because nothing was checked.
 impl<C: Claims, S: Sync> FromRequestParts<S> for AuthUser<C> {
     type Rejection = AuthRejection;
 
@@ -113,7 +113,8 @@ fn report_missing_layer<C>(parts: &Parts, extractor: &'static str) {
     }
 }
 
-/// `None` for an anonymous request. Never refuses.
+/// `None` for an anonymous request, and also if no layer for this claims type is on the route, which is logged as an
+/// error. Never refuses.
 impl<C: Claims, S: Sync> OptionalFromRequestParts<S> for AuthUser<C> {
     type Rejection = Infallible;
 

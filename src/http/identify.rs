@@ -69,7 +69,7 @@ pub(super) enum Unidentified {
     Header(Error),
     /// The token in the access cookie is refused.
     Cookie(Error),
-    /// There is an access cookie, but another origin's page has caused the request.
+    /// There is an access cookie, but the request was sent by a page of another origin.
     CrossOrigin,
 }
 

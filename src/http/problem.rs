@@ -11,22 +11,41 @@ use crate::error::Error;
 
 /// The problem details of a refused request (RFC 9457): a status, and a code that clients go by.
 ///
-/// Every refusal of this crate carries its `Problem` in the extensions of the response, so that an app can answer in its own
-/// format:
+/// Every refusal of this crate carries its `Problem` in the extensions of the response, so that an app can answer in
+/// its own format. `in_our_format` has to be the outermost layer of the app, or it does not see the refusals of the
+/// layers around it:
 ///
 /// ```
-/// use axum::response::{IntoResponse, Response};
+/// use axum::Router;
+/// use axum::body::Body;
+/// use axum::http::header::CONTENT_LENGTH;
+/// use axum::middleware::map_response;
+/// use axum::response::Response;
 /// use axum_refresh::rejection::Problem;
+/// use serde_json::json;
 ///
-/// /// For `axum::middleware::map_response`.
 /// async fn in_our_format(response: Response) -> Response {
-///     match response.extensions().get::<Problem>() {
-///         Some(problem) => (problem.status(), format!("error: {}", problem.code())).into_response(),
-///         None => response,
+///     let Some(problem) = response.extensions().get::<Problem>() else { return response };
+///     // A redirect to the login page carries a `Problem` too.
+///     if response.status() != problem.status() {
+///         return response;
 ///     }
+///     let body = json!({ "code": problem.code(), "error": { "help": "https://shop.example/help" } });
+///     // Keeps WWW-Authenticate, Cache-Control, Retry-After and Set-Cookie.
+///     let (mut parts, _) = response.into_parts();
+///     parts.headers.remove(CONTENT_LENGTH);
+///     Response::from_parts(parts, Body::from(body.to_string()))
 /// }
-/// # let _: axum::Router = axum::Router::new().layer(axum::middleware::map_response(in_our_format));
+///
+/// fn app(routes: Router) -> Router {
+///     routes.layer(map_response(in_our_format)) // last, so that it is around everything
+/// }
+/// # app(Router::new());
 /// ```
+///
+/// The [browser module](crate::guide::http#the-browser-module) needs the member `code` (or leave `/auth` and the routes
+/// that it calls alone). Its `fetch` repeats a refused request only if the content type has `problem+json`, so the
+/// example keeps that. The [recipe](crate::guide::recipes#refusals-in-your-own-format) has pages instead of JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,

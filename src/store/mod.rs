@@ -86,7 +86,7 @@
 //!
 //! # Testing a store
 //!
-//! With the feature `conformance`, the macro [`store_conformance!`](crate::store_conformance) expands to one test for
+//! With the feature `conformance`, the macro `axum_refresh::store_conformance!` expands to one test for
 //! each rule of the contract, races included. All built-in stores pass it. Put it in a module of its own:
 //!
 //! ```

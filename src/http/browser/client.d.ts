@@ -138,8 +138,9 @@ export interface Auth {
   fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>;
   /**
    * Sends a login to the app's own route and takes the tokens from the response. The request is a POST with `body` as
-   * JSON; `init` overrides that. Returns the response, whether the login succeeded or not. A response without an
-   * access token, for example because a second factor is required, changes nothing.
+   * JSON; the members of `init` replace these defaults, `headers` the content type too. Resolves to the response,
+   * whether the login succeeded or not (a 401, for example): check `response.ok`. A response without an access token,
+   * for example because a second factor is required, changes nothing.
    *
    * Refreshes wait up to 11 seconds for the login, in all tabs (in this tab without Web Locks), because the response
    * to a refresh could restore the previous session's cookie. If that may have happened, the module refreshes again

@@ -24,10 +24,21 @@ use crate::http::identify::{PresentedToken, identify, identify_after_catching_up
 /// 3. Its use is recorded as activity of the session and, if the token is older than the
 ///    [grace period](crate::Policy::grace), as the acknowledgement of its generation's refresh token.
 ///
-/// None of this waits for the store, unless the store was silent for
+/// None of this waits for the store, unless the store has been unreachable for
 /// [`max_staleness`](crate::Settings::max_staleness).
 ///
 /// Handlers behind the layer take an [`AuthUser`](crate::AuthUser).
+///
+/// # With or without the guard
+///
+/// - **The layer alone** verifies the token and refuses anonymous requests, from memory. Without a
+///   [binding](crate::config::Binding) it is enough: it knows all revocations, and an idle session ends at its next
+///   refresh, because an access token lives for less time than the idle timeout. While the store is unreachable, it goes
+///   on for `max_staleness`.
+/// - **The [guard](Auth::guard) alone** does the same. It also loads the session from the store, once per session and
+///   node: it refuses a session that does not exist there or is idle, and compares every request with the binding.
+/// - **Both** do what the guard does alone, in any order: the second uses what the first has found, so the token is
+///   verified once. If in doubt, use both; a route that must not wait for the store drops the guard.
 ///
 /// # Where to put it
 ///

@@ -1,4 +1,4 @@
-//! The layer that refuses requests caused by other origins' pages.
+//! The layer that refuses requests sent by pages of other origins.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -14,12 +14,12 @@ use crate::config::ResolvedSettings;
 use crate::http::csrf::is_same_origin;
 use crate::http::problem::Problem;
 
-/// Refuses unsafe requests (any method but GET, HEAD and OPTIONS) that another origin's page has caused, with 403
+/// Refuses unsafe requests (any method but GET, HEAD and OPTIONS) sent by a page of another origin, with 403
 /// `cross_origin`. Made by [`Auth::csrf`].
 ///
-/// The check is that of [`tower_http::csrf`]: `Sec-Fetch-Site` if the browser sends it, or else `Origin` against `Host`.
-/// Pages of the [trusted origins](crate::Settings::trusted_origins) pass. Proxies have to leave `Host` and `Origin` as they
-/// are.
+/// The check is that of [`tower_http::csrf`]: `Sec-Fetch-Site` if the browser sends it, or else `Origin` against
+/// `Host`. A request with neither header passes: it does not come from a browser. Pages of the
+/// [trusted origins](crate::Settings::trusted_origins) pass. Proxies have to leave `Host` and `Origin` as they are.
 #[derive(Clone)]
 pub struct CsrfLayer {
     settings: Arc<ResolvedSettings>,
@@ -58,7 +58,7 @@ impl Check for CsrfLayer {
 
 /// # Layers
 impl<C> Auth<C> {
-    /// The layer that refuses unsafe requests caused by other origins' pages: see [`CsrfLayer`].
+    /// The layer that refuses unsafe requests sent by pages of other origins: see [`CsrfLayer`].
     ///
     /// The [router](Auth::router) has it built in. The app's own login route needs it too, or another site could log a
     /// visitor in as somebody else.

@@ -29,7 +29,10 @@ use crate::http::problem::Problem;
 ///
 /// After the first request of a session nothing waits for the store: the client at login never changes, revocations reach
 /// every node by themselves, and a valid access token keeps its session from being idle, because it lives for less time than
-/// the idle timeout.
+/// the idle timeout. If the store is unreachable at that first request, it is 503.
+///
+/// It works alone, and refuses anonymous requests as `AuthLayer` does. [`AuthLayer`](crate::AuthLayer) compares the two
+/// layers and says when one of them is enough.
 pub struct GuardLayer<C = NoClaims> {
     auth: Auth<C>,
     optional: bool,

@@ -40,8 +40,7 @@ use crate::time::Timestamp;
 ///    `Cache-Control: no-store` in place of the handler's. Other cookies of the handler stay. If the handler sets one of
 ///    these two cookies (a login, a logout, an update of the claims), the handler's counts.
 /// 8. A response that takes longer than half the [grace period](crate::Policy::grace) does not get the cookies, because it
-///    could replace the newer ones of a later page. It counts as lost, which costs nothing: the next page gets another
-///    successor of the same refresh token.
+///    could replace the newer ones of a later page. That is harmless: the next page gets a new refresh token.
 ///
 /// # Revoked access tokens
 ///
@@ -53,8 +52,8 @@ use crate::time::Timestamp;
 /// Outside the other layers, so that they see the new token, and around the app's own pages, including public pages that
 /// show who is logged in. Stylesheets and images do not need it. It authenticates by itself: without another layer inside,
 /// handlers take an `Option<AuthUser<C>>`, or an `AuthUser<C>`, which refuses anonymous requests with 401 or a redirect to
-/// the login page. It enforces what a refresh enforces; between refreshes the [guard](Auth::guard) enforces idle timeout
-/// and binding.
+/// the login page. On its own it checks the session only when it refreshes. Add the [guard](Auth::guard) to check in
+/// between.
 ///
 /// ```
 /// use axum::extract::State;

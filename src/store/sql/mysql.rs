@@ -83,8 +83,8 @@ impl MySqlStore {
         Ok(Self::new(pool.connect_lazy_with(options)))
     }
 
-    /// Uses a pool of the app's own. Its connections should use the isolation level `READ COMMITTED`; with a stricter
-    /// one, concurrent logins of different users block each other, and some fail.
+    /// Uses a pool of the app's own; requires sqlx 0.9. Its connections should use the isolation level
+    /// `READ COMMITTED`; with a stricter one, concurrent logins of different users block each other, and some fail.
     pub fn new(pool: MySqlPool) -> Self {
         Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push: Push::disabled() }))
     }

@@ -96,8 +96,8 @@ impl PostgresStore {
         Ok(Self::new(pool.connect_lazy_with(options)))
     }
 
-    /// Uses a pool of the app's own. Its connections should have a `statement_timeout`, and [`push`](Self::push) needs
-    /// one connection more.
+    /// Uses a pool of the app's own; requires sqlx 0.9. Its connections should have a `statement_timeout`, and
+    /// [`push`](Self::push) needs one connection more.
     pub fn new(pool: PgPool) -> Self {
         Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push: Push::disabled() }))
     }

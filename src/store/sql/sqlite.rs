@@ -87,7 +87,8 @@ impl SqliteStore {
         Ok(Self::new(pool_options().connect_lazy_with(options)))
     }
 
-    /// Uses a pool of the app's own. Its connections should use the WAL journal mode and a busy timeout.
+    /// Uses a pool of the app's own; requires sqlx 0.9. Its connections should use the WAL journal mode and a busy
+    /// timeout: the [guide](crate::guide::stores#sqlite-with-the-apps-own-pool) has an example.
     pub fn new(pool: SqlitePool) -> Self {
         Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push: Push::in_process() }))
     }
