@@ -15,7 +15,8 @@ pub enum Error {
     #[error("the access token is missing")]
     AccessTokenMissing,
     /// The access token is malformed, of another type or algorithm, has an invalid signature, another issuer or
-    /// audience, or was issued in the future: 401 `access_token_invalid`.
+    /// audience, was issued in the future, or has claims that this version of the app cannot read: 401
+    /// `access_token_invalid`.
     #[error("the access token is invalid")]
     AccessTokenInvalid,
     /// The access token has expired: 401 `access_token_expired`.
@@ -52,6 +53,10 @@ pub enum Error {
     /// The app's [claims hook](crate::AuthBuilder::claims_hook) returned `None` for the user: 401 `user_refused`.
     #[error("the claims hook refused the user")]
     UserRefused,
+    /// The claims kept with the session cannot be read by this version of the app. The session stays as it is, for a
+    /// version that can: 401 `session_outdated`.
+    #[error("the claims of the session cannot be read by this version of the app")]
+    SessionOutdated,
     /// There is no such live session, or it is another user's: 404 `session_not_found`.
     #[error("the session was not found")]
     SessionNotFound,
@@ -86,7 +91,8 @@ impl Error {
         Self::Random
     }
 
-    /// Returns whether a refresh token that was refused with this error will never be accepted again.
+    /// Returns whether a refresh token that was refused with this error will never be accepted again, or not by this
+    /// version of the app, so that it must not stand in the way of another one.
     pub(crate) const fn is_final(&self) -> bool {
         matches!(
             self,
@@ -95,6 +101,7 @@ impl Error {
                 | Self::SessionRevoked
                 | Self::SessionExpired
                 | Self::SessionIdle
+                | Self::SessionOutdated
         )
     }
 
@@ -113,6 +120,7 @@ impl Error {
             Self::SessionIdle => "session_idle",
             Self::ClientMismatch => "client_mismatch",
             Self::UserRefused => "user_refused",
+            Self::SessionOutdated => "session_outdated",
             Self::SessionNotFound => "session_not_found",
             Self::RefreshBusy => "refresh_busy",
             Self::SessionLimitReached => "session_limit",
@@ -131,9 +139,11 @@ pub enum ClaimsError {
     /// A claim has a name that is reserved for the token's own claims: `iss`, `aud`, `sub`, `sid`, `gen`, `jti`, `iat`,
     /// `exp` or `nbf`.
     Reserved(String),
-    /// The claims cannot be written as JSON, or the claims written at login cannot be read as the app's claims type any
-    /// more.
+    /// The claims cannot be written as JSON.
     Json(Box<dyn std::error::Error + Send + Sync>),
+    /// The claims cannot be read back from what was written: a number is NaN or infinite, they are nested deeper than 127
+    /// levels, or their type requires a field that it does not write.
+    Unreadable(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl fmt::Display for ClaimsError {
@@ -142,6 +152,7 @@ impl fmt::Display for ClaimsError {
             Self::NotAnObject => f.write_str("not a JSON object; use a struct or a map"),
             Self::Reserved(name) => write!(f, "the name {name:?} is reserved for the token; rename the claim"),
             Self::Json(error) => error.fmt(f),
+            Self::Unreadable(error) => write!(f, "they cannot be read back from the JSON that was written: {error}"),
         }
     }
 }

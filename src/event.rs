@@ -10,8 +10,8 @@ use crate::session::{Client, RevocationReason, SessionId};
 /// Something that happened to a session, or a failure of the store.
 ///
 /// Every event is logged with `tracing` (target `axum_refresh`; level `error` for [`StoreFailed`](Self::StoreFailed),
-/// `warn` if [`is_security`](Self::is_security), otherwise `debug`) and passed to the hook set with
-/// [`on_event`](crate::AuthBuilder::on_event).
+/// `warn` for [`ClaimsUnreadable`](Self::ClaimsUnreadable) and if [`is_security`](Self::is_security), otherwise `debug`)
+/// and passed to the hook set with [`on_event`](crate::AuthBuilder::on_event).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -39,8 +39,9 @@ pub enum Event {
         /// The verdict of the [ratchet](crate::ratchet).
         verdict: Verdict,
     },
-    /// A superseded refresh token was presented again: either the thief or the owner presented it second. The session
-    /// was revoked, and with [`OnReuse::User`](crate::config::OnReuse::User) all sessions of the user.
+    /// A superseded refresh token was presented again: either the thief or the owner presented it second. The session is
+    /// revoked, and with [`OnReuse::User`](crate::config::OnReuse::User) all sessions of the user. If the store cannot
+    /// do so at once, a [`RevocationDelayed`](Self::RevocationDelayed) follows.
     Reuse {
         /// The user of the session.
         user_id: Arc<str>,
@@ -96,13 +97,15 @@ pub enum Event {
         /// The session of the refresh token.
         session_id: SessionId,
     },
-    /// The claims kept with a session cannot be read as the app's claims type any more, and there is no claims hook
-    /// that supplies new ones. The refresh failed.
+    /// The claims kept with a session cannot be read by this version of the app, and there is no claims hook that
+    /// supplies new ones. The refresh was refused, and the session stays as it is.
     ClaimsUnreadable {
         /// The user of the session.
         user_id: Arc<str>,
         /// The session with the claims.
         session_id: SessionId,
+        /// What is wrong with the claims, in the words of serde. It may quote a value from them.
+        error: String,
     },
     /// A session was revoked.
     SessionRevoked {
@@ -110,6 +113,16 @@ pub enum Event {
         session_id: SessionId,
         /// The reason.
         reason: RevocationReason,
+    },
+    /// A session that has to be revoked, because of reuse or of a client mismatch, or one of the user's other sessions
+    /// with [`OnReuse::User`](crate::config::OnReuse::User), could not be revoked, because the store has failed. The
+    /// node tries again until it succeeds; each session that it revokes then is a
+    /// [`SessionRevoked`](Self::SessionRevoked).
+    RevocationDelayed {
+        /// The user of the session.
+        user_id: Arc<str>,
+        /// The session of the refresh token that was presented.
+        session_id: SessionId,
     },
     /// An access token was revoked.
     TokenRevoked {
@@ -131,8 +144,8 @@ pub enum Event {
 }
 
 impl Event {
-    /// Returns whether the event calls for attention: theft, forgery, many lost responses, a client mismatch, or a
-    /// store that has lost a write.
+    /// Returns whether the event calls for attention: theft, forgery, many lost responses, a client mismatch, a
+    /// revocation that the store has refused, or a store that has lost a write.
     pub const fn is_security(&self) -> bool {
         matches!(
             self,
@@ -141,6 +154,7 @@ impl Event {
                 | Self::Ahead { .. }
                 | Self::ManyRecoveries { .. }
                 | Self::ClientMismatch { .. }
+                | Self::RevocationDelayed { .. }
                 | Self::RevocationsLost { .. }
         )
     }
@@ -161,6 +175,11 @@ impl Events {
     pub(crate) fn emit(&self, event: Event) {
         match &event {
             Event::StoreFailed { call, error } => tracing::error!(target: "axum_refresh", call, error, "store failed"),
+            event @ Event::ClaimsUnreadable { .. } => tracing::warn!(
+                target: "axum_refresh",
+                ?event,
+                "the claims of a session cannot be read; give new fields #[serde(default)], or use a claims hook"
+            ),
             event if event.is_security() => tracing::warn!(target: "axum_refresh", ?event, "security event"),
             event => tracing::debug!(target: "axum_refresh", ?event, "session event"),
         }

@@ -23,6 +23,10 @@
 //! is switched off, every `p` that passes rule 5 is Touch. Touch extends nothing, neither the grace period nor the
 //! session's lifetime; like every use of a token it counts as activity.
 //!
+//! A rotation that lies further ahead than `grace` is the work of a broken clock and not of a race. It counts as fresh
+//! for rules 9 and 10 and not for rule 6, so the newest token rotates (rule 7). Each of these three rules then sets
+//! `rotated_at` to `now`: the session loses neither rotation nor reuse detection.
+//!
 //! With one-way delays up to D and clock skew between nodes up to S, `grace` has to be at least `2D + S`. A crash of
 //! the client may lose a cookie that arrived less than `grace - 2D - S` ago.
 
@@ -214,10 +218,14 @@ pub enum Rule {
     Recover,
     Reuse,
     LateAcknowledgement,
+    /// The newest token rotates if the last rotation is far ahead.
+    FutureRotation,
+    /// Echo and Busy correct the time of a rotation that is far ahead.
+    FutureCorrection,
 }
 
 impl Rule {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Forged,
         Self::Revoked,
         Self::Expired,
@@ -231,6 +239,8 @@ impl Rule {
         Self::Recover,
         Self::Reuse,
         Self::LateAcknowledgement,
+        Self::FutureRotation,
+        Self::FutureCorrection,
     ];
 }
 
@@ -274,10 +284,17 @@ pub fn present_without(
         return Outcome::access_only(Verdict::Touch, p);
     }
     let fresh = state.rotated_at.is_some_and(|at| now <= at.after(policy.grace));
+    // Further ahead than the clock skew that the grace period allows for.
+    let far_ahead = state.rotated_at.is_some_and(|at| at > now.after(policy.grace));
+    // Written with Echo and Busy too: if the successor got lost, nobody has the newest token, and nothing else would ever
+    // set the time right.
+    let corrected = (far_ahead && on(Rule::FutureCorrection))
+        .then_some(Next::State(RotationState { rotated_at: Some(now), ..*state }));
     let rotated =
         RotationState { generation: successor, parent: Some(p), rotated_at: Some(now), recoveries: 0, ..*state };
     if p == state.generation {
-        let touch = (fresh && on(Rule::Touch)) || !on(Rule::Rotate);
+        let rotates = far_ahead && on(Rule::FutureRotation);
+        let touch = (fresh && !rotates && on(Rule::Touch)) || !on(Rule::Rotate);
         return if touch {
             Outcome::access_only(Verdict::Touch, p)
         } else {
@@ -289,10 +306,10 @@ pub fn present_without(
     }
     let is_parent = state.parent == Some(p);
     if is_parent && fresh && on(Rule::Echo) {
-        return Outcome::access_only(Verdict::Echo, p);
+        return Outcome { next: corrected, ..Outcome::access_only(Verdict::Echo, p) };
     }
     if fresh && on(Rule::Busy) {
-        return Outcome::refuse(Verdict::Busy);
+        return Outcome { next: corrected, ..Outcome::refuse(Verdict::Busy) };
     }
     let acknowledged = state.acknowledged.is_some_and(|acknowledged| acknowledged >= state.generation);
     let may_recover = policy.recovery_limit.is_none_or(|limit| state.recoveries < limit);
@@ -432,6 +449,40 @@ mod tests {
         let expected =
             RotationState { generation: 6, parent: Some(5), rotated_at: Some(at(GRACE + 1)), recoveries: 0, ..old };
         assert_eq!(next(rotate), expected);
+    }
+
+    #[test]
+    fn rule_7_the_newest_token_rotates_if_the_last_rotation_is_further_ahead_than_the_grace_period() {
+        for now in [at(-GRACE - 1), at(-6 * 24 * 3_600_000)] {
+            let rotate = judge(&rotated_state(), 5, now);
+            assert_eq!((rotate.verdict, rotate.access, rotate.refresh), (Verdict::Rotate, Some(6), Some(6)));
+            let expected = RotationState { generation: 6, parent: Some(5), rotated_at: Some(now), ..rotated_state() };
+            assert_eq!(next(rotate), expected);
+        }
+        assert_eq!(judge(&rotated_state(), 5, at(-GRACE)), Outcome::access_only(Verdict::Touch, 5));
+    }
+
+    #[test]
+    fn rules_9_and_10_correct_a_rotation_that_is_further_ahead_than_the_grace_period() {
+        for (p, verdict, access) in [(4, Verdict::Echo, Some(4)), (3, Verdict::Busy, None), (0, Verdict::Busy, None)] {
+            let now = at(-GRACE - 1);
+            let corrected = RotationState { rotated_at: Some(now), ..rotated_state() };
+            let expected = Outcome { verdict, access, refresh: None, next: Some(Next::State(corrected)) };
+            assert_eq!(judge(&rotated_state(), p, now), expected);
+            assert_eq!(judge(&corrected, p, now), Outcome { next: None, ..expected });
+            assert_eq!(judge(&rotated_state(), p, at(-GRACE)), Outcome { next: None, ..expected });
+        }
+    }
+
+    #[test]
+    fn after_a_clock_that_was_far_ahead_a_superseded_token_is_reuse_again() {
+        let ahead = next(judge(&rotated_state(), 5, at(6 * 24 * 3_600_000)));
+        let right = next(judge(&ahead, 6, at(GRACE + 1)));
+        for p in [4, 5, 6] {
+            let late = at(2 * GRACE + 2);
+            let verdict = judge(&RotationState { acknowledged: Some(7), ..right }, p, late).verdict;
+            assert_eq!(verdict, Verdict::Reuse, "{p}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use axum_refresh::{
     Auth, ClaimsError, ClientInfo, Error, Event, MemoryStore, NoClaims, Policy, RevocationReason, Secret, SessionId,
     SessionStore as _,
 };
+use serde::{Deserialize, Serialize};
 use support::{Calls, Claims, Clock, Fault, FaultyStore, GRACE, Node, SECRET, claims, client, code};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -219,20 +220,140 @@ async fn reuse_can_revoke_all_sessions_of_the_user() {
     node.refresh(&bob).await.unwrap();
 }
 
-#[tokio::test]
-async fn reuse_is_detected_again_if_revoking_all_sessions_failed() {
+/// A node that revokes all sessions of a user after a reuse, another session of alice, and two tokens of a session of hers:
+/// a superseded one and the newest.
+async fn before_a_reuse() -> (Node, String, String, String) {
     let node = Node::with_policy(Policy { on_reuse: OnReuse::User, ..Policy::default() });
     let other = node.refresh_token("alice").await;
     let old = node.refresh_token("alice").await;
     let newest = node.rotate(&old).await;
     node.after_grace();
-    node.rotate(&newest).await;
+    let newest = node.rotate(&newest).await;
     node.after_grace();
-    node.store.set(Fault::FailsForUsers);
-    assert_eq!(code(node.refresh(&old).await), "store_unavailable");
-    node.store.set(Fault::None);
+    node.events();
+    (node, other, old, newest)
+}
+
+fn is_reuse(event: &Event) -> bool {
+    matches!(event, Event::Reuse { .. })
+}
+
+#[tokio::test(start_paused = true)]
+async fn reuse_revokes_its_session_at_once_and_the_others_as_soon_as_the_store_can() {
+    for fault in [Fault::FailsForUsers, Fault::FailsToRevoke] {
+        let (node, other, old, newest) = before_a_reuse().await;
+        node.store.set(fault);
+        assert_eq!(code(node.refresh(&old).await), "refresh_token_reused");
+        assert!(node.has_event(is_reuse));
+        assert!(node.has_event(|event| matches!(event, Event::RevocationDelayed { .. })));
+        assert_eq!(code(node.refresh(&newest).await), "session_revoked");
+        // Here at once, if they can be listed.
+        assert_eq!(code(node.refresh(&other).await), "session_revoked");
+        let two = Node::on(node.store.clone(), node.clock.clone(), |builder| builder);
+        if fault == Fault::FailsToRevoke {
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            two.refresh(&other).await.unwrap();
+            node.store.set(Fault::None);
+        }
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert_eq!(code(two.refresh(&other).await), "session_revoked");
+        assert!(!node.has_event(|event| matches!(event, Event::RevocationsLost { .. })));
+        let delayed = |event: &&Event| matches!(event, Event::RevocationDelayed { .. });
+        assert_eq!(node.events().iter().filter(delayed).count(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_after_the_reuse_survives_the_late_revocation_of_the_others() {
+    let (node, other, old, _) = before_a_reuse().await;
+    node.store.set(Fault::FailsToRevoke);
     assert_eq!(code(node.refresh(&old).await), "refresh_token_reused");
+    node.clock.advance(Duration::from_millis(1));
+    let again = node.refresh_token("alice").await;
+    node.store.set(Fault::None);
+    tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(code(node.refresh(&other).await), "session_revoked");
+    node.refresh(&again).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn reuse_is_reported_and_pursued_even_if_the_store_does_not_confirm_its_revocation() {
+    for fault in [Fault::LosesReplies, Fault::FailsToSwap] {
+        let (node, other, old, newest) = before_a_reuse().await;
+        node.store.set(fault);
+        assert_eq!(code(node.refresh(&old).await), "store_unavailable");
+        assert!(node.has_event(is_reuse), "{fault:?}");
+        assert_eq!(code(node.refresh(&newest).await), "session_revoked", "{fault:?}");
+        node.store.set(Fault::None);
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        // On every node.
+        let two = Node::on(node.store.clone(), node.clock.clone(), |builder| builder);
+        assert_eq!(code(two.refresh(&newest).await), "session_revoked", "{fault:?}");
+        assert_eq!(code(two.refresh(&other).await), "session_revoked", "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thief_who_hangs_up_is_detected_all_the_same() {
+    let (node, other, old, newest) = before_a_reuse().await;
+    node.store.set(Fault::SlowSwap);
+    let hung_up = tokio::time::timeout(Duration::from_millis(100), node.refresh(&old)).await;
+    assert!(hung_up.is_err());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(node.has_event(is_reuse));
+    assert_eq!(code(node.refresh(&newest).await), "session_revoked");
+    assert_eq!(code(node.refresh(&other).await), "session_revoked");
+}
+
+#[tokio::test]
+async fn a_flush_finishes_the_revocations_that_the_store_has_refused() {
+    let (node, other, old, _) = before_a_reuse().await;
+    node.store.set(Fault::FailsToRevoke);
+    assert_eq!(code(node.refresh(&old).await), "refresh_token_reused");
+    assert_eq!(code(node.auth.flush().await), "store_unavailable");
+    node.store.set(Fault::None);
+    node.auth.flush().await.unwrap();
+    let two = Node::on(node.store.clone(), node.clock.clone(), |builder| builder);
+    assert_eq!(code(two.refresh(&other).await), "session_revoked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_crashed_before_the_others_were_revoked_leaves_them_to_the_next_refresh_of_the_session() {
+    let (node, other, old, newest) = before_a_reuse().await;
+    node.store.set(Fault::FailsToRevoke);
+    assert_eq!(code(node.refresh(&old).await), "refresh_token_reused");
+    node.clock.advance(Duration::from_millis(1));
+    let again = node.refresh_token("alice").await;
+    let (store, clock) = (node.store.clone(), node.clock.clone());
+    drop(node);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    store.set(Fault::None);
+    let policy = Policy { on_reuse: OnReuse::User, ..Policy::default() };
+    let node = Node::on(store, clock, |builder| builder.configure(|settings| settings.policy = policy));
+    node.refresh(&other).await.unwrap();
+    assert_eq!(code(node.refresh(&newest).await), "session_revoked");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(code(node.refresh(&other).await), "session_revoked");
+    // Only what was there at the time, and only once.
+    node.refresh(&again).await.unwrap();
+    node.store.calls();
+    assert_eq!(code(node.refresh(&newest).await), "session_revoked");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.store.calls(), Calls { loads: 1, swaps: 0, others: 0 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_mismatch_that_must_revoke_does_so_once_the_store_can() {
+    let node = bound(BindingMode::Revoke);
+    let token = node.refresh_token("alice").await;
+    node.store.set(Fault::FailsToSwap);
+    assert_eq!(code(node.auth.refresh(&token, ClientInfo::new().user_agent("wget/1.0")).await), "store_unavailable");
+    assert!(node.has_event(|event| matches!(event, Event::ClientMismatch { .. })));
+    assert_eq!(code(node.refresh(&token).await), "session_revoked");
+    node.store.set(Fault::None);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let two = Node::on(node.store.clone(), node.clock.clone(), |builder| builder);
+    assert_eq!(code(two.refresh(&token).await), "session_revoked");
 }
 
 #[tokio::test]
@@ -302,6 +423,41 @@ async fn flushed_activity_counts_on_other_nodes() {
     one.auth.flush().await.unwrap();
     one.clock.advance(19 * MINUTE);
     two.refresh(&login.tokens.refresh_token.unwrap()).await.unwrap();
+}
+
+/// A node whose clock is six days ahead, on the same store.
+fn six_days_ahead(node: &Node) -> Node {
+    let clock = Clock::new();
+    clock.advance(6 * 24 * 60 * MINUTE);
+    Node::on(node.store.clone(), clock, |builder| builder)
+}
+
+#[tokio::test]
+async fn one_refresh_on_a_node_far_ahead_switches_off_neither_rotation_nor_reuse_detection() {
+    let node = Node::new();
+    let first = node.refresh_token("alice").await;
+    let second = six_days_ahead(&node).rotate(&first).await;
+    let third = node.refresh(&second).await.unwrap();
+    assert_eq!(third.verdict, Verdict::Rotate);
+    // A rotation like any other: within the grace period the parent is the loser of a race, and then it is reuse.
+    assert_eq!(node.refresh(&second).await.unwrap().verdict, Verdict::Echo);
+    node.after_grace();
+    node.auth.authenticate(&third.tokens.access_token).await.unwrap();
+    assert_eq!(code(node.refresh(&second).await), "refresh_token_reused");
+}
+
+#[tokio::test]
+async fn a_response_that_a_node_far_ahead_has_lost_is_recovered_after_the_grace_period() {
+    let node = Node::new();
+    let first = node.refresh_token("alice").await;
+    let _lost = six_days_ahead(&node).rotate(&first).await;
+    assert_eq!(node.refresh(&first).await.unwrap().verdict, Verdict::Echo);
+    node.store.calls();
+    // The time was set right by one write.
+    assert_eq!(node.refresh(&first).await.unwrap().verdict, Verdict::Echo);
+    assert_eq!(node.store.calls().swaps, 0);
+    node.after_grace();
+    assert_eq!(node.refresh(&first).await.unwrap().verdict, Verdict::Recover);
 }
 
 #[tokio::test]
@@ -546,17 +702,150 @@ async fn the_claims_hook_is_not_called_for_a_refused_refresh() {
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 
+/// The claims of another version of the app, before or after a deploy: neither version can read those of the other.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct OtherClaims {
+    level: u32,
+}
+
+/// The other version of the app, on the same store.
+fn other_version(node: &Node) -> Auth<OtherClaims> {
+    let builder = Auth::<OtherClaims>::builder(Secret::new(SECRET), node.store.clone());
+    builder.clock(node.clock.reader()).build().unwrap()
+}
+
 #[tokio::test]
-async fn claims_that_no_longer_deserialize_after_a_deploy_revoke_nothing() {
-    #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-    struct Newer {
-        level: u32,
+async fn a_session_whose_claims_cannot_be_read_is_outdated_and_stays_as_it_is() {
+    let node = Node::new();
+    let login = other_version(&node).login("alice", OtherClaims { level: 1 }).await.unwrap();
+    let (id, token) = (login.tokens.session_id, login.tokens.refresh_token.unwrap());
+    let row = node.store.inner.load(id).await.unwrap();
+    assert_eq!(code(node.refresh(&token).await), "session_outdated");
+    assert_eq!(node.store.inner.load(id).await.unwrap(), row);
+    let is_it = |event: &Event| matches!(event, Event::ClaimsUnreadable { session_id, .. } if *session_id == id);
+    assert!(node.has_event(is_it));
+}
+
+#[tokio::test]
+async fn in_a_rolling_deploy_each_version_goes_on_with_its_own_sessions() {
+    let node = Node::new();
+    let other = other_version(&node);
+    let mine = node.refresh_token("alice").await;
+    let theirs = other.login("alice", OtherClaims { level: 1 }).await.unwrap().tokens.refresh_token.unwrap();
+    assert_eq!(code(other.refresh(&mine, client()).await), "session_outdated");
+    assert_eq!(code(node.refresh(&theirs).await), "session_outdated");
+    node.refresh(&mine).await.unwrap();
+    other.refresh(&theirs, client()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_access_token_whose_claims_cannot_be_read_is_invalid() {
+    let node = Node::new();
+    let login = other_version(&node).login("alice", OtherClaims { level: 1 }).await.unwrap();
+    assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_invalid");
+}
+
+#[tokio::test]
+async fn with_a_claims_hook_no_session_is_outdated() {
+    let hook = async |_| Ok::<_, std::convert::Infallible>(Some(claims("user")));
+    let node = Node::with(|builder| builder.claims_hook(hook));
+    let login = other_version(&node).login("alice", OtherClaims { level: 1 }).await.unwrap();
+    let refreshed = node.refresh(&login.tokens.refresh_token.unwrap()).await.unwrap();
+    node.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_outdated_session_can_be_logged_out_and_its_superseded_tokens_are_still_detected() {
+    let node = Node::new();
+    let other = other_version(&node);
+    let log_in = async || other.login("alice", OtherClaims { level: 1 }).await.unwrap().tokens.refresh_token.unwrap();
+    let token = log_in().await;
+    node.auth.logout(&token).await.unwrap();
+    assert_eq!(code(other.refresh(&token, client()).await), "session_revoked");
+
+    let first = log_in().await;
+    let mut token = first.clone();
+    for _ in 0..2 {
+        token = other.refresh(&token, client()).await.unwrap().tokens.refresh_token.unwrap();
+        node.after_grace();
     }
-    let old = Node::new();
-    let token = old.refresh_token("alice").await;
-    let new = Auth::<Newer>::builder(Secret::new(SECRET), old.store.clone()).clock(old.clock.reader()).build().unwrap();
-    assert_eq!(code(new.refresh(&token, client()).await), "internal");
-    old.refresh(&token).await.unwrap();
+    assert_eq!(code(node.refresh(&first).await), "refresh_token_reused");
+    assert_eq!(code(other.refresh(&token, client()).await), "session_revoked");
+}
+
+// ---- claims that cannot be read back ----------------------------------------------------------------------------------
+
+/// JSON has neither NaN nor infinity: serde writes `null`, which is no number.
+#[derive(Clone, Serialize, Deserialize)]
+struct Score {
+    score: f64,
+}
+
+fn is_unreadable<T>(result: &Result<T, Error>) -> bool {
+    matches!(result, Err(Error::Claims(ClaimsError::Unreadable(_))))
+}
+
+#[tokio::test]
+async fn a_login_with_claims_that_cannot_be_read_back_is_an_error_and_stores_nothing() {
+    let store = FaultyStore::default();
+    let auth = Auth::<Score>::builder(Secret::new(SECRET), store.clone()).build().unwrap();
+    for score in [f64::NAN, f64::INFINITY] {
+        assert!(is_unreadable(&auth.login("alice", Score { score }).await));
+    }
+    assert_eq!(store.calls(), Calls { loads: 0, swaps: 0, others: 0 });
+    let login = auth.login("alice", Score { score: 0.5 }).await.unwrap();
+    auth.authenticate(&login.tokens.access_token).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_update_with_claims_that_cannot_be_read_back_changes_nothing() {
+    let store = FaultyStore::default();
+    let auth = Auth::<Score>::builder(Secret::new(SECRET), store.clone()).build().unwrap();
+    let login = auth.login("alice", Score { score: 0.5 }).await.unwrap();
+    let user = auth.authenticate(&login.tokens.access_token).await.unwrap();
+    let row = store.inner.load(user.session_id).await.unwrap();
+    assert!(is_unreadable(&auth.update_claims(&user, Score { score: f64::NAN }).await));
+    assert_eq!(store.inner.load(user.session_id).await.unwrap(), row);
+}
+
+#[tokio::test]
+async fn claims_of_the_hook_that_cannot_be_read_back_are_an_error_and_use_up_no_refresh_token() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let builder = Auth::<Score>::builder(Secret::new(SECRET), MemoryStore::new()).claims_hook(move |_| {
+        let score = if asked.fetch_add(1, Ordering::SeqCst) == 0 { f64::NAN } else { 1.0 };
+        async move { Ok::<_, std::convert::Infallible>(Some(Score { score })) }
+    });
+    let auth = builder.build().unwrap();
+    let token = auth.login("alice", Score { score: 0.5 }).await.unwrap().tokens.refresh_token.unwrap();
+    assert!(is_unreadable(&auth.refresh(&token, client()).await));
+    assert_eq!(auth.refresh(&token, client()).await.unwrap().verdict, Verdict::Rotate);
+}
+
+#[tokio::test]
+async fn claims_nested_so_deeply_that_their_token_could_not_be_read_are_an_error() {
+    let auth = Auth::<serde_json::Value>::builder(Secret::new(SECRET), MemoryStore::new()).build().unwrap();
+    for depth in [1, 126, 127, 128, 200] {
+        let claims = (0..depth).fold(serde_json::Value::Null, |inner, _| serde_json::json!({ "a": inner }));
+        match auth.login("alice", claims.clone()).await {
+            Ok(login) => {
+                assert!(depth < 128, "{depth}");
+                assert_eq!(auth.authenticate(&login.tokens.access_token).await.unwrap().claims, claims);
+                auth.refresh(&login.tokens.refresh_token.unwrap(), client()).await.unwrap();
+            }
+            error => assert!(depth >= 128 && is_unreadable(&error), "{depth}"),
+        }
+    }
+    assert_eq!(auth.sessions("alice").await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_session_whose_claims_have_a_name_that_is_reserved_by_now_is_outdated() {
+    let node = Node::new();
+    let login = node.login("alice").await;
+    let mut row = node.store.inner.load(login.tokens.session_id).await.unwrap().unwrap();
+    row.claims = r#"{"role":"user","nbf":1}"#.into();
+    assert!(node.store.inner.compare_and_swap(row.version, &row).await.unwrap());
+    assert_eq!(code(node.refresh(&login.tokens.refresh_token.unwrap()).await), "session_outdated");
 }
 
 // ---- binding --------------------------------------------------------------------------------------------------------
@@ -1035,4 +1324,19 @@ async fn a_revocation_during_a_read_of_the_feed_is_read_immediately_and_not_a_se
     // Two reads take 200 ms each; the next tick would start its own read at two seconds.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_revoked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_access_token_that_expires_while_the_feed_is_read_is_refused() {
+    let node = Node::new();
+    let login = node.login("alice").await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    // Stale, so that the token waits for the feed.
+    node.store.set(Fault::SlowFeed);
+    node.clock.advance(14 * MINUTE);
+    let (auth, token) = (node.auth.clone(), login.tokens.access_token);
+    let waiting = tokio::spawn(async move { auth.authenticate(&token).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    node.clock.advance(MINUTE);
+    assert_eq!(code(waiting.await.unwrap()), "access_token_expired");
 }

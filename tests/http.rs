@@ -15,9 +15,12 @@ use axum::{Json, Router};
 use axum_refresh::config::{Binding, BindingMode, CookieSettings, OnMaxSessions, Transport};
 use axum_refresh::router::{Route, Routes};
 use axum_refresh::store::Timestamp;
-use axum_refresh::{Auth, AuthUser, ClientInfo, Error, Login, Policy, SessionStore as _, Settings};
+use axum_refresh::{
+    Auth, AuthUser, ClientInfo, Error, Login, Policy, RevocationReason, Secret, SessionStore as _, Settings,
+};
 use http_body_util::BodyExt as _;
-use support::{Claims, Fault, Node, claims, client};
+use serde::{Deserialize, Serialize};
+use support::{Claims, Fault, Node, SECRET, claims, client};
 use tower::ServiceExt as _;
 
 struct Answer {
@@ -96,6 +99,235 @@ async fn a_refused_user_is_not_replaced_by_the_user_of_another_cookie() {
             assert_eq!(&*user.id, "alice");
         }
     }
+}
+
+fn cookies(tokens: impl IntoIterator<Item = impl std::fmt::Display>) -> String {
+    tokens.into_iter().map(|token| format!("__Secure-refresh={token}")).collect::<Vec<_>>().join("; ")
+}
+
+/// Refresh tokens of as many sessions of mallory, of a higher generation than that of a login.
+async fn planted(node: &Node, count: usize) -> Vec<String> {
+    let mut planted = Vec::new();
+    for _ in 0..count {
+        let token = node.refresh_token("mallory").await;
+        planted.push(node.rotate(&token).await);
+    }
+    node.after_grace();
+    planted
+}
+
+async fn user_of(node: &Node, answer: &Answer) -> String {
+    let json = answer.json();
+    let token = json["access_token"].as_str().unwrap_or_else(|| panic!("no tokens: {}", answer.body));
+    node.auth.authenticate(token).await.unwrap().id.to_string()
+}
+
+#[tokio::test]
+async fn dead_cookies_do_not_hide_the_live_one_however_many_there_are() {
+    for count in [5, 31] {
+        let node = Node::new();
+        let app: Router = Router::new().nest("/auth", node.auth.router());
+        let dead = planted(&node, count).await;
+        node.auth.revoke_user("mallory", None, RevocationReason::Logout).await.unwrap();
+        let own = node.refresh_token("alice").await;
+        let sent = cookies(dead.iter().chain([&own]));
+        let answer = call(&app, "POST", "/auth/refresh", &[("cookie", &sent)]).await;
+        assert_eq!(user_of(&node, &answer).await, "alice");
+        assert_eq!(answer.cookies().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_cookie_of_another_client_does_not_hide_that_of_this_one() {
+    for mode in [BindingMode::Reject, BindingMode::Revoke] {
+        let binding = Binding { user_agent: mode, ..Binding::default() };
+        let node = Node::with_policy(Policy { binding, ..Policy::default() });
+        let app: Router = Router::new().nest("/auth", node.auth.router());
+        let login = node.auth.login("alice", claims("user")).client(ClientInfo::new().user_agent("wget/1.0")).await;
+        let own = login.unwrap().tokens.refresh_token.unwrap();
+        let others = planted(&node, 5).await;
+        let sent = cookies(others.iter().chain([&own]));
+        let headers = [("cookie", &*sent), ("user-agent", "wget/1.0")];
+        let answer = call(&app, "POST", "/auth/refresh", &headers).await;
+        assert_eq!(user_of(&node, &answer).await, "alice");
+        // It rotates as without the others.
+        assert_eq!(answer.cookies().len(), 1);
+        let own = answer.cookies()[0].split(['=', ';']).nth(1).unwrap().to_owned();
+        assert_eq!(
+            call(&app, "POST", "/auth/refresh", &[("cookie", &cookies([&own]))]).await.code().1,
+            "client_mismatch"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_no_cookie_is_bound_to_is_refused() {
+    let binding = Binding { user_agent: BindingMode::Reject, ..Binding::default() };
+    let node = Node::with_policy(Policy { binding, ..Policy::default() });
+    let app: Router = Router::new().nest("/auth", node.auth.router());
+    let mut tokens = planted(&node, 2).await;
+    let ended = node.refresh_token("alice").await;
+    node.auth.logout(&ended).await.unwrap();
+    tokens.push(ended);
+    let sent = cookies(tokens);
+    let answer = call(&app, "POST", "/auth/refresh", &[("cookie", &sent), ("user-agent", "wget/1.0")]).await;
+    assert_eq!(answer.code(), (401, "client_mismatch".to_owned()));
+}
+
+#[tokio::test]
+async fn a_refused_user_does_not_hide_the_one_who_has_used_this_browser_since() {
+    for fails in [false, true] {
+        let before = Node::new();
+        let refused = planted(&before, 5).await;
+        let own = before.refresh_token("alice").await;
+        let node = Node::on(before.store.clone(), before.clock.clone(), |builder| {
+            builder.claims_hook(move |id| async move {
+                match &*id == "mallory" {
+                    true if fails => Err(std::io::Error::other("the user's row is damaged")),
+                    refused => Ok((!refused).then(|| claims("user"))),
+                }
+            })
+        });
+        let app: Router = Router::new().nest("/auth", node.auth.router());
+        let sent = cookies(refused.iter().chain([&own]));
+        let answer = call(&app, "POST", "/auth/refresh", &[("cookie", &sent)]).await;
+        assert_eq!(user_of(&node, &answer).await, "alice");
+        assert_eq!(answer.cookies().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_race_that_is_not_decided_is_not_decided_for_the_user_of_another_cookie() {
+    let node = Node::new();
+    let app: Router = Router::new().nest("/auth", node.auth.router());
+    let [bob, mut alice] = [node.refresh_token("bob").await, node.refresh_token("alice").await];
+    alice = node.rotate(&alice).await;
+    let mut newest = alice.clone();
+    for _ in 0..2 {
+        node.after_grace();
+        newest = node.rotate(&newest).await;
+    }
+    let sent = cookies([&bob, &alice]);
+    let answer = call(&app, "POST", "/auth/refresh", &[("cookie", &sent)]).await;
+    assert_eq!(answer.code(), (409, "refresh_busy".to_owned()));
+}
+
+#[tokio::test]
+async fn a_logout_revokes_the_sessions_of_all_cookies_that_are_ours() {
+    for count in [5, 31] {
+        let node = Node::new();
+        let app: Router = Router::new().nest("/auth", node.auth.router());
+        let planted = planted(&node, count).await;
+        let own = node.refresh_token("alice").await;
+        let sent = cookies(planted.iter().chain([&own]));
+        assert_eq!(call(&app, "POST", "/auth/logout", &[("cookie", &sent)]).await.status, 204);
+        for user in ["alice", "mallory"] {
+            assert_eq!(node.auth.sessions(user).await.unwrap(), [], "{count}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cookie_that_is_not_ours_costs_no_store_call_at_a_logout() {
+    let node = Node::new();
+    let app: Router = Router::new().nest("/auth", node.auth.router());
+    let own = node.refresh_token("alice").await;
+    let strangers =
+        Node::signing_with("Zk4Jx0pQm1vN8sT2wZ7yB5cD9fG3hL6r", node.store.clone(), node.clock.clone(), |it| it);
+    let mut tokens = Vec::new();
+    for _ in 0..20 {
+        tokens.push(strangers.refresh_token("mallory").await);
+    }
+    tokens.extend(["x".to_owned(), own]);
+    node.store.calls();
+    assert_eq!(call(&app, "POST", "/auth/logout", &[("cookie", &cookies(tokens))]).await.status, 204);
+    let calls = node.store.calls();
+    assert_eq!((calls.loads, calls.others), (1, 1));
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_revoked_keeps_no_other_from_it_at_a_logout() {
+    let node = Node::new();
+    let app: Router = Router::new().nest("/auth", node.auth.router());
+    let login = node.login("mallory").await;
+    let damaged = node.rotate(&login.tokens.refresh_token.unwrap()).await;
+    let own = node.refresh_token("alice").await;
+    node.store.set(Fault::FailsFor(login.tokens.session_id));
+    let answer = call(&app, "POST", "/auth/logout", &[("cookie", &cookies([damaged, own]))]).await;
+    assert_eq!(answer.code(), (503, "store_unavailable".to_owned()));
+    assert_eq!(node.auth.sessions("alice").await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_logout_revokes_the_session_of_its_access_token() {
+    let (node, app) = with_access_cookie();
+    for by_cookie in [false, true] {
+        let login = node.login("alice").await;
+        let planted = cookies(planted(&node, 1).await);
+        let access_cookie = format!("__Host-access=x; __Host-access={}", login.tokens.access_token);
+        let header = bearer(&login);
+        let headers = if by_cookie { [("cookie", &*access_cookie)] } else { [("authorization", &*header)] };
+        let headers = [headers[0], ("cookie", &planted)];
+        assert_eq!(call(&app, "POST", "/auth/logout", &headers).await.status, 204);
+        for user in ["alice", "mallory"] {
+            assert_eq!(node.auth.sessions(user).await.unwrap(), [], "{user}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_access_token_that_has_expired_or_was_revoked_logs_nobody_out() {
+    let (node, app) = with_access_cookie();
+    let login = node.login("alice").await;
+    let headers = [("authorization", &*bearer(&login))];
+    node.auth.revoke_access_token(&login.tokens.access_token).await.unwrap();
+    assert_eq!(call(&app, "POST", "/auth/logout", &headers).await.status, 204);
+    let login = node.login("alice").await;
+    let headers = [("authorization", &*bearer(&login))];
+    node.clock.advance(Policy::default().access_ttl);
+    assert_eq!(call(&app, "POST", "/auth/logout", &headers).await.status, 204);
+    assert_eq!(node.auth.sessions("alice").await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_planted_cookie_does_not_keep_the_token_in_the_body_from_a_logout() {
+    let node = Node::with(|builder| builder.configure(|settings| settings.transport = Transport::Both));
+    let app: Router = Router::new().nest("/auth", node.auth.router());
+    let own = node.refresh_token("alice").await;
+    let request = Request::builder().method("POST").uri("/auth/logout").header("content-type", "application/json");
+    let request = request.header("cookie", cookies(planted(&node, 1).await));
+    let body = Body::from(format!(r#"{{"refresh_token":"{own}"}}"#));
+    assert_eq!(app.oneshot(request.body(body).unwrap()).await.unwrap().status(), 204);
+    for user in ["alice", "mallory"] {
+        assert_eq!(node.auth.sessions(user).await.unwrap(), [], "{user}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_works_while_the_cookie_of_an_outdated_session_is_still_sent() {
+    /// The claims of the version before the last deploy.
+    #[derive(Clone, Serialize, Deserialize)]
+    struct OldClaims {}
+
+    let node = Node::new();
+    let old = Auth::<OldClaims>::builder(Secret::new(SECRET), node.store.clone());
+    let old = old.clock(node.clock.reader()).build().unwrap();
+    let outdated = old.login("alice", OldClaims {}).await.unwrap().tokens.refresh_token.unwrap();
+    // Of the higher generation: it is tried first.
+    let outdated = old.refresh(&outdated, client()).await.unwrap().tokens.refresh_token.unwrap();
+    let app =
+        Router::new().route("/login", post(login)).nest("/auth", node.auth.router()).with_state(node.auth.clone());
+    let outdated = format!("__Secure-refresh={outdated}");
+    let answer = call(&app, "POST", "/auth/refresh", &[("cookie", &outdated)]).await;
+    assert_eq!(answer.code(), (401, "session_outdated".to_owned()));
+    assert!(answer.cookies().is_empty());
+
+    let answer = call(&app, "POST", "/login", &[("cookie", &outdated)]).await;
+    assert_eq!(answer.status, 200);
+    let cookies = format!("{outdated}; {}", answer.cookies()[0].split(';').next().unwrap());
+    let answer = call(&app, "POST", "/auth/refresh", &[("cookie", &cookies)]).await;
+    assert_eq!(answer.status, 200);
+    node.auth.authenticate(answer.json()["access_token"].as_str().unwrap()).await.unwrap();
 }
 
 // ---- a store that has lost a session ----------------------------------------------------------------------------------
@@ -379,7 +611,7 @@ async fn a_handler_without_a_layer_authenticates_nobody() {
 // ---- the hint cookie ------------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn a_hint_is_set_with_every_refresh_cookie_and_cleared_with_it() {
+async fn a_hint_is_set_with_every_refresh_by_cookie_and_cleared_with_the_cookie() {
     let node = Node::with(|builder| builder.configure(|settings| settings.hint_cookie = true));
     let app: Router =
         Router::new().route("/login", post(login).with_state(node.auth.clone())).nest("/auth", node.auth.router());
@@ -396,13 +628,53 @@ async fn a_hint_is_set_with_every_refresh_cookie_and_cleared_with_it() {
     assert_eq!(max_age(refresh), max_age(hint));
     let second = refresh.split(';').next().unwrap();
     let echo = call(&app, "POST", "/auth/refresh", &[("cookie", first)]).await;
-    assert_eq!((echo.status.as_u16(), echo.cookies().len()), (200, 0));
+    let [hint] = echo.cookies().try_into().unwrap();
+    assert!(hint.starts_with("__Secure-session-hint=1; "), "{hint}");
     // No refusal clears a cookie, and this one does not clear the hint either.
     assert!(call(&app, "POST", "/auth/refresh", &[("cookie", "__Secure-refresh=x")]).await.cookies().is_empty());
     let logout = call(&app, "POST", "/auth/logout", &[("cookie", second)]).await;
     let [refresh, hint] = logout.cookies().try_into().unwrap();
     assert!(refresh.starts_with("__Secure-refresh=; "), "{refresh}");
     assert_eq!(hint, "__Secure-session-hint=; SameSite=Strict; Secure; Path=/; Max-Age=0");
+}
+
+#[tokio::test]
+async fn a_session_from_before_the_hint_was_switched_on_gets_one_with_its_next_refresh() {
+    let before = Node::new();
+    let token = before.rotate(&before.refresh_token("alice").await).await;
+    let after = Node::on(before.store.clone(), before.clock.clone(), |builder| {
+        builder.configure(|settings| settings.hint_cookie = true)
+    });
+    let app: Router = Router::new().nest("/auth", after.auth.router());
+    after.clock.advance(support::GRACE / 2);
+    let cookie = format!("__Secure-refresh={token}");
+    let touch = call(&app, "POST", "/auth/refresh", &[("cookie", &cookie)]).await;
+    // It ends with the session, which is half a grace period old.
+    let seconds = (Policy::default().lifetime - support::GRACE / 2).as_secs();
+    let expected = format!("__Secure-session-hint=1; SameSite=Strict; Secure; Path=/; Max-Age={seconds}");
+    assert_eq!((touch.status.as_u16(), touch.cookies()), (200, vec![expected.as_str()]));
+}
+
+#[tokio::test]
+async fn a_client_without_a_refresh_cookie_gets_no_hint() {
+    let node = Node::with(|builder| {
+        builder.configure(|settings| {
+            settings.hint_cookie = true;
+            settings.transport = Transport::Both;
+        })
+    });
+    async fn short(State(auth): State<Auth<Claims>>) -> Result<Login, Error> {
+        auth.login("alice", claims("user")).without_refresh().await
+    }
+    let app: Router =
+        Router::new().route("/short", post(short)).nest("/auth", node.auth.router()).with_state(node.auth.clone());
+    let answer = call(&app, "POST", "/short", &[]).await;
+    assert_eq!((answer.status.as_u16(), answer.cookies()), (200, Vec::new()));
+    let body = Body::from(format!(r#"{{"refresh_token":"{}"}}"#, node.refresh_token("alice").await));
+    let request =
+        Request::post("/auth/refresh").header("host", "app.example").header("content-type", "application/json");
+    let response = app.oneshot(request.body(body).unwrap()).await.unwrap();
+    assert_eq!((response.status().as_u16(), response.headers().get("set-cookie")), (200, None));
 }
 
 #[tokio::test]

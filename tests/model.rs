@@ -49,6 +49,14 @@ struct Scene {
     split: bool,
     /// The session may be revoked; its lifetime and idle timeout are short enough to matter.
     ends: bool,
+    idle: i64,
+    /// How many requests may reach a node while its clock is `far` ahead. If it is a refresh, it is one with the newest
+    /// generation: see [`a_clock_far_ahead_during_a_race_causes_a_logout`].
+    leaps: u8,
+    /// More than `grace`, and less than `idle`: a clock further ahead refuses every session as idle.
+    far: i64,
+    /// The refresh at that node may be one with an older generation.
+    leaps_in_races: bool,
     /// The rule that is switched off.
     off: Option<Rule>,
 }
@@ -67,14 +75,20 @@ const PLAIN: Scene = Scene {
     stranger: false,
     split: false,
     ends: false,
+    idle: 1_000,
+    leaps: 0,
+    far: 100,
+    leaps_in_races: false,
     off: None,
 };
+
+const LEAP: Scene = Scene { leaps: 1, ..PLAIN };
 
 /// The last tick of the grace period is still within it, which adds one tick.
 const CRASH: Scene = Scene { crashes: 1, grace: 4, disk: 4 - 2 + 1, ..PLAIN };
 
 /// All scenes. Together they have to stay under three minutes on two cores.
-const SCENES: [Scene; 11] = [
+const SCENES: [Scene; 16] = [
     Scene { name: "one tab, or a native client", horizon: 14, ..PLAIN },
     Scene { name: "two tabs, one jar", tabs: 2, horizon: 10, ..PLAIN },
     Scene { name: "three tabs, one jar", tabs: 3, horizon: 7, ..PLAIN },
@@ -83,9 +97,14 @@ const SCENES: [Scene; 11] = [
     Scene { name: "a slow wire and a crash", delay: 2, grace: 5, disk: 5 - 4 + 1, horizon: 15, ..CRASH },
     Scene { name: "two nodes, clocks apart", tabs: 2, horizon: 8, skew: 1, grace: 3, ..PLAIN },
     Scene { name: "the store falls back", tabs: 2, horizon: 8, fallbacks: 1, ..PLAIN },
-    Scene { name: "load and swap apart", tabs: 3, horizon: 5, split: true, ends: true, ..PLAIN },
-    Scene { name: "revoked, expired, idle, strangers", horizon: 10, ends: true, stranger: true, ..PLAIN },
+    Scene { name: "load and swap apart", tabs: 3, horizon: 5, split: true, ends: true, idle: 6, ..PLAIN },
+    Scene { name: "revoked, expired, idle, strangers", horizon: 10, ends: true, idle: 6, stranger: true, ..PLAIN },
     Scene { name: "a thief", tabs: 2, horizon: 8, thief: true, ..PLAIN },
+    Scene { name: "a clock far ahead", tabs: 2, horizon: 8, ..LEAP },
+    Scene { name: "a clock far ahead, idle", horizon: 14, far: 4, idle: 5, ..LEAP },
+    Scene { name: "a clock far ahead, a fallback", horizon: 8, fallbacks: 1, ..LEAP },
+    Scene { name: "a clock far ahead, load and swap", tabs: 2, horizon: 5, split: true, ..LEAP },
+    Scene { name: "a clock far ahead, a thief", horizon: 8, thief: true, ..LEAP },
 ];
 
 /// A refresh token's generation.
@@ -110,6 +129,9 @@ struct State {
     handed_out: u64,
     crashes: u8,
     fallbacks: u8,
+    leaps: u8,
+    /// When the client was seen last, by a clock that is right. Only kept where a clock may be wrong.
+    seen: i64,
     harm: Option<Harm>,
 }
 
@@ -156,6 +178,7 @@ enum Harm {
     AfterTheEnd,
     Stranger,
     TheftUnseen,
+    NeverIdle,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -167,6 +190,11 @@ enum Act {
     Serve {
         request: usize,
         second_node: bool,
+        lost: bool,
+    },
+    /// A node whose clock is far ahead responds.
+    ServeFarAhead {
+        request: usize,
         lost: bool,
     },
     /// A node reads the row and decides; the write follows later.
@@ -182,12 +210,14 @@ enum Act {
     Use {
         second_node: bool,
     },
+    UseFarAhead,
     Crash,
     FallBack,
     /// The session is revoked, and the caller receives the confirmation.
     End,
     Steal,
     ThiefPresents,
+    ThiefPresentsFarAhead,
     StrangerPresents {
         with_the_secret: bool,
     },
@@ -196,7 +226,7 @@ enum Act {
 impl Scene {
     fn policy(&self) -> Policy {
         let ticks = |n: i64| Duration::from_secs(n.unsigned_abs());
-        Policy { grace: ticks(self.grace), idle_timeout: ticks(if self.ends { 6 } else { 1_000 }), ..Policy::default() }
+        Policy { grace: ticks(self.grace), idle_timeout: ticks(self.idle), ..Policy::default() }
     }
 
     fn present(&self, row: &RotationState, presented: Presented, now: i64) -> Outcome {
@@ -243,6 +273,8 @@ impl State {
             handed_out: 1,
             crashes: scene.crashes,
             fallbacks: scene.fallbacks,
+            leaps: scene.leaps,
+            seen: 0,
             harm: None,
         }
     }
@@ -270,10 +302,10 @@ impl State {
 
     fn grant(&mut self, scene: &Scene, outcome: &Outcome, over: bool, now: i64) {
         if outcome.access.is_some() {
-            self.row.last_seen_at = self.row.last_seen_at.max(time(now));
             if over {
                 self.harm = Some(Harm::AfterTheEnd);
             }
+            self.see(scene, now);
         }
         if let Some(generation) = outcome.refresh {
             let bit = 1 << generation;
@@ -285,13 +317,30 @@ impl State {
         }
     }
 
+    /// Records the use of a token of the session, at a node whose clock shows `now`.
+    fn see(&mut self, scene: &Scene, now: i64) {
+        self.row.last_seen_at = self.row.last_seen_at.max(time(now));
+        if scene.leaps > 0 {
+            // The last activity is a maximum, so what a clock far ahead has written hides what others write later.
+            if self.now - self.seen >= scene.idle + scene.far {
+                self.harm = Some(Harm::NeverIdle);
+            }
+            self.seen = self.now;
+        }
+    }
+
+    /// Whether the store has lost no write so far, and no clock was far ahead.
+    fn is_plain(&self, scene: &Scene) -> bool {
+        self.fallbacks == scene.fallbacks && self.leaps == scene.leaps
+    }
+
     /// Applies the outcome of an honest request, at a node whose clock shows `now`.
     fn answer(&mut self, scene: &Scene, request: Request, outcome: &Outcome, now: i64, decided: i64, lost: bool) {
         let stolen = self.thief != Thief::Nowhere;
         match outcome.verdict {
             Verdict::Reuse | Verdict::Forged if !stolen => self.harm = Some(Harm::HonestReuse),
-            // A client may be asked to retry only after the store has lost a write.
-            Verdict::Busy if !stolen && self.fallbacks == scene.fallbacks && !request.orphan => {
+            // A client may be asked to retry only after the store has lost a write or a clock was far ahead.
+            Verdict::Busy if !stolen && self.is_plain(scene) && !request.orphan => {
                 self.harm = Some(Harm::NotServed);
             }
             _ => {}
@@ -306,6 +355,53 @@ impl State {
             self.answers.push(Answer { refresh: outcome.refresh, access, issued: now, expires_at });
             self.answers.sort_unstable();
         }
+    }
+
+    /// A node whose clock is ahead serves a request. Returns whether it did: if the row has changed since it was loaded,
+    /// the request has to load it again.
+    fn serve(&mut self, scene: &Scene, request: usize, ahead: i64, lost: bool) -> bool {
+        let request = self.requests.remove(request);
+        let (decided, version, row) = request.loaded.unwrap_or((self.now, self.version, self.row));
+        let now = decided + ahead;
+        let outcome = scene.present(&row, honest(request.generation), now);
+        if outcome.next.is_some() && version != self.version {
+            // Another request won: load again.
+            self.requests.push(Request { loaded: None, ..request });
+            sort(&mut self.requests);
+            return false;
+        }
+        // Without a write, the decision takes effect when the row was read.
+        let over = if outcome.next.is_some() { self.is_over(scene, now) } else { is_over(&row, scene, now) };
+        self.write(&outcome, scene, now);
+        self.grant(scene, &outcome, over, now);
+        self.answer(scene, request, &outcome, now, decided, lost);
+        true
+    }
+
+    /// The page uses its access token at a node whose clock shows `now`, which may refuse it.
+    fn use_access_token(&mut self, scene: &Scene, now: i64) -> Option<()> {
+        let (generation, issued) = self.access?;
+        // A token that was issued later than clock skew explains is refused.
+        if self.is_over(scene, now) || issued > now + scene.grace {
+            return None;
+        }
+        self.see(scene, now);
+        if scene.acknowledges(issued, now) {
+            self.row.acknowledged = self.row.acknowledged.max(Some(generation));
+        }
+        Some(())
+    }
+
+    fn thief_presents(&mut self, scene: &Scene, now: i64) -> Option<()> {
+        let Thief::Has(stolen) = self.thief else { return None };
+        let outcome = scene.present(&self.row, honest(stolen), now);
+        self.write(&outcome, scene, now);
+        self.grant(scene, &outcome, false, now);
+        self.thief = match outcome.verdict {
+            Verdict::Reuse | Verdict::Revoked => Thief::Gone,
+            _ => Thief::Has(outcome.refresh.unwrap_or(stolen)),
+        };
+        Some(())
     }
 
     /// Whether a continued theft is found: owner and thief present in turn, twice each, each outside the other's
@@ -369,6 +465,10 @@ impl Model for Scene {
             for second_node in nodes.iter().copied() {
                 acts.extend([false, true].map(|lost| Act::Serve { request, second_node, lost }));
             }
+            let row = waiting.loaded.as_ref().map_or(&state.row, |(_, _, row)| row);
+            if state.leaps > 0 && (self.leaps_in_races || waiting.generation == row.generation) {
+                acts.extend([false, true].map(|lost| Act::ServeFarAhead { request, lost }));
+            }
         }
         for answer in 0..state.answers.len() {
             acts.push(Act::Arrive { answer, keep: false });
@@ -378,6 +478,9 @@ impl Model for Scene {
         }
         if state.access.is_some() {
             acts.extend(nodes.iter().map(|second_node| Act::Use { second_node: *second_node }));
+            if state.leaps > 0 {
+                acts.push(Act::UseFarAhead);
+            }
         }
         if state.crashes > 0 {
             acts.push(Act::Crash);
@@ -393,6 +496,9 @@ impl Model for Scene {
         }
         if matches!(state.thief, Thief::Has(_)) {
             acts.push(Act::ThiefPresents);
+            if state.leaps > 0 {
+                acts.push(Act::ThiefPresentsFarAhead);
+            }
         }
         if self.stranger {
             acts.extend([false, true].map(|with_the_secret| Act::StrangerPresents { with_the_secret }));
@@ -419,21 +525,14 @@ impl Model for Scene {
                 sort(&mut state.requests);
             }
             Act::Serve { request, second_node, lost } => {
-                let request = state.requests.remove(request);
-                let (decided, version, row) = request.loaded.unwrap_or((state.now, state.version, state.row));
-                let now = decided + if second_node { self.skew } else { 0 };
-                let outcome = self.present(&row, honest(request.generation), now);
-                if outcome.next.is_some() && version != state.version {
-                    // Another request won: load again.
-                    state.requests.push(Request { loaded: None, ..request });
-                    sort(&mut state.requests);
-                    return Some(state);
+                let ahead = if second_node { self.skew } else { 0 };
+                state.serve(self, request, ahead, lost);
+            }
+            Act::ServeFarAhead { request, lost } => {
+                // A request that has to be served again is served by another clock.
+                if state.serve(self, request, self.far, lost) {
+                    state.leaps -= 1;
                 }
-                // Without a write, the decision takes effect when the row was read.
-                let over = if outcome.next.is_some() { state.is_over(self, now) } else { is_over(&row, self, now) };
-                state.write(&outcome, self, now);
-                state.grant(self, &outcome, over, now);
-                state.answer(self, request, &outcome, now, decided, lost);
             }
             Act::Arrive { answer, keep } => {
                 let answer = state.answers.remove(answer);
@@ -448,15 +547,12 @@ impl Model for Scene {
                 }
             }
             Act::Use { second_node } => {
-                let (generation, issued) = state.access?;
                 let now = state.now + if second_node { self.skew } else { 0 };
-                if state.is_over(self, now) {
-                    return None;
-                }
-                state.row.last_seen_at = state.row.last_seen_at.max(time(now));
-                if self.acknowledges(issued, now) {
-                    state.row.acknowledged = state.row.acknowledged.max(Some(generation));
-                }
+                state.use_access_token(self, now)?;
+            }
+            Act::UseFarAhead => {
+                state.leaps -= 1;
+                state.use_access_token(self, state.now + self.far)?;
             }
             Act::Crash => {
                 state.crashes -= 1;
@@ -479,15 +575,10 @@ impl Model for Scene {
                 state.version += 1;
             }
             Act::Steal => state.thief = Thief::Has(state.jar),
-            Act::ThiefPresents => {
-                let Thief::Has(stolen) = state.thief else { return None };
-                let outcome = self.present(&state.row, honest(stolen), state.now);
-                state.write(&outcome, self, state.now);
-                state.grant(self, &outcome, false, state.now);
-                state.thief = match outcome.verdict {
-                    Verdict::Reuse | Verdict::Revoked => Thief::Gone,
-                    _ => Thief::Has(outcome.refresh.unwrap_or(stolen)),
-                };
+            Act::ThiefPresents => state.thief_presents(self, state.now)?,
+            Act::ThiefPresentsFarAhead => {
+                state.leaps -= 1;
+                state.thief_presents(self, state.now + self.far)?;
             }
             Act::StrangerPresents { with_the_secret } => {
                 let binding = if with_the_secret { BindingVerdict::Rejected } else { BindingVerdict::Holds };
@@ -512,7 +603,7 @@ impl Model for Scene {
         vec![
             Property::always(HONEST, |_, state: &State| state.harm != Some(Harm::HonestReuse)),
             Property::always(
-                "an honest client is served at once, unless the store has lost a write",
+                "an honest client is served at once, unless the store has lost a write or a clock was far ahead",
                 |_, state: &State| state.harm != Some(Harm::NotServed),
             ),
             Property::always("2: a theft that goes on is found", |_, state: &State| {
@@ -523,6 +614,9 @@ impl Model for Scene {
             }),
             Property::always("4, 7: nothing is granted after the end", |_, state: &State| {
                 state.harm != Some(Harm::AfterTheEnd)
+            }),
+            Property::always("an idle session ends, at most as late as a clock was ahead", |_, state: &State| {
+                state.harm != Some(Harm::NeverIdle)
             }),
             Property::always("nothing is granted to a stranger", |_, state: &State| state.harm != Some(Harm::Stranger)),
         ]
@@ -567,6 +661,29 @@ fn a_disk_slower_than_assumed_causes_a_logout() {
     let checker = scene.checker().threads(2).finish_when(logged_out).spawn_bfs().join();
     let path = checker.discovery(HONEST).expect("a client is logged out");
     print(&format!("\nwith a disk that is one tick slower: not \"{HONEST}\"\n{}", trace(&path.into_actions())));
+}
+
+/// The shortest trace on which an honest client is taken for a thief. There has to be one.
+fn logout(scene: Scene) -> String {
+    let logged_out = HasDiscoveries::AllOf([HONEST].into());
+    let checker = scene.checker().threads(2).finish_when(logged_out).spawn_bfs().join();
+    let path = checker.discovery(HONEST).expect("a client is logged out");
+    format!("\n{}: not \"{HONEST}\"\n{}", scene.name, trace(&path.into_actions()))
+}
+
+/// A clock far ahead does no harm to a refresh with the newest generation. It denies the loser of a race the grace period,
+/// and the node cannot know better.
+#[test]
+fn a_clock_far_ahead_during_a_race_causes_a_logout() {
+    let scene = Scene { name: "a clock far ahead in a race", tabs: 2, horizon: 8, leaps_in_races: true, ..LEAP };
+    print(&logout(scene));
+}
+
+/// The refresh that sets the time right is a second rotation within the grace period, so a crash right after it may take
+/// back two generations at once.
+#[test]
+fn a_clock_far_ahead_and_a_crash_cause_a_logout() {
+    print(&logout(Scene { name: "a clock far ahead and a crash", leaps: 1, horizon: 16, ..CRASH }));
 }
 
 /// The shortest way to harm in any of the scenes, with a rule switched off.

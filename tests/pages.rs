@@ -17,9 +17,9 @@ use axum::{Extension, Router};
 use axum_refresh::config::{Binding, BindingMode, CookieSettings, SameSite, Transport};
 use axum_refresh::ratchet::Verdict;
 use axum_refresh::store::Timestamp;
-use axum_refresh::{Auth, AuthUser, ClientInfo, Error, Event, Login, Policy, Settings};
+use axum_refresh::{Auth, AuthUser, ClientInfo, Error, Event, Login, Policy, Secret, Settings};
 use http_body_util::BodyExt as _;
-use support::{Calls, Claims, Clock, Fault, GRACE, Node, claims};
+use support::{Calls, Claims, Clock, Fault, GRACE, Node, SECRET, claims};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{Barrier, Notify};
@@ -273,6 +273,23 @@ async fn a_page_after_a_pause_refreshes_and_shows_the_user() {
         assert_eq!(answer.header("cache-control"), "no-store");
         assert_eq!(browser.get(path).await.names(), [""; 0]);
     }
+}
+
+#[tokio::test]
+async fn a_visitor_from_before_the_hint_was_switched_on_gets_one_with_the_next_refresh() {
+    let before = node();
+    let browser = Browser::after_a_pause(&before).await;
+    let settings = Settings { hint_cookie: true, ..with_login_page() };
+    let after = Node::on(before.store.clone(), before.clock.clone(), |builder| builder.settings(settings));
+    let browser = Browser { app: app(&after), ..browser };
+    let rotate = browser.send("GET", "/me", &[HTML], "").await;
+    assert_eq!(rotate.names(), ["__Host-refresh", "__Secure-session-hint", "__Host-access"]);
+    // Its answer was lost: an echo leaves the refresh cookie as it is.
+    let echo = browser.send("GET", "/me", &[HTML], "").await;
+    assert_eq!(echo.names(), ["__Secure-session-hint", "__Host-access"]);
+    let logout = [HTML, ("origin", "https://app.example"), ("sec-fetch-site", "same-origin")];
+    let logout = browser.send("POST", "/auth/logout", &logout, "").await;
+    assert!(logout.set_cookies().iter().all(|cookie| cookie.ends_with("Max-Age=0")), "{logout:?}");
 }
 
 #[tokio::test]
@@ -609,6 +626,36 @@ async fn a_revoked_session_redirects_to_the_login_page_once() {
         assert_eq!(browser.post("/login", "alice").await.redirect(), (303, "/"));
         assert_eq!(browser.get("/me").await.body, "alice");
     }
+}
+
+#[tokio::test]
+async fn a_visitor_whose_session_is_outdated_is_anonymous_and_can_log_in_again() {
+    /// The claims of the version before the last deploy.
+    #[derive(Clone, serde::Serialize, serde::Deserialize)]
+    struct OldClaims {}
+
+    let node = node();
+    let old = Auth::<OldClaims>::builder(Secret::new(SECRET), node.store.clone());
+    let old = old.settings(with_login_page()).clock(node.clock.reader()).build().unwrap();
+    let tokens = old.login("alice", OldClaims {}).await.unwrap().tokens;
+    let mut browser = Browser::new(&node);
+    for (name, value) in [("__Host-access", tokens.access_token), ("__Host-refresh", tokens.refresh_token.unwrap())] {
+        browser.jar.insert(name.to_owned(), (value, Timestamp::MAX));
+    }
+    for path in ["/", "/login"] {
+        let answer = browser.get(path).await;
+        assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, "nobody"), "{path}");
+        assert!(answer.set_cookies().is_empty());
+    }
+    assert_eq!(browser.get("/me").await.redirect(), (303, "/login?next=/me"));
+    assert!(node.has_event(|event| matches!(event, Event::ClaimsUnreadable { .. })));
+    // The other nodes still run the version before.
+    assert_eq!(old.sessions("alice").await.unwrap().len(), 1);
+
+    assert_eq!(browser.post("/login", "alice").await.redirect(), (303, "/"));
+    assert_eq!(browser.get("/me").await.body, "alice");
+    browser.clock.advance(ACCESS_TTL);
+    assert_eq!(browser.get("/me").await.body, "alice");
 }
 
 #[tokio::test]

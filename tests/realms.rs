@@ -91,6 +91,20 @@ async fn a_user_id_cannot_name_a_user_of_another_realm() {
 }
 
 #[tokio::test]
+async fn the_id_of_an_access_token_revokes_it_in_its_own_realm_only() {
+    let store = MemoryStore::new();
+    let in_realm = |realm: Option<&str>| auth(store.clone(), |settings| settings.realm = realm.map(str::to_owned));
+    let (access, _) = log_in(&in_realm(Some("admin")), "1").await;
+    let admin = in_realm(Some("admin")).authenticate(&access).await.unwrap();
+    for (realm, code) in [(None, None), (Some("other"), None), (Some("admin"), Some("access_token_revoked"))] {
+        in_realm(realm).revoke_token_id(&admin.token_id(), admin.expires_at()).await.unwrap();
+        // A new node reads the whole feed before it accepts a token.
+        let result = in_realm(Some("admin")).authenticate(&access).await;
+        assert_eq!(result.err().map(|error| error.code()), code, "{realm:?}");
+    }
+}
+
+#[tokio::test]
 async fn each_realm_has_its_own_session_limit() {
     let store = MemoryStore::new();
     let limited = |realm: Option<&str>| {
@@ -115,6 +129,8 @@ async fn the_cookies_of_a_realm_have_its_name_and_a_logout_clears_only_those() {
     let names = async |realm: Option<&str>| {
         let auth: Auth =
             Auth::builder(Secret::random().unwrap(), MemoryStore::new()).settings(settings(realm)).build().unwrap();
+        let suffix = realm.map(|realm| format!("-{realm}")).unwrap_or_default();
+        assert_eq!(auth.hint_cookie_name(), Some(format!("__Secure-session-hint{suffix}").as_str()));
         let app = Router::new().nest("/auth", auth.router());
         let request = Request::post("/auth/logout").body(Body::empty()).unwrap();
         let response = app.oneshot(request).await.unwrap();

@@ -120,9 +120,9 @@ async fn stop_signal() {
 async fn page(State(auth): State<Auth<Claims>>) -> impl IntoResponse {
     let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                   form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-    // The script reads from this attribute whether there is a hint cookie.
-    let html = if auth.settings().hint_cookie { "<html data-hint" } else { "<html" };
-    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("page.html").replacen("<html", html, 1)))
+    // The script reads the name of the hint cookie from this attribute.
+    let html = auth.hint_cookie_name().map_or("<html".to_owned(), |name| format!(r#"<html data-hint="{name}""#));
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("page.html").replacen("<html", &html, 1)))
 }
 
 async fn script() -> impl IntoResponse {

@@ -15,6 +15,7 @@ const messages = {
   session_revoked: "This session was ended. Log in again.",
   session_expired: "This session has reached its maximum lifetime. Log in again.",
   session_idle: "This session was not used for too long. Log in again.",
+  session_outdated: "The app has been updated and cannot use this session. Log in again.",
   refresh_token_reused: "An old refresh token was used again, so this session was ended for your safety. Log in again.",
   refresh_token_missing: "You are logged out in this browser. Log in again.",
   refresh_token_invalid: "The server does not know this session any more. Log in again.",
@@ -40,7 +41,7 @@ const query = new URLSearchParams(location.search);
 const milliseconds = (name, standard) => 1000 * (Number(query.get(name)) || standard);
 const auth = createAuth({
   onChange: changed,
-  hint: "hint" in document.documentElement.dataset,
+  hint: document.documentElement.dataset.hint,
   idle: { after: milliseconds("idle", 900), warn: milliseconds("warn", 60), onWarn: warn },
 });
 

@@ -17,7 +17,7 @@ use crate::time::Clock;
 use crate::token::access::{AccessKeys, Key};
 #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
 use crate::token::asymmetric::{SigningKey, VerifyingKey};
-use crate::token::keys::{Purpose, Secret};
+use crate::token::keys::Secret;
 use crate::token::refresh::RefreshKeys;
 
 /// Builds an [`Auth`]. Made by [`Auth::builder`].
@@ -131,9 +131,10 @@ impl<C: Claims> AuthBuilder<C> {
     /// Loads the user's claims from the app at every refresh, in place of the claims from login. A change of role then
     /// takes effect within one [`access_ttl`](crate::Policy::access_ttl).
     ///
-    /// `None` refuses the refresh with 401 `user_refused` and leaves the session as it is. An error is 503, and the
-    /// client tries again. The hook runs once per refresh; its time limit is up to the app. It does not run at login:
-    /// the first access token has the claims given to [`Auth::login`].
+    /// `None` refuses the refresh with 401 `user_refused` and leaves the session as it is. An error is 503, and the client
+    /// tries again. Claims that cannot be written and read back are 500. In all three cases the client keeps its refresh
+    /// token. The hook runs once per refresh; its time limit is up to the app. It does not run at login: the first access
+    /// token has the claims given to [`Auth::login`].
     ///
     /// Each call returns a future of its own, so clone what the future needs, such as a pool of connections:
     ///
@@ -195,6 +196,14 @@ impl<C: Claims> AuthBuilder<C> {
     /// it. A secret that can be guessed is such an error too.
     pub fn build(self) -> Result<Auth<C>, SettingsError> {
         let settings = ResolvedSettings::new(self.settings)?;
+        #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+        if settings.realm.is_some() && self.signing_key.is_some() && settings.audience == Settings::default().audience {
+            // Other services may verify by the public key alone, and tell realms apart by the audience only.
+            return Err(SettingsError::new(
+                "audience",
+                "a realm with a signing key needs an audience of its own; set one such as `shop.example/admin`",
+            ));
+        }
         self.secret.check()?;
         self.other_secrets.iter().try_for_each(Secret::check)?;
         if settings.insecure_dev_cookies {
@@ -223,13 +232,14 @@ impl<C: Claims> AuthBuilder<C> {
         others.shrink_to_fit();
         let access = AccessKeys::new(signing, others, &settings)?;
         let refresh = RefreshKeys::new(&self.secret, &self.other_secrets, &scope);
-        let (identity, has_twin) = registry::register(*self.secret.derive(&scope, Purpose::RefreshTag));
+        let (keys, has_twin) = registry::register(access.ids());
         if has_twin {
             tracing::error!(
                 target: "axum_refresh",
                 realm = settings.realm,
-                "another Auth with the same secret, issuer and realm is alive in this process, so each accepts the other's \
-                 tokens; if they serve different kinds of user, set a different `realm` for each, and if not, clone one"
+                "another Auth with the same secret or signing key, issuer and realm is alive in this process, so each accepts \
+                 the other's tokens; if they serve different kinds of user, set a different `realm` for each, and if not, \
+                 clone one"
             );
         }
         let verified = (settings.token_cache > 0).then(|| Cache::new(settings.token_cache));
@@ -244,7 +254,7 @@ impl<C: Claims> AuthBuilder<C> {
             verified,
             guarded,
             any_client: Arc::default(),
-            _identity: identity,
+            _keys: keys,
             _running: running,
         };
         Ok(Auth { inner: Arc::new(inner) })

@@ -11,7 +11,7 @@ use super::Auth;
 use crate::error::{ClaimsError, Error};
 use crate::event::Event;
 use crate::store::SessionRecord;
-use crate::token::claims::RESERVED;
+use crate::token::claims::{RESERVED, read_app_claims};
 
 /// The app's claims: any type that serde writes as a JSON object and reads back.
 ///
@@ -28,16 +28,16 @@ pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type HookFuture<C> = Pin<Box<dyn Future<Output = Result<Option<C>, BoxError>> + Send>>;
 pub(super) type ClaimsHook<C> = Box<dyn Fn(Arc<str>) -> HookFuture<C> + Send + Sync>;
 
-impl<C: super::Claims> Auth<C> {
+impl<C: Claims> Auth<C> {
     /// The claims for the next access token: from the hook, or else from the snapshot kept with the session.
     pub(super) async fn claims_of(&self, session: &SessionRecord) -> Result<Box<str>, Error> {
         let (user_id, session_id) = (Arc::clone(&session.user_id), session.id);
         let Some(hook) = &self.inner.claims_hook else {
-            return match serde_json::from_str::<C>(&session.claims) {
+            return match read_app_claims::<C>(&session.claims) {
                 Ok(_) => Ok(session.claims.clone()),
                 Err(error) => {
-                    self.emit(Event::ClaimsUnreadable { user_id, session_id });
-                    Err(ClaimsError::Json(error.into()).into())
+                    self.emit(Event::ClaimsUnreadable { user_id, session_id, error: error.to_string() });
+                    Err(Error::SessionOutdated)
                 }
             };
         };
@@ -52,14 +52,17 @@ impl<C: super::Claims> Auth<C> {
     }
 }
 
-/// The claims as the text of a JSON object that has none of the names of the token's own claims.
-pub(super) fn write_claims<C: Serialize>(claims: &C) -> Result<Box<str>, Error> {
+/// The claims as the text of a JSON object that has none of the names of the token's own claims. The text is read back once:
+/// a token with it must not be one that is then refused.
+pub(super) fn write_claims<C: Claims>(claims: &C) -> Result<Box<str>, Error> {
     let value = serde_json::to_value(claims).map_err(|error| ClaimsError::Json(error.into()))?;
     let members = value.as_object().ok_or(ClaimsError::NotAnObject)?;
     if let Some(name) = RESERVED.into_iter().find(|name| members.contains_key(*name)) {
         return Err(ClaimsError::Reserved(name.to_owned()).into());
     }
-    Ok(value.to_string().into())
+    let text = value.to_string();
+    read_app_claims::<C>(&text).map_err(|error| ClaimsError::Unreadable(error.into()))?;
+    Ok(text.into())
 }
 
 #[cfg(test)]

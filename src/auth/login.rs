@@ -236,8 +236,9 @@ impl<C: Claims> LoginBuilder<C> {
 impl<C: Claims> Auth<C> {
     /// Logs in a user whom the app has authenticated: opens a session and returns its first tokens.
     ///
-    /// `user_id` is the app's own id of the user, as text of 1 to 255 bytes without NUL. `claims` has to be a JSON object without the
-    /// token's own names (`iss`, `aud`, `sub`, `sid`, `gen`, `jti`, `iat`, `exp`, `nbf`).
+    /// `user_id` is the app's own id of the user, as text of 1 to 255 bytes without NUL. `claims` has to be a JSON object
+    /// without the token's own names (`iss`, `aud`, `sub`, `sid`, `gen`, `jti`, `iat`, `exp`, `nbf`), and their type has to
+    /// read what it writes.
     ///
     /// # Errors
     ///

@@ -61,7 +61,7 @@ struct Inner<C> {
     /// Shared by all entries of `guarded` if clients are not compared.
     any_client: Arc<Client>,
     /// Registers this `Auth` while it is alive.
-    _identity: registry::Identity,
+    _keys: registry::KeyIds,
     /// Dropped with the last clone, which stops the background task.
     _running: watch::Sender<()>,
 }
@@ -110,6 +110,12 @@ impl<C> Auth<C> {
         client.client_ip(&self.settings().trusted_proxies)
     }
 
+    /// The name of the [hint cookie](Settings::hint_cookie) as it is sent, for the option `hint` of the browser module. None
+    /// if it is off.
+    pub fn hint_cookie_name(&self) -> Option<&str> {
+        self.resolved().hint_cookie.as_ref().map(|cookie| cookie.name.as_str())
+    }
+
     /// The public keys that verify access tokens, as a JWK set (RFC 7517 §5). Secret HS256 keys are not in it.
     #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
     #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))))]
@@ -120,12 +126,12 @@ impl<C> Auth<C> {
 
 /// # Upkeep
 impl<C> Auth<C> {
-    /// Writes all recorded activity to the store. Await it before the process exits; while the process runs, the background
-    /// task does the same every few minutes.
+    /// Writes all recorded activity to the store, and the [revocations](Event::RevocationDelayed) that it has refused so far.
+    /// Await it before the process exits; while the process runs, the background task does the same.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`] if the store fails. The activity stays recorded.
+    /// [`Error::Store`] if the store fails. The activity stays recorded, and the revocations are tried again.
     pub async fn flush(&self) -> Result<(), Error> {
         Ok(self.inner.node.flush().await?)
     }
@@ -143,11 +149,6 @@ impl<C> Auth<C> {
 impl<C> Auth<C> {
     pub(crate) fn resolved(&self) -> &Arc<ResolvedSettings> {
         &self.inner.node.settings
-    }
-
-    /// Whether both are clones of one `Auth`.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     pub(crate) fn now(&self) -> Timestamp {

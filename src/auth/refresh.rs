@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::login::Tokens;
 use super::{Auth, Claims, MAX_TRIES, Verified};
 use crate::client::{ClientInfo, binding};
 use crate::config::OnReuse;
 use crate::error::Error;
 use crate::event::Event;
+use crate::node::unfinished::{Others, Unfinished};
 use crate::ratchet::{BindingVerdict, Next, Outcome, Presented, RotationState, Verdict, present};
 use crate::session::{Client, RevocationReason};
-use crate::store::{RevokeTarget, SessionRecord};
+use crate::store::{SessionRecord, StoreError};
 use crate::time::Timestamp;
 use crate::token::refresh::RefreshToken;
 
@@ -31,6 +34,13 @@ pub struct Refreshed {
     pub verdict: Verdict,
 }
 
+/// Why a candidate was refused.
+struct Refused {
+    error: Error,
+    /// When its session was last used, if that is known.
+    last_seen_at: Option<Timestamp>,
+}
+
 /// # Refreshing
 impl<C: Claims> Auth<C> {
     /// Exchanges a refresh token for an access token and, most of the time, the next refresh token.
@@ -40,16 +50,37 @@ impl<C: Claims> Auth<C> {
     /// # Errors
     ///
     /// - One error per refusal of the [ratchet](crate::ratchet).
-    /// - [`Error::UserRefused`] if the claims hook refuses the user, [`Error::Hook`] if it fails.
+    /// - [`Error::UserRefused`] if the claims hook refuses the user, [`Error::Hook`] if it fails, and [`Error::Claims`] if its
+    ///   claims are invalid.
+    /// - [`Error::SessionOutdated`] if there is no claims hook, and the claims kept with the session cannot be read by this
+    ///   version of the app. The session stays as it is.
     /// - [`Error::Store`] if the store fails. The client keeps its token and tries again.
     pub async fn refresh(&self, refresh_token: &str, client: ClientInfo) -> Result<Refreshed, Error> {
         let token = self.inner.refresh.decode(refresh_token.as_bytes()).ok_or(Error::RefreshTokenInvalid)?;
-        self.refresh_decoded(&token, &self.resolve(client), &[]).await
+        let refreshed = self.present(&token, &self.resolve(client), &[], None).await;
+        refreshed.map_err(|refused| refused.error)?.ok_or(Error::RefreshTokenInvalid)
     }
 
-    /// Refreshes with the newest valid token of several candidates (cookies of one name). If its session has ended, the
-    /// newest of another session is used: an old cookie may be sent before the one from the last login. A refusal that may
-    /// pass is final, because the other session's cookie would otherwise replace this one.
+    /// Refreshes with one of several candidates: cookies of one name, sent after a change of path or domain, or planted by a
+    /// sibling domain. The one with the highest generation comes first. If it is refused, it depends on the reason whether
+    /// the next one is used. Nothing in a request tells a planted cookie from the user's own, so what decides is what the
+    /// rows tell about their sessions.
+    ///
+    /// 1. The session has ended, there is none, or this version of the app cannot read its claims: the next one. An old cookie
+    ///    may be sent before that of the last login.
+    /// 2. The client does not match the session's binding: the next one. Under a policy that enforces the binding, it defines
+    ///    whose session it is: this client has not opened that one, and has opened the one that holds. That the attacker
+    ///    keeps the planted session in use changes nothing.
+    /// 3. Anything else (the user is refused, a race is not decided, the claims hook fails) may pass. If the next session
+    ///    were used meanwhile, its user would take the place of this one, and its cookie would replace this one's for good.
+    ///    So the refusal stands, with one exception: a session that was used later than the refused one. A refused session
+    ///    is not used any more; if the browser has used another one since, that is the browser's. For the user's own session
+    ///    it is the other way round: its browser has used it last, and the other one is left from a former login.
+    /// 4. If the store fails before anything is known about a session, the request fails.
+    ///
+    /// That the next session should only get an access token, so that it replaces no cookie, is no way out: it would not
+    /// rotate for as long as a refused cookie is planted beside it. Whoever has stolen its token, and sends it together with
+    /// a refused one, would share the session with its owner unnoticed.
     pub(crate) async fn refresh_newest(
         &self,
         candidates: impl IntoIterator<Item = &[u8]>,
@@ -91,24 +122,51 @@ impl<C: Claims> Auth<C> {
             return Err(Error::RefreshTokenInvalid);
         }
         let client = self.resolve(client());
-        let mut refused = None;
+        let mut ended = None;
+        let mut may_pass = None;
+        let mut used_since = None;
         for token in tokens {
-            match self.refresh_decoded(&token, &client, pauses).await {
-                Err(error) if error.is_final() => refused = refused.or(Some(error)),
-                decided => return decided,
+            let Refused { error, last_seen_at } = match self.present(&token, &client, pauses, used_since).await {
+                Ok(Some(refreshed)) => return Ok(refreshed),
+                Ok(None) => continue,
+                Err(refused) => refused,
+            };
+            match (error, last_seen_at) {
+                (error, _) if error.is_final() => ended = ended.or(Some(error)),
+                (error @ Error::ClientMismatch, _) => may_pass = may_pass.or(Some(error)),
+                (error, None) => return Err(error),
+                (error, last_seen_at) => {
+                    may_pass = Some(error);
+                    used_since = used_since.max(last_seen_at);
+                }
             }
         }
-        Err(refused.unwrap_or(Error::RefreshTokenInvalid))
+        Err(may_pass.or(ended).unwrap_or(Error::RefreshTokenInvalid))
     }
 
-    /// If every attempt loses against another writer, starts again after each of the pauses. A verdict of Busy is not
-    /// retried: the same token would only be older.
-    async fn refresh_decoded(
+    /// Presents a token to the ratchet. Returns `None` if its session was last used before `used_since`.
+    async fn present(
         &self,
         token: &RefreshToken,
         client: &Client,
         pauses: &[Duration],
-    ) -> Result<Refreshed, Error> {
+        used_since: Option<Timestamp>,
+    ) -> Result<Option<Refreshed>, Refused> {
+        let mut last_seen_at = None;
+        let presented = self.present_until_decided(token, client, pauses, used_since, &mut last_seen_at).await;
+        presented.map_err(|error| Refused { error, last_seen_at })
+    }
+
+    /// If every attempt loses against another writer, starts again after each of the pauses. A verdict of Busy is not
+    /// retried: the same token would only be older.
+    async fn present_until_decided(
+        &self,
+        token: &RefreshToken,
+        client: &Client,
+        pauses: &[Duration],
+        used_since: Option<Timestamp>,
+        last_seen_at: &mut Option<Timestamp>,
+    ) -> Result<Option<Refreshed>, Error> {
         let node = &self.inner.node;
         node.start();
         let policy = &node.settings.policy;
@@ -121,6 +179,10 @@ impl<C: Claims> Auth<C> {
                 tokio::time::sleep(*pause).await;
             }
             let mut session = node.load(token.session_id).await?.ok_or(Error::RefreshTokenInvalid)?;
+            if used_since.is_some_and(|since| session.rotation.last_seen_at < since) {
+                return Ok(None);
+            }
+            *last_seen_at = Some(session.rotation.last_seen_at);
             let now = node.now();
             let presented = Presented {
                 generation: token.generation,
@@ -132,23 +194,22 @@ impl<C: Claims> Auth<C> {
             if outcome.access.is_some() && (claims.is_none() || self.inner.claims_hook.is_none()) {
                 claims = Some(self.claims_of(&session).await?);
             }
-            if outcome.verdict == Verdict::Reuse && policy.on_reuse == OnReuse::User {
-                // The others first: if that fails, the next attempt detects the same reuse again.
-                let target = RevokeTarget::User { user_id: &session.user_id, except: Some(session.id) };
-                node.revoke(target, RevocationReason::Reuse).await?;
-            }
-            if let Some(next) = outcome.next {
-                let before = session.rotation;
-                session.rotation = match next {
-                    Next::State(state) => state,
-                    Next::Revoke => RotationState {
-                        revoked: Some(node.revocation(now, reason(outcome.verdict))),
-                        ..session.rotation
-                    },
-                };
-                if outcome.access.is_some() {
-                    session.rotation.last_seen_at = session.rotation.last_seen_at.max(now);
+            if outcome.next == Some(Next::Revoke) {
+                session.rotation.revoked = Some(node.revocation(now, reason(outcome.verdict)));
+                if self.revoke_presented(session, token, presented.binding, outcome.verdict, client).await? {
+                    refuse(outcome.verdict)?;
                 }
+                continue;
+            }
+            if let (Verdict::Revoked, OnReuse::User, Some(revoked)) =
+                (outcome.verdict, policy.on_reuse, session.rotation.revoked)
+                && revoked.reason == RevocationReason::Reuse
+            {
+                node.resume(&session.user_id, session.id, revoked.at);
+            }
+            if let Some(Next::State(state)) = outcome.next {
+                let before = session.rotation;
+                session.rotation = RotationState { last_seen_at: state.last_seen_at.max(now), ..state };
                 if !node.compare_and_swap(session.version, &session).await? {
                     continue;
                 }
@@ -164,9 +225,55 @@ impl<C: Claims> Auth<C> {
             self.report(&session, token, presented.binding, outcome.verdict, client);
             refuse(outcome.verdict)?;
             let claims = claims.unwrap_or_default();
-            return self.grant(&session, token, outcome, &claims, now);
+            return self.grant(&session, token, outcome, &claims, now).map(Some);
         }
         Err(Error::RefreshBusy)
+    }
+
+    /// Writes that a session is revoked because of the presented token, reports it, and revokes the user's other sessions
+    /// if the policy says so. Returns `false` if the session was changed meanwhile, and the token has to be judged again.
+    ///
+    /// The session comes first: whatever fails afterwards, the thief does not continue. In a task of its own, because
+    /// whoever has presented the token may hang up. What the store refuses is tried again by the node's background task,
+    /// until it succeeds or the node exits. After a crash, the row still says that the session was revoked for reuse, so the
+    /// next node to which one of its tokens is presented revokes the others ([`Node::resume`](crate::node::Node::resume)).
+    async fn revoke_presented(
+        &self,
+        session: SessionRecord,
+        token: &RefreshToken,
+        binding: BindingVerdict,
+        verdict: Verdict,
+        client: &Client,
+    ) -> Result<bool, Error> {
+        let (auth, token, client) = (self.clone(), token.clone(), client.clone());
+        let task = async move {
+            let node = &auth.inner.node;
+            let swapped = node.compare_and_swap(session.version, &session).await;
+            if let Ok(false) = swapped {
+                return Ok(false);
+            }
+            auth.report(&session, &token, binding, verdict, &client);
+            let (session_id, reason) = (session.id, reason(verdict));
+            let revokes_others = verdict == Verdict::Reuse && node.settings.policy.on_reuse == OnReuse::User;
+            let unfinished = Unfinished {
+                user_id: session.user_id,
+                session_id,
+                reason,
+                at: session.rotation.revoked.map_or(node.now(), |revoked| revoked.at),
+                session: swapped.is_err(),
+                others: if revokes_others { Others::Untried } else { Others::Done },
+            };
+            if swapped.is_ok() {
+                auth.emit(Event::SessionRevoked { session_id, reason });
+                node.finish(unfinished).await;
+            } else {
+                // It is unknown whether the write had an effect.
+                node.finish_later(unfinished);
+            }
+            swapped
+        };
+        let stopped = |_| StoreError::new("compare_and_swap: the runtime is shutting down");
+        Ok(tokio::spawn(task.in_current_span()).await.map_err(stopped)??)
     }
 
     fn grant(
@@ -212,9 +319,6 @@ impl<C: Claims> Auth<C> {
         let was_compared = verdict == Verdict::Mismatch || refuse(verdict).is_ok();
         if was_compared && binding != BindingVerdict::Holds {
             self.emit(Event::ClientMismatch { user_id: user_id(), session_id, verdict: binding, client: client() });
-        }
-        if let (Some(revocation), Verdict::Mismatch | Verdict::Reuse) = (session.rotation.revoked, verdict) {
-            self.emit(Event::SessionRevoked { session_id, reason: revocation.reason });
         }
     }
 }

@@ -3,16 +3,19 @@
 use std::cmp::Reverse;
 use std::time::SystemTime;
 
+use tokio::time::Instant;
+
 use super::{Auth, AuthUser};
 use crate::error::Error;
 use crate::session::{RevocationReason, Session, SessionId};
 use crate::store::{RevokeTarget, SessionRecord};
 use crate::time::Timestamp;
 use crate::token::id::TokenId;
-use crate::token::refresh::RefreshToken;
+use crate::token::refresh::{RefreshKeys, RefreshToken};
 
-/// How many sessions the refresh tokens of one request may belong to. Each costs a call of the store.
-const MAX_PRESENTED_SESSIONS: usize = 4;
+/// How many refresh tokens of one request are verified, and how many access tokens. Each costs a signature, and each valid
+/// one a call of the store. A site that plants cookies has few to plant: one for each path and each domain that match.
+const MAX_PRESENTED: usize = 32;
 
 /// # Sessions
 impl<C> Auth<C> {
@@ -38,7 +41,7 @@ impl<C> Auth<C> {
     ///
     /// [`Error::Store`] if the store fails.
     pub async fn logout(&self, refresh_token: &str) -> Result<(), Error> {
-        self.logout_each([refresh_token.as_bytes()]).await
+        self.logout_each([refresh_token.as_bytes()], []).await
     }
 
     /// Revokes a session of this user.
@@ -106,28 +109,54 @@ impl<C> Auth<C> {
 }
 
 impl<C> Auth<C> {
-    /// Revokes every session that one of these refresh tokens belongs to.
+    /// Revokes every session that one of these tokens belongs to: any of them may be planted, and any of them the user's.
+    /// Access tokens have to be valid, refresh tokens may be of any generation.
+    ///
+    /// A session that cannot be revoked does not keep the others from it. The first error is returned.
     pub(crate) async fn logout_each<'a>(
         &self,
         refresh_tokens: impl IntoIterator<Item = &'a [u8]>,
+        access_tokens: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<(), Error> {
         let node = &self.inner.node;
-        for token in self.newest_of_each_session(refresh_tokens) {
-            let Some(session) = node.load(token.session_id).await? else {
-                // The tag is valid, so there was such a session.
-                self.revoke_lost(token.session_id).await?;
-                continue;
+        let started = Instant::now();
+        let by_access = self.sessions_of(access_tokens);
+        let mut by_refresh = self.newest_of_each_session(refresh_tokens);
+        by_refresh.retain(|token| !by_access.contains(&token.session_id));
+        let by_access = by_access.into_iter().map(|id| (id, None));
+        let by_refresh = by_refresh.into_iter().map(|token| (token.session_id, Some(token)));
+        let mut result = Ok(());
+        for (id, token) in by_access.chain(by_refresh) {
+            let revoked = match token {
+                Some(token) => self.logout_session_of(&token).await,
+                None => self.revoke_once(id).await,
             };
-            if session.secret_hash != token.secret_hash() {
-                continue;
-            }
-            match session.rotation.revoked {
-                None => {
-                    node.revoke(RevokeTarget::Session(session.id), RevocationReason::Logout).await?;
+            if revoked.is_err() {
+                result = result.and(revoked);
+                // If the store is away, nobody waits for one timeout per session.
+                if started.elapsed() >= node.settings.store_timeout {
+                    break;
                 }
-                // The feed has it, but this node may not have read it yet, and is about to confirm the logout.
-                Some(revocation) => node.revoked.revoke_session(session.id, revocation.expires_at),
             }
+        }
+        result
+    }
+
+    async fn logout_session_of(&self, token: &RefreshToken) -> Result<(), Error> {
+        let node = &self.inner.node;
+        let Some(session) = node.load(token.session_id).await? else {
+            // The tag is valid, so there was such a session.
+            return self.revoke_once(token.session_id).await;
+        };
+        if session.secret_hash != token.secret_hash() {
+            return Ok(());
+        }
+        match session.rotation.revoked {
+            None => {
+                node.revoke(RevokeTarget::Session(session.id), RevocationReason::Logout).await?;
+            }
+            // The feed has it, but this node may not have read it yet, and is about to confirm the logout.
+            Some(revocation) => node.revoked.revoke_session(session.id, revocation.expires_at),
         }
         Ok(())
     }
@@ -136,18 +165,33 @@ impl<C> Auth<C> {
     pub(crate) async fn logout_everywhere(&self, caller: &AuthUser<C>) -> Result<(), Error> {
         let target = RevokeTarget::User { user_id: &caller.id, except: None };
         self.inner.node.revoke(target, RevocationReason::Logout).await?;
-        self.revoke_lost(caller.session_id).await
+        self.revoke_once(caller.session_id).await
     }
 
-    /// The refresh tokens with a valid tag, the newest of each session, highest generation first. At most
-    /// [`MAX_PRESENTED_SESSIONS`].
+    /// The refresh tokens with a valid tag, the newest of each session, highest generation first.
     pub(super) fn newest_of_each_session<'a>(&self, texts: impl IntoIterator<Item = &'a [u8]>) -> Vec<RefreshToken> {
-        let mut tokens: Vec<_> = texts.into_iter().filter_map(|text| self.inner.refresh.decode(text)).collect();
+        let texts = texts.into_iter().filter(|text| RefreshKeys::has_length_of_token(text));
+        let tokens = first_distinct(texts).into_iter().filter_map(|text| self.inner.refresh.decode(text));
+        let mut tokens: Vec<_> = tokens.collect();
         tokens.sort_by_key(|token| (token.session_id, Reverse(token.generation)));
         tokens.dedup_by_key(|token| token.session_id);
         tokens.sort_by_key(|token| Reverse(token.generation));
-        tokens.truncate(MAX_PRESENTED_SESSIONS);
         tokens
+    }
+
+    /// The sessions of the valid access tokens. One that was revoked alone may be in the wrong hands: it ends nothing.
+    fn sessions_of<'a>(&self, access_tokens: impl IntoIterator<Item = &'a [u8]>) -> Vec<SessionId> {
+        let now = self.now();
+        let mut sessions = Vec::new();
+        for text in first_distinct(access_tokens) {
+            let Ok(text) = std::str::from_utf8(text) else { continue };
+            let Ok(token) = self.inner.access.verify::<serde::de::IgnoredAny>(text) else { continue };
+            let is_valid = self.inner.access.check_times(&token, now).is_ok();
+            if is_valid && !self.inner.node.revoked.has_token(token.id) && !sessions.contains(&token.session_id) {
+                sessions.push(token.session_id);
+            }
+        }
+        sessions
     }
 
     async fn revoke_if(
@@ -167,13 +211,27 @@ impl<C> Auth<C> {
 
     /// Revokes a session that the store may have lost, so that its access tokens do not outlive it. Does so once: a session
     /// that was purged long ago looks the same.
-    async fn revoke_lost(&self, session_id: SessionId) -> Result<(), Error> {
+    async fn revoke_once(&self, session_id: SessionId) -> Result<(), Error> {
         let node = &self.inner.node;
         if !node.revoked.has_session(session_id) {
             node.revoke(RevokeTarget::Session(session_id), RevocationReason::Logout).await?;
         }
         Ok(())
     }
+}
+
+/// The first distinct texts, as many as are verified.
+fn first_distinct<'a>(texts: impl IntoIterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
+    let mut distinct = Vec::new();
+    for text in texts {
+        if distinct.len() == MAX_PRESENTED {
+            break;
+        }
+        if !distinct.contains(&text) {
+            distinct.push(text);
+        }
+    }
+    distinct
 }
 
 impl From<SessionRecord> for Session {

@@ -175,11 +175,13 @@ impl<C: Claims> Auth<C> {
         Ok(())
     }
 
-    /// [`admit`](Self::admit) after reading the feed of revocations.
+    /// [`admit`](Self::admit) after reading the feed of revocations. The token may expire meanwhile.
     pub(crate) async fn admit_after_catching_up(&self, token: &Verified<C>) -> Result<(), Error> {
         self.inner.node.start();
         self.inner.node.catch_up().await?;
-        match self.admit(token, self.now()) {
+        let now = self.now();
+        self.inner.access.check_times(token, now)?;
+        match self.admit(token, now) {
             Decision::Pass(()) => Ok(()),
             Decision::Refuse(error) => Err(error),
             // Only if the clock jumps.
@@ -225,6 +227,9 @@ impl<C: Claims> Auth<C> {
     /// client.
     pub(crate) async fn check_session_in_store(&self, token: &AccessToken<C>, client: ClientInfo) -> Result<(), Error> {
         let node = &self.inner.node;
+        if !node.revoked.is_current(node.now()) {
+            node.catch_up().await?;
+        }
         let load = async {
             let session = node.load(token.session_id).await?.ok_or(Error::AccessTokenRevoked)?;
             let mut state = session.rotation;

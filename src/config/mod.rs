@@ -51,6 +51,9 @@ pub struct Settings {
     /// the derived keys, of the key ids, of the names of the cookies (`__Secure-refresh-admin` in the realm `admin`) and of
     /// the user ids in the store: no token, session, limit or revocation of one realm counts in another.
     ///
+    /// Other services see a realm only in the key id, so with a [signing key](crate::AuthBuilder::signing_key) each realm
+    /// needs an [`audience`](Self::audience) of its own, which those services check.
+    ///
     /// 1 to 32 characters of `a` to `z`, `0` to `9`, `-` and `_`. Changing it logs everybody out. Default: none.
     pub realm: Option<String>,
     /// Lifetimes, rotation, binding and the session limit. Default: [`Policy::default`].
@@ -83,9 +86,10 @@ pub struct Settings {
     /// with cookies and another name than the refresh cookie's.
     #[serde(deserialize_with = "cookie::access_cookie")]
     pub access_cookie: Option<CookieSettings>,
-    /// Whether a hint cookie is set and cleared together with the refresh cookie: `__Secure-session-hint=1`, for the
-    /// path `/`, readable by scripts, and otherwise like the refresh cookie. A page without it need not ask the server
-    /// whether somebody is logged in. Default: `false`. Requires a `transport` with cookies.
+    /// Whether a hint cookie is set at every login and every refresh by cookie, and cleared together with the refresh
+    /// cookie: `__Secure-session-hint=1`, for the path `/`, readable by scripts, and otherwise like the refresh cookie.
+    /// A page without it need not ask the server on every load whether somebody is logged in. Default: `false`.
+    /// Requires a `transport` with cookies.
     pub hint_cookie: bool,
     /// Whether cookies are sent without `Secure` and without name prefix, for development over plain http. Chrome,
     /// Firefox and curl do not need it for `http://localhost` and `http://127.0.0.1`; Safari and most HTTP libraries

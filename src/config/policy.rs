@@ -75,6 +75,8 @@ impl Default for Policy {
     }
 }
 
+/// The longest grace period.
+const MAX_GRACE: Duration = Duration::from_secs(120);
 const MAX_ACCESS_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -119,7 +121,7 @@ impl Policy {
                 format!("{} is too short; it must be longer than {other} ({})", show(long), show(short)),
             ))
         };
-        if !(Duration::from_secs(1)..=Duration::from_secs(120)).contains(&self.grace) {
+        if !(Duration::from_secs(1)..=MAX_GRACE).contains(&self.grace) {
             return Err(SettingsError::new("grace", format!("{} is not between 1s and 120s", show(self.grace))));
         }
         check_longer("access_ttl", self.access_ttl, "grace", self.grace)?;
@@ -164,6 +166,11 @@ pub enum OnReuse {
     #[default]
     Session,
     /// All sessions of the user. Anyone who holds one superseded token can then log the user out everywhere, once.
+    ///
+    /// The session of the token is revoked first. If the store then fails to revoke the others, the node tries again until
+    /// it succeeds ([`Event::RevocationDelayed`](crate::Event::RevocationDelayed)). If the node crashes before that, the
+    /// others live on until a token of the revoked session is presented to any node, by its owner or by the thief: that
+    /// node revokes what began before the detection. Later logins are not affected.
     User,
 }
 

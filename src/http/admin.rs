@@ -2,19 +2,20 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::routing::{delete, get, post};
+use axum::{Extension, Router};
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::identify::Identity;
 use super::problem::Problem;
 use super::router::{json_response, listing, session_id};
 use super::tokens::read_json;
-use crate::auth::{Auth, AuthUser, Claims};
+use crate::auth::{Auth, Claims};
 use crate::error::Error;
 use crate::session::RevocationReason;
 
@@ -50,9 +51,11 @@ impl<C: Claims> Auth<C> {
 
 async fn list<C: Claims>(
     State(auth): State<Auth<C>>,
-    caller: Option<AuthUser<C>>,
+    // Not `Option<AuthUser>`, which reports a route without a layer: the app may guard this one in another way.
+    identity: Option<Extension<Identity<C>>>,
     user: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Error> {
+    let caller = identity.and_then(|Extension(identity)| identity.token);
     listing(&auth, &user_id(user), caller.map(|caller| caller.session_id)).await
 }
 
@@ -64,7 +67,7 @@ async fn revoke_all<C: Claims>(
     Ok(json_response(&json!({ "revoked": revoked })))
 }
 
-/// Reads the user id of a path. What is not text is the empty id, request_body no session has.
+/// Reads the user id of a path. What is not text is the empty id, which no session has.
 fn user_id(user: Result<Path<String>, PathRejection>) -> String {
     user.map(|Path(user)| user).unwrap_or_default()
 }

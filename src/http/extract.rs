@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
+use axum::extract::MatchedPath;
 use axum::extract::connect_info::{ConnectInfo, MockConnectInfo};
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
@@ -93,24 +94,29 @@ impl<C: Claims, S: Sync> FromRequestParts<S> for AuthUser<C> {
             Some(token) => Ok(Self::from(&**token)),
             None => {
                 let problem = Problem::from(&Error::AccessTokenMissing);
-                Err(AuthRejection::new(identity.auth.resolved(), parts, problem))
+                Err(AuthRejection::new(&identity.settings, parts, problem))
             }
         }
     }
 }
 
-/// Logs that an extractor was used where no layer has checked the request: once for each extractor and type of claims.
+/// Logs that an extractor was used where no layer has checked the request.
 fn report_missing_layer<C>(parts: &Parts, extractor: &'static str) {
-    static REPORTED: Mutex<BTreeSet<(&str, &str)>> = Mutex::new(BTreeSet::new());
-    let claims = std::any::type_name::<C>();
-    if REPORTED.lock().unwrap_or_else(PoisonError::into_inner).insert((extractor, claims)) {
-        tracing::error!(
-            target: "axum_refresh",
-            path = parts.uri.path(),
-            "{extractor} was extracted on a route without Auth::layer, Auth::guard or Auth::pages for claims of the type \
-             {claims}: add one of them to the route, or take the claims type of the route's Auth"
-        );
-    }
+    tracing::error!(
+        target: "axum_refresh",
+        path = parts.uri.path(),
+        "{extractor} was extracted on a route without Auth::layer, Auth::guard or Auth::pages for claims of the type {}: \
+         add one of them to the route, or take the claims type of the route's Auth",
+        std::any::type_name::<C>()
+    );
+}
+
+/// Whether this is the first optional user on a route that no layer for its claims has checked.
+fn is_first_without_layer<C>(parts: &Parts) -> bool {
+    static REPORTED: Mutex<BTreeSet<(String, &str)>> = Mutex::new(BTreeSet::new());
+    let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or_default();
+    let key = (route.to_owned(), std::any::type_name::<C>());
+    REPORTED.lock().unwrap_or_else(PoisonError::into_inner).insert(key)
 }
 
 /// `None` for an anonymous request, and also if no layer for this claims type is on the route, which is logged as an
@@ -120,7 +126,9 @@ impl<C: Claims, S: Sync> OptionalFromRequestParts<S> for AuthUser<C> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
         let Some(identity) = parts.extensions.get::<Identity<C>>() else {
-            report_missing_layer::<C>(parts, "Option<AuthUser>");
+            if is_first_without_layer::<C>(parts) {
+                report_missing_layer::<C>(parts, "Option<AuthUser>");
+            }
             return Ok(None);
         };
         Ok(identity.token.as_deref().map(Self::from))

@@ -2,28 +2,30 @@
 
 use std::sync::Arc;
 
-use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 
 use super::cookie;
 use super::csrf::cookie_is_trusted;
 use super::problem::Problem;
 use crate::auth::{Auth, Claims, Decision, Verified};
+use crate::config::ResolvedSettings;
 use crate::error::Error;
 use crate::time::Timestamp;
 
 /// What a layer has found out about a request. Kept in the request's extensions.
 pub(crate) struct Identity<C> {
-    /// Distinguishes several [`Auth`]s in one app.
-    pub(super) auth: Auth<C>,
+    /// The settings of the [`Auth`], which has them alone: they tell several in one app apart. Not the `Auth` itself, because
+    /// extensions may be kept for longer than the app.
+    pub(super) settings: Arc<ResolvedSettings>,
     /// None for an anonymous request that was let through.
     pub(super) token: Option<Arc<Verified<C>>>,
 }
 
 impl<C> Clone for Identity<C> {
     fn clone(&self) -> Self {
-        Self { auth: self.auth.clone(), token: self.token.clone() }
+        Self { settings: Arc::clone(&self.settings), token: self.token.clone() }
     }
 }
 
@@ -49,15 +51,17 @@ impl Source {
 }
 
 impl<C: Claims> PresentedToken<C> {
-    /// Whether the token may be used, after reading the feed of revocations. A failure of that is a [`Problem`].
+    /// Whether the token may be used, after reading the feed of revocations. The outer error is a failure to read it.
     pub(super) async fn admit_after_catching_up(
         self,
         auth: &Auth<C>,
-    ) -> Result<Result<Arc<Verified<C>>, Unidentified>, Problem> {
+    ) -> Result<Result<Arc<Verified<C>>, Unidentified>, Error> {
         match auth.admit_after_catching_up(&self.token).await {
             Ok(()) => Ok(Ok(self.token)),
-            Err(error @ Error::AccessTokenRevoked) => Ok(Err(self.source.refused(error))),
-            Err(error) => Err(Problem::from(&error)),
+            Err(error @ (Error::AccessTokenRevoked | Error::AccessTokenExpired | Error::AccessTokenInvalid)) => {
+                Ok(Err(self.source.refused(error)))
+            }
+            Err(error) => Err(error),
         }
     }
 }
@@ -112,7 +116,7 @@ pub(super) async fn identify_after_catching_up<C: Claims>(
     parts: &mut Parts,
     presented: PresentedToken<C>,
 ) -> Result<Option<Arc<Verified<C>>>, Problem> {
-    match presented.admit_after_catching_up(auth).await? {
+    match presented.admit_after_catching_up(auth).await.map_err(|error| Problem::from(&error))? {
         Ok(token) => {
             remember(auth, parts, Some(Arc::clone(&token)));
             Ok(Some(token))
@@ -134,14 +138,14 @@ fn refused<C: Claims>(auth: &Auth<C>, optional: bool, parts: &mut Parts, reason:
 }
 
 pub(super) fn remember<C: Claims>(auth: &Auth<C>, parts: &mut Parts, token: Option<Arc<Verified<C>>>) {
-    parts.extensions.insert(Identity { auth: auth.clone(), token });
+    parts.extensions.insert(Identity { settings: Arc::clone(auth.resolved()), token });
 }
 
 /// The token that another layer of the same [`Auth`] has found. If that layer let an anonymous request pass, the next one
 /// decides for itself.
 pub(super) fn remembered<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Option<Arc<Verified<C>>> {
     let identity = parts.extensions.get::<Identity<C>>()?;
-    identity.token.clone().filter(|_| identity.auth.is_same(auth))
+    identity.token.clone().filter(|_| Arc::ptr_eq(&identity.settings, auth.resolved()))
 }
 
 /// The access token of a request, if it may be used by what this node knows. Its use is recorded.
@@ -182,6 +186,14 @@ fn token_of<C: Claims>(auth: &Auth<C>, parts: &Parts, now: Timestamp) -> Result<
         }
     }
     Err(first_error.map_or(Unidentified::NoToken, Unidentified::Cookie))
+}
+
+/// All access tokens of a request, valid or not: the header's, and those of all access cookies.
+pub(super) fn access_tokens<'a, C>(auth: &Auth<C>, headers: &'a HeaderMap) -> Vec<&'a [u8]> {
+    let header = headers.get(AUTHORIZATION).and_then(bearer);
+    let access_cookie = auth.resolved().access_cookie.as_ref();
+    let cookies = access_cookie.into_iter().flat_map(|access_cookie| cookie::values(headers, &access_cookie.name));
+    header.into_iter().chain(cookies).collect()
 }
 
 /// The credentials of `Authorization: Bearer` (RFC 6750 §2.1). The scheme is compared without regard to case (RFC 9110

@@ -119,7 +119,8 @@ impl From<&Error> for Problem {
             | Error::SessionExpired
             | Error::SessionIdle
             | Error::ClientMismatch
-            | Error::UserRefused => StatusCode::UNAUTHORIZED,
+            | Error::UserRefused
+            | Error::SessionOutdated => StatusCode::UNAUTHORIZED,
             Error::SessionNotFound => StatusCode::NOT_FOUND,
             Error::RefreshBusy | Error::SessionLimitReached => StatusCode::CONFLICT,
             Error::Store(_) | Error::Hook(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -15,6 +15,7 @@ use tower_http::sensitive_headers::SetSensitiveHeadersLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::extract::client_info;
+use super::identify::access_tokens;
 use super::negotiate::wants_html;
 use super::tokens;
 use crate::auth::{Auth, AuthUser, Claims};
@@ -149,13 +150,13 @@ async fn refresh<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Re
     }
 }
 
-/// Logs the client out, whatever tokens it has presented, unless the store fails.
+/// Logs the client out, whatever tokens it has presented, unless the store fails: every session that one of them belongs to,
+/// because another site may have planted some to be revoked instead.
 async fn logout<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let presented = tokens::read(auth.resolved(), &parts.headers, body).await;
-    let tokens = presented.map(|presented| presented.tokens).unwrap_or_default();
-    // Every valid token, not only the newest: another site may have planted one of its own to be revoked instead.
-    if let Err(error) = auth.logout_each(tokens.iter().map(Vec::as_slice)).await {
+    let refresh_tokens = tokens::read_all(auth.resolved(), &parts.headers, body).await;
+    let access_tokens = access_tokens(&auth, &parts.headers);
+    if let Err(error) = auth.logout_each(refresh_tokens.iter().map(Vec::as_slice), access_tokens).await {
         return error.into_response();
     }
     logged_out(&auth, &parts.headers)

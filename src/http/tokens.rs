@@ -45,6 +45,20 @@ pub(crate) async fn read(
     Ok(PresentedTokens { transport: Transport::Body, tokens: vec![token.into_bytes()] })
 }
 
+/// Reads all refresh tokens of a request, those of the cookies and that of the body. Whatever is no token is left out.
+pub(crate) async fn read_all(settings: &ResolvedSettings, headers: &HeaderMap, body: Body) -> Vec<Vec<u8>> {
+    let mut tokens = Vec::new();
+    if settings.transport.has_body()
+        && let Ok(Some(RefreshRequest { refresh_token: Some(token) })) = read_json(headers, body).await
+    {
+        tokens.push(token.into_bytes());
+    }
+    if settings.transport.has_cookie() {
+        tokens.extend(cookie::values(headers, &settings.refresh_cookie.name).map(<[u8]>::to_vec));
+    }
+    tokens
+}
+
 #[derive(Deserialize)]
 struct RefreshRequest {
     refresh_token: Option<String>,
@@ -106,12 +120,13 @@ pub(crate) fn respond(settings: &ResolvedSettings, tokens: &Tokens, transport: T
     response
 }
 
-/// The cookies for these tokens: the refresh cookie and the hint cookie if the refresh token is new, and the access cookie in
-/// any case.
+/// The cookies for these tokens: the refresh cookie if the refresh token is new, the hint cookie if the client has a refresh
+/// token, new or not, and the access cookie in any case.
 fn cookies(settings: &ResolvedSettings, tokens: &Tokens) -> Vec<Option<HeaderValue>> {
     let refresh = tokens.refresh_token.as_deref();
     let refresh = refresh.map(|token| settings.refresh_cookie.header(Some((token, tokens.session_expires_in))));
-    let hint = refresh.as_ref().and(settings.hint_cookie.as_ref());
+    // Not only with a new refresh token: the session may have begun before the hint cookie was switched on.
+    let hint = settings.hint_cookie.as_ref().filter(|_| tokens.refresh_in.is_some());
     let hint = hint.map(|hint| hint.header(Some(("1", tokens.session_expires_in))));
     let access = settings.access_cookie.as_ref();
     let access = access.map(|access| access.header(Some((tokens.access_token.as_str(), tokens.expires_in))));

@@ -52,10 +52,12 @@ impl Node {
         }
         match self.call("read_revocations", self.store().read_revocations(position.cursor)).await {
             Ok(batch) => {
-                batch.entries.iter().for_each(|entry| self.revoked.apply(entry));
+                let entries: Vec<_> =
+                    batch.entries.into_iter().filter_map(|entry| self.realm.own_entry(entry)).collect();
+                entries.iter().for_each(|entry| self.revoked.apply(entry));
                 *position = FeedPosition { cursor: batch.next, read_at: now, compared_at: position.compared_at };
                 self.revoked.caught_up(now);
-                Ok(batch.entries)
+                Ok(entries)
             }
             Err(error) => {
                 // It is unknown what was missed: the next read starts from the beginning.
@@ -81,7 +83,8 @@ impl Node {
         let stored: HashSet<RevokedItem> =
             self.read_feed(&mut position).await?.into_iter().map(|entry| entry.item).collect();
         let lost = known.into_iter().filter(|known| known.expires_at > now && !stored.contains(&known.item));
-        let lost: Vec<_> = lost.collect();
+        // What has not reached the store yet is tried again elsewhere.
+        let lost: Vec<_> = lost.filter(|known| !self.unfinished.has(&known.item)).collect();
         if lost.is_empty() {
             position.compared_at = Some(now);
         } else if !self.reasserting.swap(true, Ordering::Relaxed) {
@@ -103,9 +106,13 @@ impl Node {
             if self.is_stopped() {
                 break;
             }
+            let stored;
             let target = match item {
                 RevokedItem::Session(id) => RevokeTarget::Session(*id),
-                RevokedItem::Token(jti) => RevokeTarget::Token(jti),
+                RevokedItem::Token(jti) => {
+                    stored = self.realm.stored(jti);
+                    RevokeTarget::Token(&stored)
+                }
             };
             let revocation = Revocation { at: now, expires_at: *expires_at, reason: RevocationReason::Other };
             self.call("revoke", self.store().revoke(target, revocation)).await?;

@@ -5,6 +5,7 @@ mod feed;
 pub(crate) mod realm;
 pub(crate) mod revocations;
 mod tasks;
+pub(crate) mod unfinished;
 pub(crate) mod write_behind;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::sync::{Mutex, watch};
 use self::feed::FeedPosition;
 use self::realm::Realm;
 use self::revocations::LiveRevocations;
+use self::unfinished::UnfinishedRevocations;
 use self::write_behind::WriteBehind;
 use crate::config::ResolvedSettings;
 use crate::event::{Event, Events};
@@ -36,6 +38,7 @@ pub(crate) struct Node {
     pub(crate) events: Events,
     pub(crate) write_behind: WriteBehind,
     pub(crate) revoked: LiveRevocations,
+    unfinished: UnfinishedRevocations,
     realm: Realm,
     store: Arc<dyn SessionStore>,
     clock: Clock,
@@ -64,6 +67,7 @@ impl Node {
             settings,
             events,
             write_behind: WriteBehind::new(),
+            unfinished: UnfinishedRevocations::new(),
             store,
             clock,
             position: Mutex::new(FeedPosition::START),
@@ -187,7 +191,11 @@ impl Node {
                 stored = self.realm.stored(user_id);
                 RevokeTarget::User { user_id: &stored, except }
             }
-            target => target,
+            RevokeTarget::Token(jti) => {
+                stored = self.realm.stored(jti);
+                RevokeTarget::Token(&stored)
+            }
+            RevokeTarget::Session(_) => target,
         };
         let revoked = self.call("revoke", self.store().revoke(in_store, revocation)).await?;
         self.note_revoked(&revoked, revocation.expires_at);
@@ -214,9 +222,12 @@ impl Node {
         }
     }
 
-    /// Writes all recorded activity that is not written yet.
+    /// Writes all recorded activity that is not written yet, and the revocations that the store has refused so far.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
-        self.write(self.write_behind.all()).await
+        // The revocations count for more.
+        let finished = self.finish_all().await;
+        self.write(self.write_behind.all()).await?;
+        finished
     }
 
     async fn write(&self, activity: Vec<Activity>) -> Result<(), StoreError> {

@@ -1,10 +1,10 @@
-//! The realm of a node in its store: user ids of a realm are stored with the realm before them, so that lists, limits and
-//! revocations of one realm never meet another one's.
+//! The realm of a node in its store: the ids of users and access tokens are stored with the realm before them, so that
+//! lists, limits and revocations of one realm never meet another one's.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::store::SessionRecord;
+use crate::store::{RevocationEntry, RevokedItem, SessionRecord};
 
 /// Separates the realm from the user id. Neither contains it.
 const SEPARATOR: char = '\0';
@@ -22,12 +22,29 @@ impl Realm {
         !user_id.contains(SEPARATOR)
     }
 
-    /// The user id as the store has it.
-    pub(crate) fn stored<'a>(&self, user_id: &'a str) -> Cow<'a, str> {
+    /// A user id, or the id of an access token, as the store has it.
+    pub(crate) fn stored<'a>(&self, id: &'a str) -> Cow<'a, str> {
         match &self.0 {
-            None => Cow::Borrowed(user_id),
-            Some(realm) => Cow::Owned(format!("{realm}{SEPARATOR}{user_id}")),
+            None => Cow::Borrowed(id),
+            Some(realm) => Cow::Owned(format!("{realm}{SEPARATOR}{id}")),
         }
+    }
+
+    /// The id as the app knows it; none if it is another realm's.
+    fn own_id<'a>(&self, stored: &'a str) -> Option<&'a str> {
+        match &self.0 {
+            None => Some(stored).filter(|id| Self::allows(id)),
+            Some(realm) => stored.strip_prefix(&**realm)?.strip_prefix(SEPARATOR),
+        }
+    }
+
+    /// The entry of the feed as this node knows it; none if it is about another realm's access token. Session ids are unique
+    /// among all realms.
+    pub(crate) fn own_entry(&self, mut entry: RevocationEntry) -> Option<RevocationEntry> {
+        if let RevokedItem::Token(jti) = &mut entry.item {
+            *jti = self.own_id(jti)?.into();
+        }
+        Some(entry)
     }
 
     /// The record as the store has it.
@@ -42,13 +59,9 @@ impl Realm {
 
     /// The record with the user id as the app knows it; none if the session is another realm's.
     pub(crate) fn own(&self, mut record: SessionRecord) -> Option<SessionRecord> {
-        match &self.0 {
-            None if !Self::allows(&record.user_id) => return None,
-            None => {}
-            Some(realm) => {
-                let user_id = record.user_id.strip_prefix(&**realm)?.strip_prefix(SEPARATOR)?;
-                record.user_id = Arc::from(user_id);
-            }
+        let own = self.own_id(&record.user_id)?;
+        if self.0.is_some() {
+            record.user_id = Arc::from(own);
         }
         Some(record)
     }

@@ -19,7 +19,8 @@ const MAX_WRITE_BEHIND: Duration = Duration::from_secs(300);
 impl Node {
     /// Starts the background task, if it is not running and there is a runtime to run it on.
     ///
-    /// It is one tokio task with two loops, so that following the feed never waits for a write.
+    /// It is one tokio task with three loops, so that following the feed never waits for a write, and neither waits for
+    /// revocations that are tried again.
     pub(crate) fn start(self: &Arc<Self>) {
         if self.running.load(Ordering::Relaxed) {
             return;
@@ -27,7 +28,9 @@ impl Node {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if !self.running.swap(true, Ordering::Relaxed) {
             let running = Running(Arc::clone(self));
-            runtime.spawn(async move { tokio::join!(running.0.follow(), running.0.housekeep()) });
+            runtime.spawn(async move {
+                tokio::join!(running.0.follow(), running.0.housekeep(), running.0.keep_finishing())
+            });
         }
     }
 
@@ -73,7 +76,7 @@ impl Node {
             }
             if written_at.elapsed() >= every {
                 written_at = Instant::now();
-                let _ = self.flush().await;
+                let _ = self.write(self.write_behind.all()).await;
             } else {
                 let _ = self.write(self.write_behind.take_urgent()).await;
             }

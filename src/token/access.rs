@@ -183,6 +183,11 @@ impl AccessKeys {
         serde_json::json!({ "keys": keys })
     }
 
+    /// Identifies all keys: each header has the id of its key in it.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        std::iter::once(&self.signing).chain(&self.others).map(|key| key.header.clone()).collect()
+    }
+
     /// Issues an access token that expires after `ttl` or with its session, whichever comes first.
     pub(crate) fn issue(&self, params: AccessTokenParams<'_>) -> Option<Issued> {
         let mut expires_at = params.now.after(params.ttl).min(params.session_expires_at);

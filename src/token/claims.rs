@@ -68,13 +68,39 @@ impl<'de, C: DeserializeOwned> Deserialize<'de> for Payload<C> {
                 let jti = member(&mut map, "jti")?;
                 let _iat: i64 = member(&mut map, "iat")?;
                 let exp = member(&mut map, "exp")?;
-                let claims = C::deserialize(RemainingObject(AppMembers(map)))?;
+                let claims = app_claims(map)?;
                 Ok(Payload { iss, aud, sub, sid, r#gen, jti, exp, claims })
             }
         }
 
         deserializer.deserialize_map(Reader(PhantomData))
     }
+}
+
+/// Reads the app's claims from the text of a JSON object, as they are read from a token that was issued with this text.
+pub(crate) fn read_app_claims<C: DeserializeOwned>(text: &str) -> Result<C, serde_json::Error> {
+    struct Reader<C>(PhantomData<C>);
+
+    impl<'de, C: DeserializeOwned> Visitor<'de> for Reader<C> {
+        type Value = C;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("the app's claims")
+        }
+
+        fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<C, M::Error> {
+            app_claims(map)
+        }
+    }
+
+    let mut text = serde_json::Deserializer::from_str(text);
+    let claims = text.deserialize_map(Reader(PhantomData))?;
+    text.end()?;
+    Ok(claims)
+}
+
+fn app_claims<'de, C: DeserializeOwned, M: MapAccess<'de>>(remaining: M) -> Result<C, M::Error> {
+    C::deserialize(RemainingObject(AppMembers(remaining)))
 }
 
 /// The app's members, which follow the registered claims. None of them may have a reserved name: names must be unique

@@ -7,3 +7,4 @@ pub(crate) mod claims;
 pub(crate) mod id;
 pub(crate) mod keys;
 pub(crate) mod refresh;
+mod weak;

@@ -88,9 +88,14 @@ impl RefreshKeys {
         URL_SAFE_NO_PAD.encode(bytes.as_slice())
     }
 
+    /// Returns whether a text has the length of a token, so that [`decode`](Self::decode) costs a signature.
+    pub(crate) const fn has_length_of_token(text: &[u8]) -> bool {
+        text.len() == CHARS
+    }
+
     /// Returns the contents of a token, or `None` if it was not signed with one of the keys.
     pub(crate) fn decode(&self, text: &[u8]) -> Option<RefreshToken> {
-        if text.len() != CHARS {
+        if !Self::has_length_of_token(text) {
             return None;
         }
         let mut bytes = Zeroizing::new([0; BYTES]);

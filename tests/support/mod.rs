@@ -81,6 +81,14 @@ pub(crate) enum Fault {
     PretendsToRevoke,
     /// Revoking a single session works; revoking all sessions of a user fails.
     FailsForUsers,
+    /// Every revocation fails; loads, lists and swaps work.
+    FailsToRevoke,
+    /// Every swap fails without effect; everything else works.
+    FailsToSwap,
+    /// A swap takes 200 ms, and then has its effect.
+    SlowSwap,
+    /// Loading and revoking this session fails.
+    FailsFor(SessionId),
 }
 
 /// A memory store that counts calls and fails on request.
@@ -152,6 +160,9 @@ impl SessionStore for FaultyStore {
         // This fault affects writes only.
         let fault = *self.fault.lock().unwrap();
         let load = self.inner.load(id);
+        if fault == Fault::FailsFor(id) {
+            return Err(StoreError::new("the row is damaged"));
+        }
         let mut session = if fault == Fault::LosesReplies { load.await? } else { self.with(load).await? };
         if let (Fault::LoadsWrongSession, Some(session)) = (*self.fault.lock().unwrap(), &mut session) {
             session.id = SessionId::from_bytes([9; 16]);
@@ -171,6 +182,11 @@ impl SessionStore for FaultyStore {
         match fault {
             Fault::NeverSwaps => Ok(false),
             Fault::PretendsToSwap => Ok(true),
+            Fault::FailsToSwap => Err(StoreError::new("connection refused")),
+            Fault::SlowSwap => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                self.inner.compare_and_swap(expected, next).await
+            }
             _ => self.with(self.inner.compare_and_swap(expected, next)).await,
         }
     }
@@ -184,7 +200,12 @@ impl SessionStore for FaultyStore {
         self.others.fetch_add(1, Ordering::SeqCst);
         let fault = *self.fault.lock().unwrap();
         match (fault, target) {
-            (Fault::FailsForUsers, RevokeTarget::User { .. }) => Err(StoreError::new("connection refused")),
+            (Fault::FailsForUsers, RevokeTarget::User { .. }) | (Fault::FailsToRevoke, _) => {
+                Err(StoreError::new("connection refused"))
+            }
+            (Fault::FailsFor(id), RevokeTarget::Session(target)) if id == target => {
+                Err(StoreError::new("the row is damaged"))
+            }
             (Fault::PretendsToRevoke, RevokeTarget::Session(id)) => Ok(vec![id]),
             (Fault::PretendsToRevoke, _) => Ok(Vec::new()),
             _ => self.with(self.inner.revoke(target, revocation)).await,

@@ -54,9 +54,9 @@ export interface Change {
   /** The same as {@link Auth.user}. If `sub` has changed, the page shows another user's data: reload it. */
   user: Claims | null;
   /**
-   * The cause: `login`, `refresh`, `logout`, `idle` or `no_session` (no hint cookie when the page was loaded); the
-   * server's code if it refused a refresh; `offline`, `status_502`, `too_many_attempts` and the like if a refresh
-   * failed.
+   * The cause: `login`, `refresh`, `logout`, `idle` or `no_session` (no hint cookie when the page was loaded, and the
+   * server has found or left no refresh cookie within the last ten minutes); the server's code if it refused a refresh;
+   * `offline`, `status_502`, `too_many_attempts` and the like if a refresh failed.
    */
   reason: string;
   /** Whether the change was made in another tab. */
@@ -96,9 +96,12 @@ export interface AuthOptions {
   idle?: IdleOptions;
   /**
    * Whether the server sets the hint cookie (setting `hint_cookie`). If so, a page without the cookie makes no
-   * request. Default: false.
+   * request if, within the last ten minutes, the server has found no refresh cookie or the user has logged out. The
+   * module keeps the time of that in localStorage; where it cannot, every page makes a request. Sessions from before
+   * the setting was switched on are therefore found. In a realm, or with a refresh cookie of another name, it is the name
+   * of the hint cookie (`Auth::hint_cookie_name`): `session-hint-staff` in the realm `staff`. Default: false.
    */
-  hint?: boolean;
+  hint?: boolean | string;
   /** Replaces the browser's globals, for tests. Default: `globalThis`. */
   env?: object;
 }

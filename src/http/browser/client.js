@@ -13,11 +13,14 @@ const MAX_TIMER = 30_000; // timers stop while a computer sleeps: look at the cl
 const MINUTE = 60_000;
 const MAX_RETRY_AFTER = 3_600_000;
 const MAX_ATTEMPTS = 20; // per minute
+const HINT_TRUST = 600_000; // how long a missing hint is trusted after the server has found no cookie, or has cleared it
 
 /** Codes of a refused refresh that mean: logged out. */
-const LOGGED_OUT = /^(refresh_token_(missing|invalid|reused)|session_(revoked|expired|idle)|client_mismatch|user_refused)$/;
+const LOGGED_OUT = /^(refresh_token_(missing|invalid|reused)|session_(revoked|expired|idle|outdated)|client_mismatch|user_refused)$/;
+/** Reasons that mean: this browser has no refresh cookie. */
+const NO_COOKIE = /^(refresh_token_missing|logout)$/;
 /** Codes of a refused request that a new access token may fix. */
-const RETRYABLE = /^(access_token_(expired|revoked|invalid)|session_(revoked|expired|idle)|client_mismatch)$/;
+const RETRYABLE = /^(access_token_(expired|revoked|invalid)|session_(revoked|expired|idle|outdated)|client_mismatch)$/;
 
 export class AuthError extends Error {
   constructor(code, status = 0) {
@@ -78,6 +81,7 @@ export function createAuth(options = {}) {
     current = token ? { stamp: stateStamp, token, expiresAt, refreshAt, due, claims: claimsOf(token) } : null;
     if (current && before === "out") recordActivity();
     state = current ? "in" : "out";
+    if (hint) rememberHint(NO_COOKIE.test(reason));
     lockWait.abort();
     if (current || before !== "out") changed(reason, !share);
     checkIdle();
@@ -104,6 +108,25 @@ export function createAuth(options = {}) {
 
   const call = (callback, value) => {
     try { callback?.(value); } catch (error) { env.console.error(error); }
+  };
+
+  // ---- The hint cookie ----
+
+  let hintMissing = false;
+  const bare = name => name.replace(/^__Secure-/, "");
+  const hintName = `${hint === true ? "session-hint" : bare(`${hint}`)}=`;
+  const hasHint = () => (env.document?.cookie ?? "").split("; ").some(cookie => bare(cookie).startsWith(hintName));
+  // A missing hint alone proves nothing: the session may have begun before the server set hints, or on a node that does
+  // not, or this page cannot see the cookie. So the server has to have said lately that there is no refresh cookie.
+  const isHintTrusted = () => {
+    try {
+      const age = now() - env.localStorage.getItem(name);
+      return age >= 0 && age < HINT_TRUST;
+    } catch { return false; }
+  };
+  const rememberHint = noCookie => {
+    hintMissing = !hasHint();
+    try { noCookie ? env.localStorage.setItem(name, now()) : env.localStorage.removeItem(name); } catch { }
   };
 
   // ---- Other tabs ----
@@ -261,8 +284,6 @@ export function createAuth(options = {}) {
     const settings = { passive: true, capture: true, signal: listening.signal };
     for (const event of events) target?.addEventListener?.(event, callback, settings);
   };
-  let hintMissing = false;
-  const hasHint = () => /(^|; )(__Secure-)?session-hint=/.test(env.document?.cookie ?? "");
   const wake = event => {
     // A page in the back/forward cache receives no messages.
     if (event.persisted) refresh(true);
@@ -376,7 +397,7 @@ export function createAuth(options = {}) {
     apply(updateOf(tokens, sent, nextStamp()), "login", true);
   }
 
-  if (hint && !hasHint()) {
+  if (hint && !hasHint() && isHintTrusted()) {
     hintMissing = true;
     state = "out";
   }

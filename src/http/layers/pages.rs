@@ -30,9 +30,10 @@ use crate::time::Timestamp;
 /// 4. The refresh token is presented to the [ratchet](crate::ratchet). If it grants an access token, the request goes on
 ///    with that token, its body untouched; [`AuthUser`](crate::AuthUser) and all layers inside see it. All requests of one
 ///    navigation get the same user, the losers of the race too.
-/// 5. If the refresh is refused because the session has ended, the request passes as an anonymous one. The layers inside
-///    decide what follows: [`Auth::layer`] refuses it or redirects to the [login page](crate::Settings::login_page), and
-///    `.optional()` lets it pass. This layer clears no cookie and redirects nobody, so it cannot cause a redirect loop.
+/// 5. If the refresh is refused because the session has ended, or because this version of the app cannot read its claims,
+///    the request passes as an anonymous one. The layers inside decide what follows: [`Auth::layer`] refuses it or redirects
+///    to the [login page](crate::Settings::login_page), and `.optional()` lets it pass. This layer clears no cookie and
+///    redirects nobody, so it cannot cause a redirect loop.
 /// 6. Failures are not refusals: 503 if the store or the claims hook fails, 409 `refresh_busy` if other requests have
 ///    changed the session at every attempt for about a quarter of a second. A race or an outage never turns a visitor into
 ///    an anonymous one.
@@ -221,7 +222,7 @@ impl<C: Claims> Check for PagesLayer<C> {
                     Decision::Refuse(problem) => return Err(problem.into_response()),
                     Decision::AskStore(_) => {}
                 },
-                Err(problem) => return Err(problem.into_response()),
+                Err(error) => return Err(error.into_response()),
             }
         }
         self.refresh(parts).await

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import test from "node:test";
 import { gzipSync } from "node:zlib";
-import { json, loggedIn, lost, MODULE, refusal, World } from "./world.mjs";
+import { json, loggedIn, lost, MEMORY, MODULE, refusal, World } from "./world.mjs";
 
 const source = await readFile(MODULE, "utf8");
 
@@ -10,11 +10,13 @@ test("the module is at most 6.5 KB, compressed", () => {
   assert.ok(gzipSync(source).length <= 6656, `${gzipSync(source).length}`);
 });
 
-test("the module imports nothing, evaluates nothing and stores nothing", () => {
-  const code = source.replace(/\/\*.*?\*\/|\/\/.*/gs, match => match.startsWith("//") ? "" : " ");
-  for (const word of [/\bimport\b/, /\beval\b/, /new Function/, /innerHTML/, /localStorage/, /sessionStorage/, /indexedDB/, /document\.cookie\s*=/]) {
+test("the module imports nothing, evaluates nothing and stores nothing but a time", () => {
+  const code = source.replace(/\/\*[^]*?\*\/|\/\/.*/g, " ");
+  for (const word of [/\bimport\b/, /\beval\b/, /new Function/, /innerHTML/, /sessionStorage/, /indexedDB/, /document\.cookie\s*=/]) {
     assert.doesNotMatch(code, word);
   }
+  const stored = code.match(/localStorage\.setItem\(.*?\)/g);
+  assert.deepEqual(stored, ["localStorage.setItem(name, now()"]);
 });
 
 test("a browser without a session is out after one request", async () => {
@@ -28,17 +30,114 @@ test("a browser without a session is out after one request", async () => {
   assert.equal(world.requests.length, 1);
 });
 
-test("a browser without the hint cookie is out without a request", async () => {
+/** A page of a browser in which the server has just found no refresh cookie. */
+function remembering(world = new World()) {
+  world.storage.set(MEMORY, String(world.now));
+  return world;
+}
+
+test("a browser that remembers nothing asks once, and then trusts a missing hint", async () => {
   const world = new World();
+  const first = world.tab({ hint: true });
+  await world.pass(60_000);
+  assert.deepEqual(first.reasons, ["out refresh_token_missing"]);
+  first.auth.close();
+  const second = world.tab({ hint: true });
+  await world.pass(60_000);
+  assert.deepEqual(second.reasons, ["out no_session"]);
+  assert.equal(world.requests.length, 1);
+});
+
+test("a page after a logout trusts a missing hint", async () => {
+  const { world, auth } = await loggedIn({ hint: true });
+  auth.logout();
+  await world.pass(100);
+  auth.close();
   const tab = world.tab({ hint: true });
   await world.pass(60_000);
   assert.deepEqual(tab.reasons, ["out no_session"]);
-  assert.equal(world.requests.length, 0);
+  assert.equal(world.refreshes.length, 1);
+});
+
+test("a session from before the hint cookie was switched on is found, and has a hint from then on", async () => {
+  const world = new World();
+  world.logIn("alice");
+  world.hints = true;
+  const tab = world.tab({ hint: true });
+  await world.pass(100);
+  assert.equal(tab.state, "in");
+  assert.match(world.hintCookie, /session-hint=1/);
+});
+
+test("a session without a hint is found on every page, as after the hint cookie was switched off again", async () => {
+  const world = remembering();
+  const tab = world.tab({ hint: true });
+  await world.pass(100);
+  tab.auth.login("/login", { user: "alice" });
+  await world.pass(100);
+  tab.auth.close();
+  for (let i = 0; i < 3; i++) {
+    const next = world.tab({ hint: true });
+    await world.pass(100);
+    assert.equal(next.state, "in");
+    next.auth.close();
+  }
+});
+
+test("a missing hint is trusted for ten minutes, and not at all by a clock that was set back", async () => {
+  for (const [age, requests] of [[599_000, 0], [600_000, 1], [-1000, 1]]) {
+    const world = remembering();
+    world.now += age;
+    world.tab({ hint: true });
+    await world.pass(100);
+    assert.equal(world.requests.length, requests, `${age}`);
+  }
+});
+
+test("a refusal that leaves the cookie in place makes no missing hint believable", async () => {
+  for (const code of ["client_mismatch", "user_refused", "session_revoked"]) {
+    const world = remembering();
+    world.hintCookie = "session-hint=1";
+    world.instead = () => refusal(401, code);
+    world.tab({ hint: true });
+    await world.pass(100);
+    world.hintCookie = "";
+    world.tab({ hint: true });
+    await world.pass(100);
+    assert.equal(world.refreshes.length, 2, code);
+  }
+});
+
+test("a browser that stores nothing asks on every page", async () => {
+  for (const denied of [false, true]) {
+    const world = new World();
+    if (denied) world.storage = { get() { throw new Error("denied"); } };
+    for (let i = 1; i <= 2; i++) {
+      const tab = world.tab({ hint: true, without: denied ? [] : ["localStorage"] });
+      await world.pass(100);
+      assert.equal(tab.state, "out");
+      assert.equal(world.requests.length, i);
+    }
+  }
+});
+
+test("without the option hint nothing is stored", async () => {
+  const world = new World();
+  world.tab();
+  await world.pass(100);
+  assert.equal(world.storage.size, 0);
+});
+
+test("what was remembered of one router says nothing about another", async () => {
+  const world = remembering();
+  world.tab({ hint: true, base: "/other" });
+  await world.pass(100);
+  assert.equal(world.requests.length, 1);
 });
 
 test("the hint cookie is found with and without its prefix, by its exact name", async () => {
   for (const [cookie, requests] of [["a=b; __Secure-session-hint=1", 1], ["session-hint=1", 1], ["my-session-hint=1; x=session-hint", 0]]) {
-    const world = new World();
+    const world = remembering();
     world.hintCookie = cookie;
     world.tab({ hint: true });
     await world.pass(100);
@@ -46,8 +145,20 @@ test("the hint cookie is found with and without its prefix, by its exact name", 
   }
 });
 
+test("the hint cookie of a realm is found by the name it was given, with and without its prefix", async () => {
+  for (const hint of ["session-hint-staff", "__Secure-session-hint-staff"]) {
+    for (const [cookie, requests] of [["a=b; __Secure-session-hint-staff=1", 1], ["session-hint-staff=1", 1], ["__Secure-session-hint=1", 0]]) {
+      const world = remembering();
+      world.hintCookie = cookie;
+      world.tab({ hint });
+      await world.pass(100);
+      assert.equal(world.requests.length, requests, `${hint} ${cookie}`);
+    }
+  }
+});
+
 test("a new hint leads to a refresh when the page gets focus, and to one only if its session is gone", async () => {
-  const world = new World();
+  const world = remembering();
   const tab = world.tab({ hint: true });
   await world.pass(100);
   world.hintCookie = "__Secure-session-hint=1";
@@ -56,6 +167,22 @@ test("a new hint leads to a refresh when the page gets focus, and to one only if
     await world.pass(1000);
   }
   assert.equal(world.requests.length, 1);
+});
+
+test("a hint that appears after the server was asked, or after a logout, is followed at the first look", async () => {
+  const world = new World();
+  world.hints = true;
+  const tab = world.tab({ hint: true });
+  await world.pass(100);
+  for (const user of ["alice", "bob"]) {
+    world.logIn(user);
+    await tab.fire("focus");
+    await world.pass(100);
+    assert.equal(tab.auth.user()?.sub, user);
+    tab.auth.logout();
+    await world.pass(100);
+    assert.equal(tab.state, "out");
+  }
 });
 
 test("login takes the tokens from the app's response and returns the response to the caller", async () => {

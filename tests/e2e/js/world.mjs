@@ -6,6 +6,9 @@ export const MODULE = new URL("../../../src/http/browser/client.js", import.meta
 const { createAuth } = await import(MODULE);
 
 const ORIGIN = "https://app.example";
+const HINT = "__Secure-session-hint=1";
+/** Under this name the module remembers when the server last found no refresh cookie. */
+export const MEMORY = `axum-refresh:${ORIGIN}/auth`;
 const jwt = claims => ["e30", Buffer.from(JSON.stringify(claims)).toString("base64url"), "signature"].join(".");
 
 /** Runs everything that does not wait for time. */
@@ -27,6 +30,10 @@ export class World {
   back = 800;
   count = 0;
   hintCookie = "";
+  /** Whether the server sets the hint cookie. */
+  hints = false;
+  /** What the pages of this origin have stored. */
+  storage = new Map();
   /** Replaces responses of the server: `request => Response | undefined`. */
   instead = () => undefined;
 
@@ -66,7 +73,12 @@ export class World {
     const sid = `s${++this.count}`;
     this.sessions.set(sid, { user, gen: 1 });
     this.cookie = sid;
+    this.setHint();
     return this.tokens(sid);
+  }
+
+  setHint() {
+    if (this.hints) this.hintCookie = HINT;
   }
 
   tokens(sid) {
@@ -83,11 +95,13 @@ export class World {
       const session = this.sessions.get(this.cookie);
       if (!session) return refusal(401, this.cookie ? "session_revoked" : "refresh_token_missing");
       session.gen++;
+      this.setHint();
       return json(200, this.tokens(this.cookie));
     }
     if (path === "/auth/logout") {
       this.sessions.delete(this.cookie);
       this.cookie = null;
+      this.hintCookie = "";
       return new Response(null, { status: 204 });
     }
     if (path === "/login") return json(200, this.logIn(JSON.parse(request.body).user));
@@ -185,6 +199,11 @@ class Tab {
       document: this.document,
       location: new URL(ORIGIN),
       navigator: { locks: { request: world.request } },
+      localStorage: {
+        getItem: key => world.storage.get(key) ?? null,
+        setItem: (key, value) => world.storage.set(key, String(value)),
+        removeItem: key => world.storage.delete(key),
+      },
       // As in a browser, relative URLs are relative to the document's base.
       fetch: (input, init) => world.fetch(input.url ? input : new URL(input, this.document.baseURI), init),
       setTimeout: (job, ms, ...args) => world.setTimeout(() => this.frozen ? this.late.push(() => job(...args)) : job(...args), ms),

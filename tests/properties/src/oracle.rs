@@ -68,6 +68,9 @@ impl Row {
             return (Answer::Refused("session_idle"), None);
         }
         let fresh = matches!(self.rotated_at, Some(rotated_at) if now - rotated_at <= GRACE);
+        // No clock skew explains it.
+        let far_ahead = matches!(self.rotated_at, Some(rotated_at) if rotated_at - now > GRACE);
+        let corrected = far_ahead.then_some(Self { rotated_at: Some(now), ..*self });
         let acknowledged = matches!(self.acknowledged, Some(highest) if highest >= self.generation);
         let is_parent = self.parent == Some(p);
         let hand_out = |rule, generation, parent| {
@@ -75,11 +78,11 @@ impl Row {
             (Answer::Granted(rule, generation, Some(generation)), Some(next))
         };
         match p.cmp(&self.generation) {
-            std::cmp::Ordering::Equal if fresh => (Answer::Granted("Touch", p, None), None),
+            std::cmp::Ordering::Equal if fresh && !far_ahead => (Answer::Granted("Touch", p, None), None),
             std::cmp::Ordering::Equal => hand_out("Rotate", p + 1, Some(p)),
             std::cmp::Ordering::Greater => hand_out("Ahead", p + 1, Some(p)),
-            std::cmp::Ordering::Less if is_parent && fresh => (Answer::Granted("Echo", p, None), None),
-            std::cmp::Ordering::Less if fresh => (Answer::Refused("refresh_busy"), None),
+            std::cmp::Ordering::Less if is_parent && fresh => (Answer::Granted("Echo", p, None), corrected),
+            std::cmp::Ordering::Less if fresh => (Answer::Refused("refresh_busy"), corrected),
             std::cmp::Ordering::Less if is_parent && !acknowledged => {
                 hand_out("Recover", self.generation + 1, self.parent)
             }
@@ -116,6 +119,8 @@ struct NodeState {
     /// By session: when it was last seen, and the acknowledged generation.
     pending: BTreeMap<usize, (Millis, Option<u32>)>,
     revoked: BTreeSet<usize>,
+    /// Reused sessions whose revocation was written without a confirmation: it is written again.
+    unfinished: BTreeSet<usize>,
     heard_at: Option<Millis>,
 }
 
@@ -202,15 +207,20 @@ impl Oracle {
         if let Some(mut next) = next {
             if next.revoked {
                 self.feed.insert(session);
-            } else {
+            }
+            if matches!(answer, Answer::Granted(..)) {
                 next.seen = next.seen.max(now);
             }
             self.rows.insert(session, next);
-            if let Err(code) = self.wrote() {
-                return Answer::Refused(code);
-            }
+            let wrote = self.wrote();
             if next.revoked {
                 self.nodes[node].revoked.insert(session);
+                if wrote.is_err() {
+                    self.nodes[node].unfinished.insert(session);
+                }
+            }
+            if let Err(code) = wrote {
+                return Answer::Refused(code);
             }
         }
         if matches!(answer, Answer::Granted(..)) {
@@ -310,7 +320,7 @@ impl Oracle {
     }
 
     pub(crate) fn flush(&mut self, node: usize) -> Result<()> {
-        if self.nodes[node].pending.is_empty() {
+        if self.nodes[node].pending.is_empty() && self.nodes[node].unfinished.is_empty() {
             return Ok(());
         }
         self.read()?;
@@ -320,7 +330,9 @@ impl Oracle {
                 row.acknowledged = row.acknowledged.max(*acknowledged);
             }
         }
+        self.feed.extend(&self.nodes[node].unfinished);
         self.wrote()?;
+        self.nodes[node].unfinished.clear();
         self.nodes[node].pending.clear();
         Ok(())
     }

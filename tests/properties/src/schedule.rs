@@ -104,6 +104,12 @@ pub(crate) enum Action {
         nth: usize,
         node: usize,
     },
+    /// Refreshes, while the node's clock is ahead by so much.
+    RefreshAhead {
+        client: usize,
+        node: usize,
+        by: Millis,
+    },
 }
 
 /// A browser, whose tabs share the jar; or a native client, which waits for a response before the next request.
@@ -336,6 +342,16 @@ impl Run {
                     self.world.authenticate(node, &pass)?;
                 }
             }
+            Action::RefreshAhead { client, node, by } => {
+                if let Some(token) = self.holders[client].token().cloned() {
+                    let (answer, pass, next) = self.world.refresh_ahead(node, &token, by)?;
+                    self.check_refusal(&token, answer)?;
+                    self.holders[client].passes.extend(pass);
+                    if next.is_some() {
+                        self.holders[client].put(now, next);
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -446,13 +462,19 @@ pub(crate) fn honest(longest: Millis, unsaved: Millis) -> impl Strategy<Value = 
     proptest::collection::vec(honest_action(longest, unsaved), LENGTH)
 }
 
-/// The same on a network and a disk without any limits, with a thief.
+/// How far a clock may be ahead: a little more than clock skew explains, or up to nearly the idle timeout.
+pub(crate) fn leap() -> impl Strategy<Value = Millis> {
+    prop_oneof![1 => GRACE..=GRACE + 2, 1 => GRACE..5 * GRACE, 2 => 5 * GRACE..55 * 60_000_i64]
+}
+
+/// The same on a network and a disk without any limits, with clocks that are far ahead at times, and with a thief.
 pub(crate) fn anything() -> impl Strategy<Value = Vec<Action>> {
     let action = prop_oneof![
-        8 => honest_action(100_000, 100_000),
-        1 => (client(), 0..4_usize).prop_map(|(client, nth)| Action::Steal { client, nth }),
-        2 => (0..6_usize, node()).prop_map(|(nth, node)| Action::StolenRefresh { nth, node }),
-        1 => (0..3_usize, node()).prop_map(|(nth, node)| Action::StolenUse { nth, node }),
+        16 => honest_action(100_000, 100_000),
+        2 => (client(), 0..4_usize).prop_map(|(client, nth)| Action::Steal { client, nth }),
+        4 => (0..6_usize, node()).prop_map(|(nth, node)| Action::StolenRefresh { nth, node }),
+        2 => (0..3_usize, node()).prop_map(|(nth, node)| Action::StolenUse { nth, node }),
+        1 => (client(), node(), leap()).prop_map(|(client, node, by)| Action::RefreshAhead { client, node, by }),
     ];
     proptest::collection::vec(action, LENGTH)
 }

@@ -5,7 +5,7 @@ use proptest::test_runner::TestCaseError;
 
 use super::Open;
 use super::oracle::{GRACE, Millis};
-use super::schedule::{SKEW, fail};
+use super::schedule::{SKEW, fail, leap};
 use super::world::{Check, Pass, Token, World};
 
 /// The owner or the thief refreshes with the newest token they have, and may use the access token later.
@@ -23,9 +23,18 @@ pub(crate) struct Turn {
 pub(crate) struct Theft {
     pub(crate) skew: Millis,
     before: Vec<Turn>,
+    /// After these turns, the owner refreshes once more at a node whose clock is far ahead.
+    leap: Option<Leap>,
     /// How many tokens the stolen one is behind the newest.
     nth: usize,
     after: Vec<Turn>,
+}
+
+#[derive(Clone, Debug)]
+struct Leap {
+    by: Millis,
+    node: usize,
+    lost: bool,
 }
 
 #[derive(Default)]
@@ -65,18 +74,32 @@ impl Theft {
             last = Some(world.now());
             act(world, &mut owner, step, step.lost)?;
         }
+        if let Some(Leap { by, node, lost }) = self.leap {
+            world.advance(GRACE + SKEW + 1);
+            let token = owner.held.last().cloned().ok_or("nothing to present")?;
+            let (_, _, next) = world.refresh_ahead(node, &token, by)?;
+            owner.held.extend(next.filter(|_| !lost));
+            last = Some(world.now());
+        }
         let nth = owner.held.len() - 1 - self.nth % owner.held.len();
         let mut thief = Party { held: vec![owner.held[nth].clone()], ..Party::default() };
         world.log(|| format!("the thief copies token {}", thief.held[0].generation));
         for step in &self.after {
             world.advance(step.gap);
             // Outside all windows, including one's own: within a window a refresh changes nothing and reveals nothing.
-            // A clock that is behind extends the window.
-            let outside = last.is_none_or(|last| world.now() - last > GRACE + SKEW);
+            // A clock that is behind extends the window. A rotation that is far ahead has a window until its time is
+            // corrected.
+            let now = world.now();
+            let rotated_at = world.oracle.row(session).and_then(|row| row.rotated_at);
+            let outside = [last, rotated_at].iter().flatten().all(|at| now - at > GRACE + SKEW);
             let one = if step.thief { &mut thief } else { &mut owner };
             one.presented += u32::from(outside);
             last = Some(world.now());
             act(world, one, step, false)?;
+            let row = world.oracle.row(session).filter(|row| !row.revoked);
+            if row.and_then(|row| row.rotated_at).is_some_and(|at| at - now > GRACE + SKEW) {
+                return Err("a token was presented, and the last rotation is still far ahead".to_owned());
+            }
             if owner.presented >= 2 && thief.presented >= 2 {
                 if world.oracle.row(session).is_some_and(|row| !row.revoked) {
                     return Err("owner and thief have presented twice each, and both are still in".to_owned());
@@ -110,6 +133,8 @@ fn steps(
 }
 
 pub(crate) fn thefts() -> impl Strategy<Value = Theft> {
-    (0..=SKEW, steps(Just(false), 0..5), 0..4_usize, steps(any::<bool>(), 4..12))
-        .prop_map(|(skew, before, nth, after)| Theft { skew, before, nth, after })
+    let leap = (leap(), 0..2_usize, any::<bool>()).prop_map(|(by, node, lost)| Leap { by, node, lost });
+    let leap = proptest::option::weighted(0.3, leap);
+    (0..=SKEW, steps(Just(false), 0..5), leap, 0..4_usize, steps(any::<bool>(), 4..12))
+        .prop_map(|(skew, before, leap, nth, after)| Theft { skew, before, leap, nth, after })
 }

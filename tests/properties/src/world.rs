@@ -1,8 +1,8 @@
 //! The real implementation and the oracle side by side: two nodes on one store. Both receive the same calls, and the
 //! results are compared immediately.
 //!
-//! Each node has its own runtime, whose time is paused. A call of the memory store never waits, so a node's background
-//! task runs only in [`World::rest`], and a schedule always runs in the same way.
+//! Each node has its own runtime, whose time is paused. A call of the memory store never waits, so after a node's start its
+//! background task runs only in [`World::rest`], and a schedule always runs in the same way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -92,8 +92,9 @@ impl SessionStore for FaultyStore {
         self.write(self.inner.purge(before, limit)).await
     }
 
+    /// Never: a node reads the feed when the schedule says so.
     async fn changed(&self) {
-        self.inner.changed().await;
+        std::future::pending().await
     }
 }
 
@@ -195,7 +196,7 @@ impl World {
         let nodes = clocks.map(|clock| RealNode::new(&store, clock));
         let elsewhere = RealNode::new(&FaultyStore::over(Arc::new(MemoryStore::new())), Clock::new());
         let unknown = elsewhere.run(async |auth| auth.login("unknown", claims("0")).await).unwrap();
-        Self {
+        let mut world = Self {
             oracle: Oracle::default(),
             nodes,
             unknown: unknown.tokens.refresh_token.unwrap(),
@@ -208,7 +209,23 @@ impl World {
             claims_updates: 0,
             trace: Vec::new(),
             start,
+        };
+        (0..2).for_each(|node| world.begin(node));
+        world
+    }
+
+    /// Lets a new node's background task do what it does at once, until it waits for time to pass.
+    fn begin(&mut self, node: usize) {
+        let unknown = &self.unknown;
+        self.nodes[node].run(async |auth| {
+            let _ = auth.refresh(unknown, client()).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        });
+        let now = self.nodes[node].now();
+        if self.oracle.read_feed(node, now).is_ok() {
+            self.revoked.values_mut().for_each(|known| known[node] = true);
         }
+        self.oracle.purge(now);
     }
 
     /// The true time, which is that of the first node's clock.
@@ -308,6 +325,21 @@ impl World {
             return Err(format!("{}: {answer:?} cost {calls:?} loads and writes", what()));
         }
         Ok((answer, got.0, got.1))
+    }
+
+    /// [`refresh`](Self::refresh), while the node's clock is ahead by so much. Afterwards it is right again.
+    pub(crate) fn refresh_ahead(
+        &mut self,
+        node: usize,
+        token: &Token,
+        by: Millis,
+    ) -> Check<(Answer, Option<Pass>, Option<Token>)> {
+        self.log(|| format!("node {node}: clock ahead by {by} ms"));
+        let by = Duration::from_millis(by.unsigned_abs());
+        self.nodes[node].clock.advance(by);
+        let response = self.refresh(node, token);
+        self.nodes[node].clock.set_back(by);
+        response
     }
 
     /// Checks the tokens of a response: their content, their lifetime, and that no generation is handed out twice.
@@ -495,5 +527,6 @@ impl World {
         self.nodes[node] = RealNode::new(&self.store, clock);
         self.oracle.restart(node);
         self.revoked.values_mut().for_each(|known| known[node] = false);
+        self.begin(node);
     }
 }
