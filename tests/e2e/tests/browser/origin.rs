@@ -94,6 +94,6 @@ async fn a_page_that_finds_no_hint_asks_once_and_one_that_does_is_logged_in() {
     assert_eq!(scene.browser.run(seen).await, "");
     scene.browser.reload().await;
     scene.is_out().await;
-    assert_eq!(scene.proxy.refreshes(), 2);
+    assert_eq!(scene.proxy.refreshes(), 1);
     assert_eq!(scene.browser.console().await, [""; 0]);
 }
