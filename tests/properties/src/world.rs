@@ -222,10 +222,15 @@ impl World {
             tokio::time::sleep(Duration::from_millis(1)).await;
         });
         let now = self.nodes[node].now();
+        self.read_feed(node, now);
+        self.oracle.purge(now);
+    }
+
+    /// Records that the node's background task has read the feed.
+    fn read_feed(&mut self, node: usize, now: Millis) {
         if self.oracle.read_feed(node, now).is_ok() {
             self.revoked.values_mut().for_each(|known| known[node] = true);
         }
-        self.oracle.purge(now);
     }
 
     /// The true time, which is that of the first node's clock.
@@ -513,9 +518,7 @@ impl World {
             let _ = auth.flush().await;
             let _ = auth.purge().await;
         });
-        if self.oracle.read_feed(node, now).is_ok() {
-            self.revoked.values_mut().for_each(|known| known[node] = true);
-        }
+        self.read_feed(node, now);
         let _ = self.oracle.flush(node);
         self.oracle.purge(now);
     }
