@@ -10,7 +10,7 @@ use crate::session::{Client, RevocationReason, SessionId};
 /// Something that happened to a session, or a failure of the store.
 ///
 /// Every event is logged with `tracing` (target `axum_refresh`; level `error` for [`StoreFailed`](Self::StoreFailed),
-/// `warn` for [`ClaimsUnreadable`](Self::ClaimsUnreadable) and if [`is_security`](Self::is_security), otherwise `debug`)
+/// `warn` for [`ClaimsUnreadable`](Self::ClaimsUnreadable), [`ClockDiffers`](Self::ClockDiffers) and if [`is_security`](Self::is_security), otherwise `debug`)
 /// and passed to the hook set with [`on_event`](crate::AuthBuilder::on_event).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -114,6 +114,21 @@ pub enum Event {
         /// The reason.
         reason: RevocationReason,
     },
+    /// Many sessions of a user were revoked at once. They are not reported one by one.
+    UserRevoked {
+        /// The user of the sessions.
+        user_id: Arc<str>,
+        /// How many sessions were live. Above a thousand, it may include sessions that had expired.
+        sessions: usize,
+        /// The reason.
+        reason: RevocationReason,
+    },
+    /// The sessions of all users (of the [realm](crate::Settings::realm), if there is one) were revoked at once. They are
+    /// not reported one by one.
+    EveryoneRevoked {
+        /// The reason.
+        reason: RevocationReason,
+    },
     /// A session that has to be revoked, because of reuse or of a client mismatch, or one of the user's other sessions
     /// with [`OnReuse::User`](crate::config::OnReuse::User), could not be revoked, because the store has failed. The
     /// node tries again until it succeeds; each session that it revokes then is a
@@ -133,6 +148,13 @@ pub enum Event {
     RevocationsLost {
         /// The number of lost revocations.
         count: usize,
+    },
+    /// The clock of this node differs from the store's by more than two seconds. Correct it: synchronize both by NTP. If
+    /// they differ by more than [`Policy::grace`](crate::Policy::grace), races between tabs may be taken for theft and
+    /// access tokens be refused as issued in the future, and this node purges nothing until the clocks agree.
+    ClockDiffers {
+        /// By how many milliseconds this node's clock is ahead; negative if it is behind.
+        ahead_by_millis: i64,
     },
     /// The store failed or took too long.
     StoreFailed {
@@ -175,6 +197,11 @@ impl Events {
     pub(crate) fn emit(&self, event: Event) {
         match &event {
             Event::StoreFailed { call, error } => tracing::error!(target: "axum_refresh", call, error, "store failed"),
+            event @ Event::ClockDiffers { .. } => tracing::warn!(
+                target: "axum_refresh",
+                ?event,
+                "the clocks of this node and of the store differ; synchronize both by NTP"
+            ),
             event @ Event::ClaimsUnreadable { .. } => tracing::warn!(
                 target: "axum_refresh",
                 ?event,

@@ -379,7 +379,7 @@ mod tests {
         let mut state = rotated_state();
         let forged = Presented { secret_matches: false, ..token(5) };
         assert_refused(present(&state, forged, at(0), &policy()), Verdict::Forged);
-        state.revoked = Some(Revocation { at: at(0), expires_at: at(0), reason: RevocationReason::Logout });
+        state.revoked = Some(Revocation { at: at(0), reason: RevocationReason::Logout });
         assert_refused(present(&state, forged, at(0), &policy()), Verdict::Forged);
     }
 
@@ -393,7 +393,7 @@ mod tests {
     fn rule_2_a_revoked_session_stays_revoked_for_every_generation() {
         let mut state = rotated_state();
         state.expires_at = at(0);
-        state.revoked = Some(Revocation { at: at(0), expires_at: at(0), reason: RevocationReason::Logout });
+        state.revoked = Some(Revocation { at: at(0), reason: RevocationReason::Logout });
         for p in [0, 3, 4, 5, 6] {
             assert_refused(judge(&state, p, at(1)), Verdict::Revoked);
         }

@@ -159,14 +159,11 @@ pub enum RevocationReason {
     Other,
 }
 
-/// When and why something was revoked, and how long nodes have to remember it.
+/// When and why something was revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Revocation {
     /// The time of the revocation.
     pub at: Timestamp,
-    /// When the last access token that the revocation concerns has expired. From then on, nodes no longer need to keep
-    /// the revocation in memory.
-    pub expires_at: Timestamp,
     /// The reason.
     pub reason: RevocationReason,
 }

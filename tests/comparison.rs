@@ -179,8 +179,7 @@ impl Scheme for Ratchet {
         match outcome.next {
             Some(Next::State(rotation)) => self.0 = rotation,
             Some(Next::Revoke) => {
-                let revocation =
-                    Revocation { at: time(now), expires_at: Timestamp::MAX, reason: RevocationReason::Reuse };
+                let revocation = Revocation { at: time(now), reason: RevocationReason::Reuse };
                 self.0.revoked = Some(revocation);
             }
             None => {}

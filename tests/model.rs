@@ -247,7 +247,7 @@ const fn honest(generation: Generation) -> Presented {
 }
 
 fn revoked(row: &RotationState, now: i64) -> RotationState {
-    let revocation = Revocation { at: time(now), expires_at: Timestamp::MAX, reason: RevocationReason::Other };
+    let revocation = Revocation { at: time(now), reason: RevocationReason::Other };
     RotationState { revoked: Some(revocation), ..*row }
 }
 

@@ -9,10 +9,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use axum_refresh::store::{
-    Activity, FeedCursor, InsertOptions, Inserted, Revocation, RevocationBatch, RevocationEntry, RevokeTarget,
-    RevokedItem, SessionRecord, StoreError, Timestamp,
+    Activity, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch,
+    RevocationEntry, RevokeTarget, Revoked, RevokedItem, SessionRecord, StoreError, Timestamp, everyone,
 };
 use axum_refresh::{RevocationReason, SessionId, SessionStore};
 use serde::{Deserialize, Serialize};
@@ -27,8 +28,9 @@ struct State {
     /// Each with its sequence number: if the session limit has to choose between two sessions created in the same
     /// millisecond, it revokes the one inserted first.
     sessions: BTreeMap<SessionId, (i64, SessionRecord)>,
-    /// The revocation feed by sequence number, which is what a [`FeedCursor`] holds.
-    feed: BTreeMap<i64, RevocationEntry>,
+    /// The revocation feed by sequence number, which is what a [`FeedCursor`] holds: what was revoked, and when it was
+    /// written by the clock of this process.
+    feed: BTreeMap<i64, (RevokedItem, Timestamp)>,
     /// The last sequence number in use.
     last_seq: i64,
 }
@@ -40,7 +42,7 @@ enum Line {
     Session(i64, Box<SessionRecord>),
     /// An expired session was deleted.
     SessionPurged(SessionId),
-    /// A session was added to the feed; nodes need the entry until the given time.
+    /// A session was added to the feed at the given time.
     SessionRevoked(i64, SessionId, Timestamp),
     /// An access token was added to the feed, by its `jti`.
     TokenRevoked(i64, String, Timestamp),
@@ -103,17 +105,17 @@ impl State {
             Line::SessionPurged(id) => {
                 self.sessions.remove(&id);
             }
-            Line::SessionRevoked(seq, id, expires_at) => self.publish(seq, RevokedItem::Session(id), expires_at),
-            Line::TokenRevoked(seq, jti, expires_at) => self.publish(seq, RevokedItem::Token(jti.into()), expires_at),
+            Line::SessionRevoked(seq, id, written_at) => self.publish(seq, RevokedItem::Session(id), written_at),
+            Line::TokenRevoked(seq, jti, written_at) => self.publish(seq, RevokedItem::Token(jti.into()), written_at),
             Line::EntryPurged(seq) => {
                 self.feed.remove(&seq);
             }
         }
     }
 
-    fn publish(&mut self, seq: i64, item: RevokedItem, expires_at: Timestamp) {
+    fn publish(&mut self, seq: i64, item: RevokedItem, written_at: Timestamp) {
         self.last_seq = self.last_seq.max(seq);
-        self.feed.insert(seq, RevocationEntry { item, expires_at });
+        self.feed.insert(seq, (item, written_at));
     }
 
     /// Adds the lines that revoke a session and publish it in the feed. Returns whether the session was live.
@@ -130,7 +132,7 @@ impl State {
             next.version += 1;
             lines.push(Line::Session(*seq, Box::new(next)));
         }
-        lines.push(Line::SessionRevoked(self.next_seq(lines), id, revocation.expires_at));
+        lines.push(Line::SessionRevoked(self.next_seq(lines), id, now()));
         was_live
     }
 
@@ -144,6 +146,10 @@ impl State {
         let all = self.sessions.values();
         all.filter(|(_, session)| &*session.user_id == user_id && session.rotation.revoked.is_none()).collect()
     }
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
 }
 
 #[async_trait::async_trait]
@@ -168,12 +174,12 @@ impl SessionStore for JournalStore {
         }
         let mut lines = vec![Line::Session(state.next_seq(&[]), Box::new(new.clone()))];
         for (id, reason) in &revoked {
-            let revocation =
-                Revocation { at: new.created_at, expires_at: options.revocation_expires_at, reason: *reason };
+            let revocation = Revocation { at: new.created_at, reason: *reason };
             state.revoke(*id, revocation, &mut lines);
         }
         state.commit(lines)?;
-        Ok(Inserted::Done(revoked.into_iter().map(|(id, _)| id).collect()))
+        let revoked: Vec<_> = revoked.into_iter().map(|(id, _)| id).collect();
+        Ok(Inserted::Done(revoked.into()))
     }
 
     async fn load(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
@@ -190,33 +196,40 @@ impl SessionStore for JournalStore {
         new.rotation = next.rotation;
         new.rotation.merge_activity(old.rotation.last_seen_at, old.rotation.acknowledged);
         let mut lines = vec![Line::Session(*seq, Box::new(new))];
-        if let Some(revocation) = next.rotation.revoked {
-            lines.push(Line::SessionRevoked(state.next_seq(&lines), next.id, revocation.expires_at));
+        if next.rotation.revoked.is_some() {
+            lines.push(Line::SessionRevoked(state.next_seq(&lines), next.id, now()));
         }
         state.commit(lines).map(|()| true)
     }
 
-    async fn list(&self, user_id: &str) -> Result<Vec<SessionRecord>, StoreError> {
-        Ok(self.lock().of_user(user_id).into_iter().map(|(_, session)| session.clone()).collect())
+    async fn list(&self, user_id: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
+        let state = self.lock();
+        let mut sessions = state.of_user(user_id);
+        sessions.sort_by_key(|(seq, session)| std::cmp::Reverse((session.created_at, *seq)));
+        Ok(sessions.into_iter().take(limit).map(|(_, session)| session.clone()).collect())
     }
 
-    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {
         let mut state = self.lock();
         let ids: Vec<_> = match target {
             RevokeTarget::Session(id) => vec![id],
-            RevokeTarget::User { user_id, except } => {
-                let all = state.of_user(user_id).into_iter().map(|(_, session)| session.id);
-                all.filter(|id| Some(*id) != except).collect()
+            // One by one: this store is not made for users with many sessions.
+            RevokeTarget::Users { scope, except, created_until } => {
+                let all = state.sessions.values().map(|(_, session)| session);
+                let of_scope = all.filter(|session| *session.user_id == *scope || everyone(&session.user_id) == scope);
+                let revoked = of_scope.filter(|session| session.rotation.revoked.is_none());
+                let revoked = revoked.filter(|session| created_until.is_none_or(|until| session.created_at <= until));
+                revoked.map(|session| session.id).filter(|id| Some(*id) != except).collect()
             }
             RevokeTarget::Token(jti) => {
-                let line = Line::TokenRevoked(state.next_seq(&[]), jti.to_owned(), revocation.expires_at);
-                return state.commit(vec![line]).map(|()| Vec::new());
+                let line = Line::TokenRevoked(state.next_seq(&[]), jti.to_owned(), now());
+                return state.commit(vec![line]).map(|()| Revoked::default());
             }
         };
         let mut lines = Vec::new();
-        let revoked = ids.into_iter().filter(|id| state.revoke(*id, revocation, &mut lines)).collect();
+        let revoked: Vec<_> = ids.into_iter().filter(|id| state.revoke(*id, revocation, &mut lines)).collect();
         state.commit(lines)?;
-        Ok(revoked)
+        Ok(revoked.into())
     }
 
     async fn record_activity(&self, batch: &[Activity]) -> Result<(), StoreError> {
@@ -230,11 +243,18 @@ impl SessionStore for JournalStore {
         state.commit(changed.into_values().map(|(seq, session)| Line::Session(seq, Box::new(session))).collect())
     }
 
-    async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError> {
-        let state = self.lock();
-        let newer = state.feed.iter().filter(|(seq, _)| **seq > since.0);
-        let entries = newer.map(|(_, entry)| entry.clone()).collect();
-        Ok(RevocationBatch { entries, next: FeedCursor(state.last_seq) })
+    async fn read_revocations(&self, since: FeedCursor, window: FeedWindow) -> Result<RevocationBatch, StoreError> {
+        let (state, now) = (self.lock(), now());
+        let mut newer = state.feed.iter().filter(|(seq, _)| **seq > since.0);
+        let mut next = FeedCursor(state.last_seq);
+        let mut entries = Vec::new();
+        for (seq, (item, written_at)) in newer.by_ref().take(window.limit) {
+            entries.push(RevocationEntry { item: item.clone(), age: now.since(*written_at) });
+            next = FeedCursor(*seq);
+        }
+        let has_more = newer.next().is_some();
+        // The clock of this process is also that of its node, so there is nothing to compare.
+        Ok(RevocationBatch { entries, next, has_more, now: None })
     }
 
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
@@ -242,7 +262,8 @@ impl SessionStore for JournalStore {
         let expired = state.sessions.values().filter(|(_, session)| session.rotation.expires_at < before);
         let mut lines: Vec<_> = expired.take(limit).map(|(_, session)| Line::SessionPurged(session.id)).collect();
         let purged = lines.len();
-        let unneeded = state.feed.iter().filter(|(_, entry)| entry.expires_at < before);
+        let oldest = now().before(FEED_RETENTION);
+        let unneeded = state.feed.iter().filter(|(_, (_, written_at))| *written_at < oldest);
         lines.extend(unneeded.map(|(seq, _)| Line::EntryPurged(*seq)));
         state.commit(lines)?;
         Ok(purged)

@@ -65,22 +65,22 @@ mod tests {
     #[tokio::test]
     async fn everything_written_is_there_after_the_file_is_opened_again() {
         use axum_refresh::store::conformance::session;
-        use axum_refresh::store::{FeedCursor, InsertOptions, Revocation, RevokeTarget, Timestamp};
-        use axum_refresh::{RevocationReason, SessionStore as _};
+        use std::time::Duration;
+
+        use axum_refresh::RevocationReason;
+        use axum_refresh::store::{
+            FeedCursor, FeedWindow, InsertOptions, Revocation, RevokeTarget, RevokedItem, SessionStore as _, Timestamp,
+        };
 
         let (file, now) = (new_file(), Timestamp::from_millis(1_700_000_000_000));
         let store = JournalStore::open(&file).unwrap();
         let (kept, revoked, purged) = (session("a", now, 9_000), session("a", now, 9_000), session("b", now, 10));
         for session in [&kept, &revoked, &purged] {
-            store
-                .insert(session, InsertOptions { limit: None, replacing: None, revocation_expires_at: now })
-                .await
-                .unwrap();
+            store.insert(session, InsertOptions::default()).await.unwrap();
         }
-        let revocation = Revocation { at: now, expires_at: Timestamp::MAX, reason: RevocationReason::Logout };
+        let revocation = Revocation { at: now, reason: RevocationReason::Logout };
         store.revoke(RevokeTarget::Session(revoked.id), revocation).await.unwrap();
         store.purge(Timestamp::from_millis(now.as_millis() + 100), 10).await.unwrap();
-        let feed = store.read_revocations(FeedCursor::START).await.unwrap();
         drop(store);
         // Cut off the last line, as a crash does.
         let mut text = std::fs::read_to_string(&file).unwrap();
@@ -91,7 +91,10 @@ mod tests {
         assert_eq!(store.load(kept.id).await.unwrap(), Some(kept));
         assert_eq!(store.load(revoked.id).await.unwrap().unwrap().rotation.revoked, Some(revocation));
         assert_eq!(store.load(purged.id).await.unwrap(), None);
-        assert_eq!(store.read_revocations(FeedCursor::START).await.unwrap(), feed);
+        let window = FeedWindow { max_age: Duration::MAX, overlap: Duration::ZERO, limit: 10 };
+        let feed = store.read_revocations(FeedCursor::START, window).await.unwrap();
+        let items: Vec<_> = feed.entries.into_iter().map(|entry| entry.item).collect();
+        assert_eq!(items, [RevokedItem::Session(revoked.id)]);
         std::fs::remove_file(&file).unwrap();
     }
 }

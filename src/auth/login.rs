@@ -191,19 +191,19 @@ impl<C: Claims> LoginBuilder<C> {
             idle_timeout: policy.idle_timeout,
         });
         let replacing = self.revoke_if_another_users(&session.user_id).await?;
-        let revocation_expires_at = node.revocation(now, RevocationReason::Evicted).expires_at;
         let user_id = || Arc::clone(&session.user_id);
-        match node.insert(&session, InsertOptions { limit, replacing, revocation_expires_at }).await? {
+        match node.insert(&session, InsertOptions { limit, replacing }).await? {
             Inserted::LimitReached => {
                 node.events.emit(Event::SessionLimitReached { user_id: user_id() });
                 return Err(Error::SessionLimitReached);
             }
-            Inserted::Done(revoked) => {
-                for session_id in revoked {
-                    let replaced = Some(session_id) == replacing;
-                    let reason = if replaced { RevocationReason::Replaced } else { RevocationReason::Evicted };
-                    node.events.emit(Event::SessionRevoked { session_id, reason });
+            Inserted::Done(mut revoked) => {
+                if let Some(replaced) = replacing.filter(|id| revoked.sessions.contains(id)) {
+                    let reason = RevocationReason::Replaced;
+                    node.events.emit(Event::SessionRevoked { session_id: replaced, reason });
+                    revoked.sessions.retain(|id| *id != replaced);
                 }
+                node.report_revoked(&revoked, RevocationReason::Evicted);
             }
         }
         node.events.emit(Event::LoggedIn { user_id: user_id(), session_id: session.id });

@@ -6,14 +6,14 @@ use std::time::Duration;
 use tracing::Instrument as _;
 
 use super::login::Tokens;
-use super::{Auth, Claims, MAX_TRIES, Verified};
+use super::{Auth, Claims, Decision, MAX_TRIES, Verified};
 use crate::client::{ClientInfo, binding};
 use crate::config::OnReuse;
 use crate::error::Error;
 use crate::event::Event;
-use crate::node::unfinished::{Others, Unfinished};
+use crate::node::unfinished::Unfinished;
 use crate::ratchet::{BindingVerdict, Next, Outcome, Presented, RotationState, Verdict, present};
-use crate::session::{Client, RevocationReason};
+use crate::session::{Client, Revocation, RevocationReason};
 use crate::store::{SessionRecord, StoreError};
 use crate::time::Timestamp;
 use crate::token::refresh::RefreshToken;
@@ -107,8 +107,13 @@ impl<C: Claims> Auth<C> {
             Arc::new(Verified::from(token))
         });
         // Between the verdict and now the session may have been revoked.
-        let token = token.filter(|token| self.admit_as_known(token, self.now()).is_ok());
-        Ok((tokens, token))
+        let Some(token) = token else { return Ok((tokens, None)) };
+        let mut decision = self.admit_as_known(&token, self.now());
+        if let Decision::AskStore(()) = decision {
+            self.inner.node.ask_about(token.session_id, &token.user_id).await?;
+            decision = self.admit_as_known(&token, self.now());
+        }
+        Ok((tokens, matches!(decision, Decision::Pass(())).then_some(token)))
     }
 
     async fn refresh_candidates(
@@ -195,7 +200,7 @@ impl<C: Claims> Auth<C> {
                 claims = Some(self.claims_of(&session).await?);
             }
             if outcome.next == Some(Next::Revoke) {
-                session.rotation.revoked = Some(node.revocation(now, reason(outcome.verdict)));
+                session.rotation.revoked = Some(Revocation { at: now, reason: reason(outcome.verdict) });
                 if self.revoke_presented(session, token, presented.binding, outcome.verdict, client).await? {
                     refuse(outcome.verdict)?;
                 }
@@ -261,7 +266,7 @@ impl<C: Claims> Auth<C> {
                 reason,
                 at: session.rotation.revoked.map_or(node.now(), |revoked| revoked.at),
                 session: swapped.is_err(),
-                others: if revokes_others { Others::Untried } else { Others::Done },
+                others: revokes_others,
             };
             if swapped.is_ok() {
                 auth.emit(Event::SessionRevoked { session_id, reason });

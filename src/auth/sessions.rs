@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{Auth, AuthUser};
 use crate::error::Error;
+use crate::node::revocations::EVERYONE;
 use crate::session::{RevocationReason, Session, SessionId};
 use crate::store::{RevokeTarget, SessionRecord};
 use crate::time::Timestamp;
@@ -19,7 +20,7 @@ const MAX_PRESENTED: usize = 32;
 
 /// # Sessions
 impl<C> Auth<C> {
-    /// The user's live sessions, most recent activity first.
+    /// The user's live sessions, most recent activity first. Of more than a thousand, those that began last.
     ///
     /// # Errors
     ///
@@ -74,8 +75,24 @@ impl<C> Auth<C> {
         except: Option<SessionId>,
         reason: RevocationReason,
     ) -> Result<usize, Error> {
-        let revoked = self.inner.node.revoke(RevokeTarget::User { user_id, except }, reason).await?;
-        Ok(revoked.len())
+        let target = RevokeTarget::Users { scope: user_id, except, created_until: None };
+        Ok(self.inner.node.revoke(target, reason).await?.count)
+    }
+
+    /// Revokes the sessions of all users (of the [realm](crate::Settings::realm), if there is one) that began before this
+    /// call, and returns the time of the revocation: after a leak of the database or of the secret, for example (OWASP ASVS
+    /// 5.0, 7.4.5).
+    ///
+    /// It is one write, however many sessions there are, and in force on every node within a second.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if the store fails.
+    pub async fn revoke_all(&self, reason: RevocationReason) -> Result<SystemTime, Error> {
+        let at = self.inner.node.now();
+        let target = RevokeTarget::Users { scope: EVERYONE, except: None, created_until: None };
+        self.inner.node.revoke(target, reason).await?;
+        Ok(at.into())
     }
 
     /// Revokes one access token. Its session lives on and can get another token at once.
@@ -156,14 +173,14 @@ impl<C> Auth<C> {
                 node.revoke(RevokeTarget::Session(session.id), RevocationReason::Logout).await?;
             }
             // The feed has it, but this node may not have read it yet, and is about to confirm the logout.
-            Some(revocation) => node.revoked.revoke_session(session.id, revocation.expires_at),
+            Some(_) => node.note_revoked(&[session.id]),
         }
         Ok(())
     }
 
     /// Revokes all sessions of the caller, the caller's own even if the store has lost it.
     pub(crate) async fn logout_everywhere(&self, caller: &AuthUser<C>) -> Result<(), Error> {
-        let target = RevokeTarget::User { user_id: &caller.id, except: None };
+        let target = RevokeTarget::Users { scope: &caller.id, except: None, created_until: None };
         self.inner.node.revoke(target, RevocationReason::Logout).await?;
         self.revoke_once(caller.session_id).await
     }
@@ -203,7 +220,7 @@ impl<C> Auth<C> {
         let node = &self.inner.node;
         let session = node.load(id).await?.ok_or(Error::SessionNotFound)?;
         let is_live = session.rotation.is_live(node.now(), self.settings().policy.idle_timeout);
-        if !is_live || !allowed(&session) || node.revoke(RevokeTarget::Session(id), reason).await?.is_empty() {
+        if !is_live || !allowed(&session) || node.revoke(RevokeTarget::Session(id), reason).await?.count == 0 {
             return Err(Error::SessionNotFound);
         }
         Ok(())

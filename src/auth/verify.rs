@@ -10,6 +10,7 @@ use crate::client::{ClientInfo, binding};
 use crate::config::BindingMode;
 use crate::error::Error;
 use crate::event::Event;
+use crate::node::revocations::Known;
 use crate::ratchet::{BindingVerdict, acknowledges};
 use crate::session::{Client, RevocationReason, SessionId};
 use crate::store::{RevokeTarget, StoreError};
@@ -153,17 +154,19 @@ impl<C: Claims> Auth<C> {
         if !self.inner.node.revoked.is_current(now) {
             return Decision::AskStore(());
         }
-        match self.admit_as_known(token, now) {
-            Ok(()) => Decision::Pass(()),
-            Err(error) => Decision::Refuse(error),
-        }
+        self.admit_as_known(token, now)
     }
 
     /// [`admit`](Self::admit) however old the known revocations are.
-    pub(super) fn admit_as_known(&self, token: &Verified<C>, now: Timestamp) -> Result<(), Error> {
+    pub(super) fn admit_as_known(&self, token: &Verified<C>, now: Timestamp) -> Decision<(), (), Error> {
         let node = &self.inner.node;
-        if node.revoked.has_session(token.session_id) || node.revoked.has_token(token.id) {
-            return Err(Error::AccessTokenRevoked);
+        if node.revoked.has_token(token.id) {
+            return Decision::Refuse(Error::AccessTokenRevoked);
+        }
+        match node.revoked.known(token.session_id, &token.user_id) {
+            Known::Live => {}
+            Known::Revoked => return Decision::Refuse(Error::AccessTokenRevoked),
+            Known::Unknown(_) => return Decision::AskStore(()),
         }
         let acknowledges = acknowledges(token.issued_at, now, &node.settings.policy);
         if acknowledges && !token.acknowledged.load(Ordering::Relaxed) {
@@ -172,19 +175,20 @@ impl<C: Claims> Auth<C> {
         } else {
             node.write_behind.touch(token.session_id, now);
         }
-        Ok(())
+        Decision::Pass(())
     }
 
-    /// [`admit`](Self::admit) after reading the feed of revocations. The token may expire meanwhile.
+    /// [`admit`](Self::admit) after asking the store what this node does not know. The token may expire meanwhile.
     pub(crate) async fn admit_after_catching_up(&self, token: &Verified<C>) -> Result<(), Error> {
         self.inner.node.start();
         self.inner.node.catch_up().await?;
+        self.inner.node.ask_about(token.session_id, &token.user_id).await?;
         let now = self.now();
         self.inner.access.check_times(token, now)?;
         match self.admit(token, now) {
             Decision::Pass(()) => Ok(()),
             Decision::Refuse(error) => Err(error),
-            // Only if the clock jumps.
+            // Only if the clock jumps, or the user is revoked again meanwhile.
             Decision::AskStore(()) => Err(StoreError::new("the revocations known here are stale").into()),
         }
     }

@@ -67,7 +67,8 @@ pub struct Settings {
     /// read every second.
     #[serde(with = "duration")]
     pub max_staleness: Duration,
-    /// How long a call of the store may take before it fails. Default: 5 seconds. Longer than 0.
+    /// How long a call of the store may take before it fails. Default: 5 seconds. Longer than 0, at most 1 minute: what was
+    /// written up to twice as long ago is read again, because a slow transaction becomes visible late.
     #[serde(with = "duration")]
     pub store_timeout: Duration,
     /// How many verified access tokens are kept in memory, at about 600 bytes each, so that none of them is verified
@@ -111,6 +112,8 @@ pub struct Settings {
 
 /// The longest realm, in bytes.
 const MAX_REALM: usize = 32;
+/// The feed of revocations is read again for twice as long, every second.
+const MAX_STORE_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Default for Settings {
     fn default() -> Self {
@@ -220,6 +223,15 @@ impl Settings {
                 "0 would fail every call of the store; use the default of 5s, for example",
             ));
         }
+        if self.store_timeout > MAX_STORE_TIMEOUT {
+            return Err(SettingsError::new(
+                "store_timeout",
+                format!(
+                    "{} is too long; the limit is 1 minute, because every read of the revocations repeats twice as much",
+                    humantime::format_duration(self.store_timeout)
+                ),
+            ));
+        }
         let insecure = self.insecure_dev_cookies;
         self.refresh_cookie.validate("refresh_cookie", insecure)?;
         if let Some(access) = &self.access_cookie {
@@ -298,6 +310,7 @@ mod tests {
         assert_eq!(rejected(&Settings { leeway: secs(121), ..Settings::default() }), "leeway");
         assert_eq!(rejected(&Settings { max_staleness: secs(1), ..Settings::default() }), "max_staleness");
         assert_eq!(rejected(&Settings { store_timeout: secs(0), ..Settings::default() }), "store_timeout");
+        assert_eq!(rejected(&Settings { store_timeout: secs(61), ..Settings::default() }), "store_timeout");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::time::duration;
 pub struct Policy {
     /// The lifetime of an access token, shortened at random by up to 5%, so that clients do not refresh in lockstep. A
     /// longer one means fewer refreshes and does not delay revocation. Default: 15 minutes. Longer than `grace`, at
-    /// most 7 days.
+    /// most 24 hours.
     #[serde(with = "duration")]
     pub access_ttl: Duration,
     /// How long a session may be idle, that is, without any use of its tokens, before it ends. Default: 7 days. Longer
@@ -77,7 +77,7 @@ impl Default for Policy {
 
 /// The longest grace period.
 const MAX_GRACE: Duration = Duration::from_secs(120);
-const MAX_ACCESS_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+const MAX_ACCESS_TTL: Duration = Duration::from_secs(24 * 3600);
 const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl Policy {
@@ -128,7 +128,7 @@ impl Policy {
         if self.access_ttl > MAX_ACCESS_TTL {
             return Err(SettingsError::new(
                 "access_ttl",
-                format!("{} is too long; the limit is 7 days", show(self.access_ttl)),
+                format!("{} is too long; the limit is 24 hours", show(self.access_ttl)),
             ));
         }
         check_longer("idle_timeout", self.idle_timeout, "access_ttl", self.access_ttl)?;
@@ -287,7 +287,7 @@ mod tests {
         let days = |days: u64| Duration::from_secs(days * 24 * 3600);
         let second = Duration::from_secs(1);
         for (access_ttl, lifetime, fits) in
-            [(days(7), days(3650), true), (days(7) + second, days(3650), false), (days(7), days(3650) + second, false)]
+            [(days(1), days(3650), true), (days(1) + second, days(3650), false), (days(1), days(3650) + second, false)]
         {
             let policy = Policy { access_ttl, idle_timeout: days(30), lifetime, ..Policy::default() };
             assert_eq!(policy.validate().is_ok(), fits, "{access_ttl:?} {lifetime:?}");
@@ -340,12 +340,12 @@ mod tests {
     }
 
     #[test]
-    fn an_access_ttl_of_more_than_a_week_is_rejected() {
-        let week = Duration::from_secs(7 * 24 * 3600);
-        let policy = Policy { access_ttl: week, ..Policy::long_lived() };
+    fn an_access_ttl_of_more_than_a_day_is_rejected() {
+        let day = Duration::from_secs(24 * 3600);
+        let policy = Policy { access_ttl: day, ..Policy::long_lived() };
         assert_eq!(policy.validate(), Ok(()));
-        let policy = Policy { access_ttl: week + Duration::from_millis(1), ..policy };
-        assert!(error(&policy).contains("the limit is 7 days"));
+        let policy = Policy { access_ttl: day + Duration::from_millis(1), ..policy };
+        assert!(error(&policy).contains("the limit is 24 hours"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::identify::Identity;
 use super::problem::Problem;
-use super::router::{json_response, listing, session_id};
+use super::router::{json_response, listing, rfc3339, session_id};
 use super::tokens::read_json;
 use crate::auth::{Auth, Claims};
 use crate::error::Error;
@@ -43,6 +43,7 @@ impl<C: Claims> Auth<C> {
     pub fn admin_router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         let router = Router::new()
             .route("/users/{user}/sessions", get(list::<C>).delete(revoke_all::<C>))
+            .route("/sessions", delete(revoke_everyone::<C>))
             .route("/sessions/{id}", delete(revoke::<C>))
             .route("/tokens/revoke", post(revoke_token::<C>));
         self.finish(router)
@@ -65,6 +66,11 @@ async fn revoke_all<C: Claims>(
 ) -> Result<Response, Error> {
     let revoked = auth.revoke_user(&user_id(user), None, RevocationReason::RevokedByAdmin).await?;
     Ok(json_response(&json!({ "revoked": revoked })))
+}
+
+async fn revoke_everyone<C: Claims>(State(auth): State<Auth<C>>) -> Result<Response, Error> {
+    let revoked_before = auth.revoke_all(RevocationReason::RevokedByAdmin).await?;
+    Ok(json_response(&json!({ "revoked_before": rfc3339(revoked_before) })))
 }
 
 /// Reads the user id of a path. What is not text is the empty id, which no session has.

@@ -231,7 +231,7 @@ fn describe(session: &Session, current: Option<SessionId>) -> Value {
     })
 }
 
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     // A damaged row may have a time that RFC 3339 cannot write.
     let time = time.clamp(UNIX_EPOCH, UNIX_EPOCH + MAX_RFC3339);
     humantime::format_rfc3339_millis(time).to_string()

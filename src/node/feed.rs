@@ -1,18 +1,24 @@
 //! Following the store's feed of revocations.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Node;
+use super::revocations::EVERYONE;
 use crate::event::Event;
 use crate::session::{Revocation, RevocationReason};
-use crate::store::{FeedCursor, RevocationEntry, RevokeTarget, RevokedItem, StoreError};
+use crate::store::{FeedCursor, FeedWindow, RevocationEntry, RevokeTarget, RevokedItem, StoreError};
 use crate::time::Timestamp;
 
-/// After a longer gap between two reads, the whole feed is read: what a store repeats of its feed reaches back less far.
-const MAX_GAP: Duration = Duration::from_secs(5);
+/// About how many entries one call reads.
+const PAGE: usize = 10_000;
+/// How much more of the feed is read than this node keeps.
+const MARGIN: Duration = Duration::from_secs(60);
+/// How many revocations are compared with the feed once in [`COMPARE_EVERY`]. Twice as many are compared half as often.
+const COMPARED_EACH_TIME: usize = 20_000;
+/// A greater difference between this node's clock and the store's is reported.
+const MAX_DIFFERENCE_MILLIS: u64 = 2_000;
 /// How often the whole feed is compared with what this node knows. After a failure it is compared at once.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
 
@@ -37,54 +43,102 @@ impl Node {
             if self.revoked.is_current(self.now()) {
                 return Ok(());
             }
-            self.read_feed(&mut position).await.map(|_| ())
+            self.read_feed(&mut position).await
         };
         self.within_timeout("read_revocations", read).await?
     }
 
-    /// Reads on from `position` and returns the new entries, which are in force by then.
-    async fn read_feed(&self, position: &mut FeedPosition) -> Result<Vec<RevocationEntry>, StoreError> {
+    /// What is read of the feed: what is older than this node keeps it need not be, with a margin for the comparison of the
+    /// feed with what is kept.
+    fn window(&self) -> FeedWindow {
+        let overlap = self.overlap();
+        FeedWindow { max_age: self.retention() + MARGIN + overlap, overlap, limit: PAGE }
+    }
+
+    /// How late an entry can become visible in the store: a call that takes longer has failed, and the server ends its
+    /// transaction soon after.
+    fn overlap(&self) -> Duration {
+        2 * self.settings.store_timeout
+    }
+
+    /// Reads on from `position` to the end of the feed. The entries are in force by then.
+    async fn read_feed(&self, position: &mut FeedPosition) -> Result<(), StoreError> {
         let now = self.now();
-        if now < position.read_at || now.is_past(position.read_at, MAX_GAP) {
+        if now < position.read_at || now.is_past(position.read_at, self.overlap() / 2) {
             // Either the clock was turned back, and entries may have been forgotten too early, or the gap was so long
             // that a slow transaction may have become visible behind the cursor.
             position.cursor = FeedCursor::START;
         }
-        match self.call("read_revocations", self.store().read_revocations(position.cursor)).await {
-            Ok(batch) => {
-                let entries: Vec<_> =
-                    batch.entries.into_iter().filter_map(|entry| self.realm.own_entry(entry)).collect();
-                entries.iter().for_each(|entry| self.revoked.apply(entry));
-                *position = FeedPosition { cursor: batch.next, read_at: now, compared_at: position.compared_at };
-                self.revoked.caught_up(now);
-                Ok(entries)
+        loop {
+            let asked_at = self.now();
+            match self.call("read_revocations", self.store().read_revocations(position.cursor, self.window())).await {
+                Ok(batch) => {
+                    if let Some(store_now) = batch.now {
+                        self.compare_clocks(asked_at, store_now);
+                    }
+                    let now = self.now();
+                    for RevocationEntry { item, age } in batch.entries {
+                        let kept_until = now.after(self.retention()).before(age);
+                        if kept_until >= now
+                            && let Some(item) = self.realm.own_item(item)
+                        {
+                            self.revoked.apply(&item, kept_until);
+                        }
+                    }
+                    position.cursor = batch.next;
+                    if !batch.has_more {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    // It is unknown what was missed: the next read starts from the beginning.
+                    position.cursor = FeedCursor::START;
+                    position.compared_at = None;
+                    return Err(error);
+                }
             }
-            Err(error) => {
-                // It is unknown what was missed: the next read starts from the beginning.
-                position.cursor = FeedCursor::START;
-                position.compared_at = None;
-                Err(error)
-            }
+        }
+        // As of the beginning: later entries of an earlier page were not read.
+        position.read_at = now;
+        self.revoked.caught_up(now);
+        Ok(())
+    }
+
+    /// Reports a difference between this node's clock and the store's, once until it is gone or has changed much.
+    fn compare_clocks(&self, asked_at: Timestamp, store_now: Timestamp) {
+        let answered_at = self.now();
+        let store_now = store_now.as_millis();
+        // The store's time is as of some moment in between.
+        let ahead_by = if store_now < asked_at.as_millis() {
+            asked_at.as_millis() - store_now
+        } else {
+            (answered_at.as_millis() - store_now).min(0)
+        };
+        let before = self.ahead_by.swap(ahead_by, Ordering::Relaxed);
+        let differs = |ahead_by: i64| ahead_by.unsigned_abs() > MAX_DIFFERENCE_MILLIS;
+        if differs(ahead_by) && (!differs(before) || differs(ahead_by - before)) {
+            self.events.emit(Event::ClockDiffers { ahead_by_millis: ahead_by });
         }
     }
 
     /// Reads the new entries. Once a minute, and after every failure, reads the whole feed and compares it with what this
     /// node knows: a store that has lost entries (a failover to a lagging replica) gets them again, so that the other nodes
-    /// learn of them too.
+    /// learn of them too. A long feed is compared less often: reading it takes time.
     pub(super) async fn follow_feed(self: &Arc<Self>) -> Result<(), StoreError> {
         let mut position = self.position.lock().await;
         let now = self.now();
-        if position.compared_at.is_some_and(|at| at <= now && !now.is_past(at, COMPARE_EVERY)) {
-            return self.read_feed(&mut position).await.map(|_| ());
+        let known = u32::try_from(self.revoked.len() / COMPARED_EACH_TIME).unwrap_or(u32::MAX);
+        let every = COMPARE_EVERY.saturating_mul(known.max(1));
+        if position.compared_at.is_some_and(|at| at <= now && !now.is_past(at, every)) {
+            return self.read_feed(&mut position).await;
         }
-        // Collected before the read: what is revoked from now on need not be in it.
-        let known = self.revoked.all();
+        self.revoked.begin_comparison();
         position.cursor = FeedCursor::START;
-        let stored: HashSet<RevokedItem> =
-            self.read_feed(&mut position).await?.into_iter().map(|entry| entry.item).collect();
-        let lost = known.into_iter().filter(|known| known.expires_at > now && !stored.contains(&known.item));
+        self.read_feed(&mut position).await?;
+        // What is about to be forgotten may be too old to be read.
+        let mut lost = self.revoked.missing(now.after(self.overlap()));
         // What has not reached the store yet is tried again elsewhere.
-        let lost: Vec<_> = lost.filter(|known| !self.unfinished.has(&known.item)).collect();
+        lost.retain(|lost| !self.unfinished.has(lost));
         if lost.is_empty() {
             position.compared_at = Some(now);
         } else if !self.reasserting.swap(true, Ordering::Relaxed) {
@@ -92,31 +146,42 @@ impl Node {
             // In a task of its own, so that the feed is followed meanwhile. The next comparison shows whether it worked.
             let node = Arc::clone(self);
             tokio::spawn(async move {
-                let _ = node.reassert(lost).await;
+                node.reassert(lost).await;
                 node.reasserting.store(false, Ordering::Relaxed);
             });
         }
         Ok(())
     }
 
-    /// Revokes again what the store has lost.
-    async fn reassert(&self, lost: Vec<RevocationEntry>) -> Result<(), StoreError> {
-        let now = self.now();
-        for RevocationEntry { item, expires_at } in &lost {
+    /// Revokes again what the store has lost. One that cannot be written does not keep the others from it.
+    async fn reassert(&self, lost: Vec<RevokedItem>) {
+        let revocation = Revocation { at: self.now(), reason: RevocationReason::Other };
+        for item in &lost {
             if self.is_stopped() {
                 break;
             }
             let stored;
-            let target = match item {
-                RevokedItem::Session(id) => RevokeTarget::Session(*id),
+            let (target, at) = match item {
+                RevokedItem::Session(id) => (RevokeTarget::Session(*id), revocation.at),
                 RevokedItem::Token(jti) => {
                     stored = self.realm.stored(jti);
-                    RevokeTarget::Token(&stored)
+                    (RevokeTarget::Token(&stored), revocation.at)
+                }
+                RevokedItem::Users(users) if *users.scope == *EVERYONE => {
+                    // Those who have logged in since have to do so again: a store does not search everyone's sessions.
+                    stored = self.realm.everyone().into();
+                    (RevokeTarget::Users { scope: &stored, except: None, created_until: None }, users.revoked_at)
+                }
+                RevokedItem::Users(users) => {
+                    stored = self.realm.stored(&users.scope);
+                    let created_until = Some(users.revoked_at);
+                    (RevokeTarget::Users { scope: &stored, except: None, created_until }, users.revoked_at)
                 }
             };
-            let revocation = Revocation { at: now, expires_at: *expires_at, reason: RevocationReason::Other };
-            self.call("revoke", self.store().revoke(target, revocation)).await?;
+            let revocation = Revocation { at, ..revocation };
+            if let Ok(revoked) = self.call("revoke", self.store().revoke(target, revocation)).await {
+                self.note(revoked);
+            }
         }
-        Ok(())
     }
 }

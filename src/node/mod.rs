@@ -8,27 +8,30 @@ mod tasks;
 pub(crate) mod unfinished;
 pub(crate) mod write_behind;
 
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
 
 use self::feed::FeedPosition;
 use self::realm::Realm;
-use self::revocations::LiveRevocations;
+use self::revocations::{EVERYONE, Known, LiveRevocations};
 use self::unfinished::UnfinishedRevocations;
 use self::write_behind::WriteBehind;
 use crate::config::ResolvedSettings;
 use crate::event::{Event, Events};
 use crate::session::{Revocation, RevocationReason, SessionId};
 use crate::store::{
-    Activity, InsertOptions, Inserted, RevocationEntry, RevokeTarget, RevokedItem, SessionRecord, SessionStore,
-    StoreError,
+    Activity, InsertOptions, Inserted, RevokeTarget, Revoked, RevokedItem, SessionRecord, SessionStore, StoreError,
 };
 use crate::time::{Clock, Timestamp};
 
 /// How many sessions one write of recorded activity covers.
 const BATCH: usize = 500;
+/// How many sessions of a user are listed. A list of more is of no use to anybody.
+const MAX_LISTED: usize = 1_000;
 const PURGE_STEP: usize = 1_000;
 /// Ends a purge even if the store always reports more.
 const MAX_PURGE_STEPS: usize = 100_000;
@@ -50,6 +53,9 @@ pub(crate) struct Node {
     running: AtomicBool,
     /// Whether lost revocations are being written to the store again.
     reasserting: AtomicBool,
+    /// By how many milliseconds this node's clock is ahead of the store's, as of the last read of the feed; 0 if the store
+    /// has no clock of its own.
+    ahead_by: AtomicI64,
 }
 
 impl Node {
@@ -74,6 +80,7 @@ impl Node {
             stop: receiver,
             running: AtomicBool::new(false),
             reasserting: AtomicBool::new(false),
+            ahead_by: AtomicI64::new(0),
         };
         (Arc::new(node), sender)
     }
@@ -92,12 +99,26 @@ impl Node {
         self.stop.has_changed().is_err()
     }
 
-    /// A revocation made at `at`. It expires after the last access token that it can concern has expired, on a node whose
-    /// clock is behind by as much as `grace` allows for.
-    pub(crate) fn revocation(&self, at: Timestamp, reason: RevocationReason) -> Revocation {
+    /// How long after a revocation this node may still meet an access token from before, whichever node has issued it: no
+    /// access token is accepted here for longer than the `access_ttl` of this node, and clocks differ by no more than
+    /// `grace` allows for.
+    pub(crate) fn retention(&self) -> Duration {
         let policy = &self.settings.policy;
-        let expires_at = at.after(policy.access_ttl).after(policy.grace).after(self.settings.leeway);
-        Revocation { at, expires_at, reason }
+        policy.access_ttl + policy.grace + self.settings.leeway
+    }
+
+    /// Until when this node keeps a revocation of just now.
+    fn kept_until(&self) -> Timestamp {
+        self.now().after(self.retention())
+    }
+
+    fn ahead_by(&self) -> i64 {
+        self.ahead_by.load(Ordering::Relaxed)
+    }
+
+    /// Whether this node's clock and the store's differ by more than the grace period: nothing is deleted by such a clock.
+    fn clock_is_wrong(&self) -> bool {
+        u128::from(self.ahead_by().unsigned_abs()) > self.settings.policy.grace.as_millis()
     }
 
     /// Awaits a call of the store. A failure is an event.
@@ -127,10 +148,10 @@ impl Node {
     pub(crate) async fn insert(&self, new: &SessionRecord, options: InsertOptions) -> Result<Inserted, StoreError> {
         let new = self.realm.record(new);
         let inserted = self.call("insert", self.store().insert(&new, options)).await?;
-        if let Inserted::Done(revoked) = &inserted {
-            self.note_revoked(revoked, options.revocation_expires_at);
-        }
-        Ok(inserted)
+        Ok(match inserted {
+            Inserted::Done(revoked) => Inserted::Done(self.note(revoked)),
+            Inserted::LimitReached => Inserted::LimitReached,
+        })
     }
 
     /// A new session id for a user.
@@ -154,15 +175,16 @@ impl Node {
 
     fn overlay_local(&self, session: &mut SessionRecord) {
         self.write_behind.add_to(session.id, &mut session.rotation);
-        if session.rotation.revoked.is_none() && self.revoked.has_session(session.id) {
-            // The store has lost the revocation; this node has not.
-            session.rotation.revoked = Some(self.revocation(self.now(), RevocationReason::Other));
+        let is_revoked = || self.revoked.has_session(session.id) || self.unfinished.concerns(session);
+        if session.rotation.revoked.is_none() && is_revoked() {
+            // The store has lost the revocation, or has not written it yet; this node knows it.
+            session.rotation.revoked = Some(Revocation { at: self.now(), reason: RevocationReason::Other });
         }
     }
 
     pub(crate) async fn list(&self, user_id: &str) -> Result<Vec<SessionRecord>, StoreError> {
         let stored = self.realm.stored(user_id);
-        let mut sessions = self.call("list", self.store().list(&stored)).await?;
+        let mut sessions = self.call("list", self.store().list(&stored, MAX_LISTED)).await?;
         sessions = sessions.into_iter().filter_map(|session| self.realm.own(session)).collect();
         sessions.iter_mut().for_each(|session| self.overlay_local(session));
         Ok(sessions)
@@ -171,25 +193,32 @@ impl Node {
     pub(crate) async fn compare_and_swap(&self, expected: u64, next: &SessionRecord) -> Result<bool, StoreError> {
         let stored = self.realm.record(next);
         let swapped = self.call("compare_and_swap", self.store().compare_and_swap(expected, &stored)).await?;
-        if let (true, Some(revocation)) = (swapped, next.rotation.revoked) {
-            self.note_revoked(&[next.id], revocation.expires_at);
+        if swapped && next.rotation.revoked.is_some() {
+            self.note_revoked(&[next.id]);
         }
         Ok(swapped)
     }
 
+    /// Revokes, and returns what was revoked. The scope of a target is a user id, or [`everyone`](crate::store::everyone)
+    /// of no realm.
     pub(crate) async fn revoke(
         &self,
         target: RevokeTarget<'_>,
         reason: RevocationReason,
-    ) -> Result<Vec<SessionId>, StoreError> {
-        let revocation = self.revocation(self.now(), reason);
+    ) -> Result<Revoked, StoreError> {
+        let revocation = Revocation { at: self.now(), reason };
         let stored;
         let in_store = match target {
-            // Not a user of ours: no session has such an id.
-            RevokeTarget::User { user_id, .. } if !Realm::allows(user_id) => return Ok(Vec::new()),
-            RevokeTarget::User { user_id, except } => {
-                stored = self.realm.stored(user_id);
-                RevokeTarget::User { user_id: &stored, except }
+            RevokeTarget::Users { scope, except, created_until } => {
+                if scope == EVERYONE {
+                    stored = Cow::Owned(self.realm.everyone());
+                } else if Realm::allows(scope) {
+                    stored = self.realm.stored(scope);
+                } else {
+                    // Not a user of ours: no session has such an id.
+                    return Ok(Revoked::default());
+                }
+                RevokeTarget::Users { scope: &stored, except, created_until }
             }
             RevokeTarget::Token(jti) => {
                 stored = self.realm.stored(jti);
@@ -197,29 +226,63 @@ impl Node {
             }
             RevokeTarget::Session(_) => target,
         };
-        let revoked = self.call("revoke", self.store().revoke(in_store, revocation)).await?;
-        self.note_revoked(&revoked, revocation.expires_at);
+        let revoked = self.note(self.call("revoke", self.store().revoke(in_store, revocation)).await?);
         match target {
-            RevokeTarget::Session(id) => self.revoked.revoke_session(id, revocation.expires_at),
+            RevokeTarget::Session(id) => self.note_revoked(&[id]),
             RevokeTarget::Token(jti) => {
-                self.revoked.apply(&RevocationEntry {
-                    item: RevokedItem::Token(jti.into()),
-                    expires_at: revocation.expires_at,
-                });
+                self.revoked.apply(&RevokedItem::Token(jti.into()), self.kept_until());
                 self.events.emit(Event::TokenRevoked { jti: jti.into() });
             }
-            RevokeTarget::User { .. } => {}
+            RevokeTarget::Users { .. } => {}
         }
-        for session_id in &revoked {
-            self.events.emit(Event::SessionRevoked { session_id: *session_id, reason });
-        }
+        self.report_revoked(&revoked, reason);
         Ok(revoked)
     }
 
-    fn note_revoked(&self, revoked: &[SessionId], expires_at: Timestamp) {
-        for id in revoked {
-            self.revoked.revoke_session(*id, expires_at);
+    /// Reports what was revoked.
+    pub(crate) fn report_revoked(&self, revoked: &Revoked, reason: RevocationReason) {
+        for session_id in &revoked.sessions {
+            self.events.emit(Event::SessionRevoked { session_id: *session_id, reason });
         }
+        if let Some(users) = &revoked.users {
+            self.events.emit(if *users.scope == *EVERYONE {
+                Event::EveryoneRevoked { reason }
+            } else {
+                Event::UserRevoked { user_id: (&*users.scope).into(), sessions: revoked.count, reason }
+            });
+        }
+    }
+
+    /// What the store has revoked is in force here from now on. Returns it with the ids as the app knows them.
+    fn note(&self, mut revoked: Revoked) -> Revoked {
+        self.note_revoked(&revoked.sessions);
+        revoked.users = revoked.users.and_then(|users| match self.realm.own_item(RevokedItem::Users(users))? {
+            RevokedItem::Users(users) => Some(users),
+            _ => None,
+        });
+        if let Some(users) = &revoked.users {
+            self.revoked.apply(&RevokedItem::Users(users.clone()), self.kept_until());
+        }
+        revoked
+    }
+
+    pub(crate) fn note_revoked(&self, revoked: &[SessionId]) {
+        for id in revoked {
+            self.revoked.revoke_session(*id, self.kept_until());
+        }
+    }
+
+    /// Asks the store whether a session of a revoked user is one of those that go on, unless it is known by now.
+    pub(crate) async fn ask_about(&self, id: SessionId, user_id: &str) -> Result<(), StoreError> {
+        let Known::Unknown(standing) = self.revoked.known(id, user_id) else { return Ok(()) };
+        // A session that the store has lost does not go on.
+        let is_revoked = self.load(id).await?.is_none_or(|session| session.rotation.revoked.is_some());
+        if is_revoked {
+            self.note_revoked(&[id]);
+        } else {
+            self.revoked.spare(id, standing);
+        }
+        Ok(())
     }
 
     /// Writes all recorded activity that is not written yet, and the revocations that the store has refused so far.
@@ -230,7 +293,13 @@ impl Node {
         finished
     }
 
-    async fn write(&self, activity: Vec<Activity>) -> Result<(), StoreError> {
+    async fn write(&self, mut activity: Vec<Activity>) -> Result<(), StoreError> {
+        if self.clock_is_wrong() {
+            // What a clock far ahead has written would keep sessions from becoming idle.
+            let store_now = self.now().as_millis().saturating_sub(self.ahead_by());
+            let latest = Timestamp::from_millis(store_now).after(self.settings.policy.grace);
+            activity.iter_mut().for_each(|activity| activity.last_seen_at = activity.last_seen_at.min(latest));
+        }
         let mut result = Ok(());
         for batch in activity.chunks(BATCH) {
             if result.is_ok() {
@@ -248,6 +317,9 @@ impl Node {
     pub(crate) async fn purge(&self) -> Result<usize, StoreError> {
         // A client that returns a little late still gets `session_expired` rather than `refresh_token_invalid`.
         let before = self.now().before(self.settings.policy.grace);
+        if self.clock_is_wrong() {
+            return Ok(0);
+        }
         let mut purged = 0;
         for _ in 0..MAX_PURGE_STEPS {
             let step = self.call("purge", self.store().purge(before, PURGE_STEP)).await?;

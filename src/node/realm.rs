@@ -4,10 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::store::{RevocationEntry, RevokedItem, SessionRecord};
-
-/// Separates the realm from the user id. Neither contains it.
-const SEPARATOR: char = '\0';
+use crate::store::{RevokedItem, RevokedUsers, SEPARATOR, SessionRecord, everyone};
 
 #[derive(Debug)]
 pub(crate) struct Realm(Option<Box<str>>);
@@ -38,13 +35,24 @@ impl Realm {
         }
     }
 
-    /// The entry of the feed as this node knows it; none if it is about another realm's access token. Session ids are unique
-    /// among all realms.
-    pub(crate) fn own_entry(&self, mut entry: RevocationEntry) -> Option<RevocationEntry> {
-        if let RevokedItem::Token(jti) = &mut entry.item {
-            *jti = self.own_id(jti)?.into();
-        }
-        Some(entry)
+    /// The scope of everyone in this realm, as the store has it.
+    pub(crate) fn everyone(&self) -> String {
+        everyone(&self.stored(""))
+    }
+
+    /// An item of the feed as this node knows it; none if it is about another realm's users or access tokens. Session ids
+    /// are unique among all realms.
+    pub(crate) fn own_item(&self, item: RevokedItem) -> Option<RevokedItem> {
+        Some(match item {
+            RevokedItem::Session(_) => item,
+            RevokedItem::Token(jti) => RevokedItem::Token(self.own_id(&jti)?.into()),
+            RevokedItem::Users(users) if *users.scope == *self.everyone() => {
+                RevokedItem::Users(RevokedUsers { scope: everyone("").into(), ..users })
+            }
+            RevokedItem::Users(users) => {
+                RevokedItem::Users(RevokedUsers { scope: self.own_id(&users.scope)?.into(), ..users })
+            }
+        })
     }
 
     /// The record as the store has it.

@@ -1,48 +1,135 @@
 //! The revocations in force: a set in memory, filled from the store's feed, and checked on every request.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
 
 use crate::session::SessionId;
-use crate::store::{RevocationEntry, RevokedItem};
+use crate::store::{RevokedItem, RevokedUsers};
 use crate::time::Timestamp;
 use crate::token::id::TokenId;
 
-/// The revoked sessions and access tokens whose access tokens may not have expired yet.
+/// The scope of everyone in the realm of this node.
+pub(crate) const EVERYONE: &str = "\0\0";
+
+/// The revoked sessions, access tokens and users whose access tokens may not have expired yet.
+///
+/// Each is kept until a time by the clock of this node: no access token from before is valid here any more by then, whatever
+/// the settings of the node that revoked it.
 #[derive(Debug)]
 pub(crate) struct LiveRevocations {
-    sessions: DashMap<SessionId, Timestamp>,
-    tokens: DashMap<TokenId, Timestamp>,
+    sessions: DashMap<SessionId, Kept>,
+    tokens: DashMap<TokenId, Kept>,
+    /// Users of whom many sessions were revoked at once, as the app knows them, and [`EVERYONE`].
+    users: DashMap<Box<str>, Cutoff>,
+    /// The size of `users`, never less. Nearly always it is 0, and no request has to look.
+    user_count: AtomicUsize,
+    /// Sessions of such users that the store has reported as live, and the standing as of then.
+    spared: DashMap<SessionId, Standing>,
+    /// The number of the last comparison with the store's feed.
+    comparison: AtomicU32,
     /// When the store's feed was last read, in milliseconds since the Unix epoch; `i64::MIN` before the first read.
     caught_up_at: AtomicI64,
     max_staleness: Duration,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    until: Timestamp,
+    /// The number of the comparison in or after which it was last added.
+    added_in: u32,
+}
+
+impl Kept {
+    fn add(&mut self, again: Self) {
+        self.until = self.until.max(again.until);
+        self.added_in = again.added_in;
+    }
+}
+
+/// The newest revocation of a user, or of everyone.
+#[derive(Clone, Copy, Debug)]
+struct Cutoff {
+    number: i64,
+    revoked_at: Timestamp,
+    kept: Kept,
+}
+
+/// The newest revocations of a user and of everyone, by number. The store's word on a session counts until one is newer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    user: Option<i64>,
+    everyone: Option<i64>,
+}
+
+/// What this node knows about a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    Live,
+    Revoked,
+    /// Its user was revoked, and perhaps the session was spared or is newer: the store knows.
+    Unknown(Standing),
+}
+
 impl LiveRevocations {
     pub(crate) fn new(max_staleness: Duration) -> Self {
-        Self { sessions: DashMap::new(), tokens: DashMap::new(), caught_up_at: AtomicI64::new(i64::MIN), max_staleness }
+        Self {
+            sessions: DashMap::new(),
+            tokens: DashMap::new(),
+            users: DashMap::new(),
+            user_count: AtomicUsize::new(0),
+            spared: DashMap::new(),
+            comparison: AtomicU32::new(0),
+            caught_up_at: AtomicI64::new(i64::MIN),
+            max_staleness,
+        }
     }
 
-    /// Adds an entry of the feed. Adding it again changes nothing.
-    pub(crate) fn apply(&self, revoked: &RevocationEntry) {
-        match &revoked.item {
-            RevokedItem::Session(id) => self.revoke_session(*id, revoked.expires_at),
+    /// Adds an entry of the feed. Adding it again changes nothing but how long it is kept.
+    pub(crate) fn apply(&self, item: &RevokedItem, kept_until: Timestamp) {
+        match item {
+            RevokedItem::Session(id) => self.revoke_session(*id, kept_until),
             RevokedItem::Token(jti) => {
                 if let Some(id) = TokenId::parse(jti) {
-                    self.revoke_token(id, revoked.expires_at);
+                    self.revoke_token(id, kept_until);
                 }
+            }
+            RevokedItem::Users(users) => self.revoke_users(users, kept_until),
+        }
+    }
+
+    pub(crate) fn revoke_session(&self, id: SessionId, kept_until: Timestamp) {
+        let new = self.kept(kept_until);
+        self.sessions.entry(id).and_modify(|known| known.add(new)).or_insert(new);
+    }
+
+    pub(crate) fn revoke_token(&self, id: TokenId, kept_until: Timestamp) {
+        let new = self.kept(kept_until);
+        self.tokens.entry(id).and_modify(|known| known.add(new)).or_insert(new);
+    }
+
+    fn revoke_users(&self, users: &RevokedUsers, kept_until: Timestamp) {
+        let new = Cutoff { number: users.cutoff, revoked_at: users.revoked_at, kept: self.kept(kept_until) };
+        match self.users.entry(users.scope.clone()) {
+            Entry::Vacant(entry) => {
+                self.user_count.fetch_add(1, Ordering::AcqRel);
+                entry.insert(new);
+            }
+            Entry::Occupied(mut entry) => {
+                let known = entry.get_mut();
+                if known.number <= new.number {
+                    (known.number, known.revoked_at) = (new.number, new.revoked_at);
+                    known.kept.added_in = new.kept.added_in;
+                }
+                known.kept.until = known.kept.until.max(kept_until);
             }
         }
     }
 
-    pub(crate) fn revoke_session(&self, id: SessionId, expires_at: Timestamp) {
-        self.sessions.entry(id).and_modify(|known| *known = expires_at.max(*known)).or_insert(expires_at);
-    }
-
-    pub(crate) fn revoke_token(&self, id: TokenId, expires_at: Timestamp) {
-        self.tokens.entry(id).and_modify(|known| *known = expires_at.max(*known)).or_insert(expires_at);
+    fn kept(&self, until: Timestamp) -> Kept {
+        Kept { until, added_in: self.comparison.load(Ordering::Relaxed) }
     }
 
     pub(crate) fn has_session(&self, id: SessionId) -> bool {
@@ -53,12 +140,54 @@ impl LiveRevocations {
         self.tokens.contains_key(&id)
     }
 
-    /// Returns all entries.
-    pub(crate) fn all(&self) -> Vec<RevocationEntry> {
-        let sessions = self.sessions.iter().map(|entry| (RevokedItem::Session(*entry.key()), *entry.value()));
-        let tokens =
-            self.tokens.iter().map(|entry| (RevokedItem::Token(entry.key().to_string().into()), *entry.value()));
-        sessions.chain(tokens).map(|(item, expires_at)| RevocationEntry { item, expires_at }).collect()
+    /// What is known about a session.
+    pub(crate) fn known(&self, id: SessionId, user_id: &str) -> Known {
+        if self.has_session(id) {
+            return Known::Revoked;
+        }
+        if self.user_count.load(Ordering::Acquire) == 0 {
+            return Known::Live;
+        }
+        let cutoff = |scope: &str| self.users.get(scope).map(|cutoff| cutoff.number);
+        let standing = Standing { user: cutoff(user_id), everyone: cutoff(EVERYONE) };
+        if standing == (Standing { user: None, everyone: None }) || self.is_spared(id, standing) {
+            return Known::Live;
+        }
+        Known::Unknown(standing)
+    }
+
+    fn is_spared(&self, id: SessionId, standing: Standing) -> bool {
+        self.spared.get(&id).is_some_and(|spared| *spared == standing)
+    }
+
+    /// Records that the store, asked after this standing was known, has the session as live.
+    pub(crate) fn spare(&self, id: SessionId, standing: Standing) {
+        self.spared.insert(id, standing);
+    }
+
+    /// Begins a comparison with the store's feed: all of it is now added again.
+    pub(crate) fn begin_comparison(&self) {
+        self.comparison.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns what was not added since the comparison began, and is kept until after `kept_until`.
+    pub(crate) fn missing(&self, kept_until: Timestamp) -> Vec<RevokedItem> {
+        let comparison = self.comparison.load(Ordering::Relaxed);
+        let is_missing = |kept: &Kept| kept.added_in != comparison && kept.until > kept_until;
+        let sessions = self.sessions.iter().filter(|entry| is_missing(entry.value()));
+        let sessions = sessions.map(|entry| RevokedItem::Session(*entry.key()));
+        let tokens = self.tokens.iter().filter(|entry| is_missing(entry.value()));
+        let tokens = tokens.map(|entry| RevokedItem::Token(entry.key().to_string().into()));
+        let users = self.users.iter().filter(|entry| is_missing(&entry.kept)).map(|entry| {
+            let scope = entry.key().clone();
+            RevokedItem::Users(RevokedUsers { scope, cutoff: entry.number, revoked_at: entry.revoked_at })
+        });
+        sessions.chain(tokens).chain(users).collect()
+    }
+
+    /// How many revocations are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.sessions.len() + self.tokens.len() + self.users.len()
     }
 
     /// Records that the feed was read at `now`.
@@ -73,10 +202,20 @@ impl LiveRevocations {
         !now.is_past(caught_up_at, self.max_staleness) && !caught_up_at.is_past(now, self.max_staleness)
     }
 
-    /// Drops the entries that expired before `now`.
+    /// Drops what is kept until a time before `now`.
     pub(crate) fn forget(&self, now: Timestamp) {
-        self.sessions.retain(|_, expires_at| *expires_at >= now);
-        self.tokens.retain(|_, expires_at| *expires_at >= now);
+        self.sessions.retain(|_, kept| kept.until >= now);
+        self.tokens.retain(|_, kept| kept.until >= now);
+        self.users.retain(|_, cutoff| {
+            let is_kept = cutoff.kept.until >= now;
+            if !is_kept {
+                self.user_count.fetch_sub(1, Ordering::AcqRel);
+            }
+            is_kept
+        });
+        if self.user_count.load(Ordering::Acquire) == 0 {
+            self.spared.clear();
+        }
     }
 }
 
@@ -91,31 +230,80 @@ mod tests {
         LiveRevocations::new(Duration::from_secs(30))
     }
 
+    fn users(scope: &str, cutoff: i64) -> RevokedItem {
+        RevokedItem::Users(RevokedUsers { scope: scope.into(), cutoff, revoked_at: NOW })
+    }
+
     #[test]
     fn an_entry_is_in_force_until_it_is_forgotten() {
         let revocations = revocations();
         let jti = "A".repeat(24);
         let token = TokenId::parse(&jti).unwrap();
         assert!(!revocations.has_session(ID) && !revocations.has_token(token));
-        revocations.apply(&RevocationEntry { item: RevokedItem::Session(ID), expires_at: NOW });
-        revocations.apply(&RevocationEntry { item: RevokedItem::Token(jti.as_str().into()), expires_at: NOW });
-        revocations.apply(&RevocationEntry { item: RevokedItem::Token("not a token id".into()), expires_at: NOW });
+        revocations.apply(&RevokedItem::Session(ID), NOW);
+        revocations.apply(&RevokedItem::Token(jti.as_str().into()), NOW);
+        revocations.apply(&RevokedItem::Token("not a token id".into()), NOW);
+        revocations.apply(&users("alice", 1), NOW);
         revocations.forget(NOW);
         assert!(revocations.has_session(ID) && revocations.has_token(token));
+        assert_ne!(revocations.known(SessionId::from_bytes([8; 16]), "alice"), Known::Live);
         revocations.forget(NOW.after(Duration::from_millis(1)));
         assert!(!revocations.has_session(ID) && !revocations.has_token(token));
+        assert_eq!(revocations.known(SessionId::from_bytes([8; 16]), "alice"), Known::Live);
     }
 
     #[test]
     fn applying_an_entry_again_never_shortens_it() {
         let revocations = revocations();
         let (late, token) = (NOW.after(Duration::from_secs(9)), TokenId::parse(&"A".repeat(24)).unwrap());
-        for expires_at in [late, NOW] {
-            revocations.revoke_session(ID, expires_at);
-            revocations.revoke_token(token, expires_at);
+        for kept_until in [late, NOW] {
+            revocations.revoke_session(ID, kept_until);
+            revocations.revoke_token(token, kept_until);
+            revocations.apply(&users("alice", 1), kept_until);
         }
         revocations.forget(late);
         assert!(revocations.has_session(ID) && revocations.has_token(token));
+        revocations.begin_comparison();
+        assert_eq!(revocations.missing(NOW).len(), 3);
+    }
+
+    #[test]
+    fn what_a_comparison_has_not_seen_is_missing() {
+        let revocations = revocations();
+        let late = NOW.after(Duration::from_secs(9));
+        let other = SessionId::from_bytes([8; 16]);
+        revocations.revoke_session(ID, late);
+        revocations.revoke_session(other, late);
+        revocations.revoke_session(SessionId::from_bytes([9; 16]), NOW);
+        revocations.apply(&users("alice", 2), late);
+        revocations.apply(&users("bob", 2), late);
+        revocations.begin_comparison();
+        revocations.revoke_session(other, NOW);
+        revocations.apply(&users("alice", 1), NOW);
+        revocations.apply(&users("bob", 2), NOW);
+        let missing = revocations.missing(NOW);
+        assert_eq!(missing, [RevokedItem::Session(ID), users("alice", 2)]);
+    }
+
+    #[test]
+    fn a_session_of_a_revoked_user_is_unknown_until_the_store_was_asked_and_again_after_the_next_revocation() {
+        for scope in ["alice", EVERYONE] {
+            let revocations = revocations();
+            assert_eq!(revocations.known(ID, "alice"), Known::Live);
+            revocations.apply(&users(scope, 3), NOW);
+            let Known::Unknown(standing) = revocations.known(ID, "alice") else { panic!("{scope:?}") };
+            assert_eq!(revocations.known(ID, "bob") == Known::Live, scope == "alice");
+            revocations.spare(ID, standing);
+            // Read again, and an older one.
+            revocations.apply(&users(scope, 3), NOW);
+            revocations.apply(&users(scope, 2), NOW);
+            assert_eq!(revocations.known(ID, "alice"), Known::Live);
+            revocations.apply(&users(scope, 4), NOW);
+            assert_ne!(revocations.known(ID, "alice"), Known::Live);
+            // The store was asked before the newer one was known.
+            revocations.spare(ID, standing);
+            assert_ne!(revocations.known(ID, "alice"), Known::Live);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Revocations that were decided and have not reached the store yet: they are tried again until they have.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,9 +12,11 @@ use tokio::time::sleep;
 use super::Node;
 use crate::event::Event;
 use crate::session::{RevocationReason, SessionId};
-use crate::store::{RevokeTarget, RevokedItem, StoreError};
+use crate::store::{RevokeTarget, RevokedItem, RevokedUsers, SessionRecord, StoreError};
 use crate::time::Timestamp;
 
+/// The cutoff of a user whose sessions the store has not revoked yet: lower than any that it gives.
+const NOT_WRITTEN: i64 = i64::MIN;
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// For how many sessions it is remembered that nothing is left to revoke. About 50 bytes each, allocated on demand.
@@ -31,58 +33,53 @@ pub(crate) struct Unfinished {
     pub(crate) at: Timestamp,
     /// Whether the session itself is left.
     pub(crate) session: bool,
-    /// The user's other sessions.
-    pub(crate) others: Others,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum Others {
-    /// None of them is left.
-    Done,
-    /// Nothing was tried: one call for all of them comes first.
-    Untried,
-    /// That call has failed, or was another node's to make. The user may have logged in again since, so the sessions to be
-    /// revoked are listed, and revoked one by one.
-    Unlisted,
-    /// These are left.
-    Listed(Vec<SessionId>),
+    /// Whether the user's other sessions are left.
+    pub(crate) others: bool,
 }
 
 impl Unfinished {
     fn is_done(&self) -> bool {
-        !self.session && matches!(self.others, Others::Done)
+        !self.session && !self.others
     }
 }
 
 /// The revocations that are left, by the session of the refresh token.
 pub(super) struct UnfinishedRevocations {
     left: Mutex<HashMap<SessionId, Unfinished>>,
+    /// Whether `left` is empty, as nearly always: then no session has to be looked for in it.
+    is_empty: AtomicBool,
     added: Notify,
     finished: Cache<SessionId, ()>,
 }
 
 impl UnfinishedRevocations {
     pub(super) fn new() -> Self {
-        Self { left: Mutex::default(), added: Notify::new(), finished: Cache::new(MAX_FINISHED) }
+        Self {
+            left: Mutex::default(),
+            is_empty: AtomicBool::new(true),
+            added: Notify::new(),
+            finished: Cache::new(MAX_FINISHED),
+        }
     }
 
     fn left(&self) -> MutexGuard<'_, HashMap<SessionId, Unfinished>> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, mut unfinished: Unfinished) {
-        if let Others::Untried = unfinished.others {
-            // Whoever takes it from here may do so much later.
-            unfinished.others = Others::Unlisted;
-        }
-        self.left().insert(unfinished.session_id, unfinished);
+    fn add(&self, unfinished: Unfinished) {
+        let mut left = self.left();
+        left.insert(unfinished.session_id, unfinished);
+        self.is_empty.store(false, Ordering::Release);
     }
 
     /// Keeps what is left of one.
     fn update(&self, unfinished: &Unfinished) {
         let id = unfinished.session_id;
         if unfinished.is_done() {
-            self.left().remove(&id);
+            let mut left = self.left();
+            left.remove(&id);
+            self.is_empty.store(left.is_empty(), Ordering::Release);
+            drop(left);
             self.finished.insert(id, ());
         } else if let Some(left) = self.left().get_mut(&id) {
             left.clone_from(unfinished);
@@ -91,11 +88,22 @@ impl UnfinishedRevocations {
 
     /// Whether the store is not expected to have this revocation yet.
     pub(super) fn has(&self, item: &RevokedItem) -> bool {
-        let RevokedItem::Session(id) = item else { return false };
-        self.left().values().any(|unfinished| {
-            let is_among_others = matches!(&unfinished.others, Others::Listed(others) if others.contains(id));
-            (unfinished.session && unfinished.session_id == *id) || is_among_others
-        })
+        match item {
+            RevokedItem::Session(id) => self.left().get(id).is_some_and(|unfinished| unfinished.session),
+            RevokedItem::Users(users) => users.cutoff == NOT_WRITTEN,
+            RevokedItem::Token(_) => false,
+        }
+    }
+
+    /// Whether a session is to be revoked with the others of its user.
+    pub(super) fn concerns(&self, session: &SessionRecord) -> bool {
+        !self.is_empty.load(Ordering::Acquire)
+            && self.left().values().any(|unfinished| {
+                unfinished.others
+                    && unfinished.user_id == session.user_id
+                    && unfinished.session_id != session.id
+                    && session.created_at <= unfinished.at
+            })
     }
 }
 
@@ -111,10 +119,15 @@ impl Node {
 
     /// Leaves a revocation to the background task.
     pub(crate) fn finish_later(&self, unfinished: Unfinished) {
-        let Unfinished { user_id, session_id, .. } = &unfinished;
+        let Unfinished { user_id, session_id, at, .. } = &unfinished;
+        // In force here at once.
         if unfinished.session {
-            // In force here at once.
-            self.note_revoked(&[*session_id], self.revocation(self.now(), unfinished.reason).expires_at);
+            self.note_revoked(&[*session_id]);
+        }
+        if unfinished.others {
+            // Each of the user's sessions is now looked up once (`ask_about`), and found in what is left here.
+            let users = RevokedUsers { scope: (&**user_id).into(), cutoff: NOT_WRITTEN, revoked_at: *at };
+            self.revoked.apply(&RevokedItem::Users(users), self.kept_until());
         }
         self.events.emit(Event::RevocationDelayed { user_id: Arc::clone(user_id), session_id: *session_id });
         self.unfinished.add(unfinished);
@@ -130,15 +143,15 @@ impl Node {
             reason: RevocationReason::Reuse,
             at,
             session: false,
-            others: Others::Unlisted,
+            others: true,
         };
         if self.unfinished.finished.get(&session_id).is_some() {
             return;
         }
-        match self.unfinished.left().entry(session_id) {
-            Entry::Occupied(_) => return,
-            Entry::Vacant(entry) => entry.insert(unfinished.clone()),
-        };
+        if self.unfinished.left().contains_key(&session_id) {
+            return;
+        }
+        self.unfinished.add(unfinished.clone());
         let node = Arc::clone(self);
         tokio::spawn(async move { node.finish(unfinished).await });
     }
@@ -186,48 +199,24 @@ impl Node {
 
     async fn revoke_left(&self, unfinished: &mut Unfinished) -> Result<(), StoreError> {
         let Unfinished { session_id, reason, .. } = *unfinished;
-        let expires_at = self.revocation(self.now(), reason).expires_at;
         if unfinished.session {
-            self.note_revoked(&[session_id], expires_at);
-            if !self.revoke(RevokeTarget::Session(session_id), reason).await?.contains(&session_id) {
+            self.note_revoked(&[session_id]);
+            if !self.revoke(RevokeTarget::Session(session_id), reason).await?.sessions.contains(&session_id) {
                 // The write has had its effect, and only its confirmation was lost.
                 self.events.emit(Event::SessionRevoked { session_id, reason });
             }
             unfinished.session = false;
         }
-        let mut failed = None;
-        if let Others::Untried = unfinished.others {
-            let target = RevokeTarget::User { user_id: &unfinished.user_id, except: Some(session_id) };
-            match self.revoke(target, reason).await {
-                Ok(_) => unfinished.others = Others::Done,
-                Err(error) => {
-                    unfinished.others = Others::Unlisted;
-                    failed = Some(error);
-                }
-            }
-        }
-        if let Others::Unlisted = unfinished.others {
-            let mut others = self.list(&unfinished.user_id).await?;
-            others.retain(|other| other.id != session_id && other.created_at <= unfinished.at);
-            unfinished.others = Others::Listed(others.into_iter().map(|other| other.id).collect());
-        }
-        if let Others::Listed(others) = &mut unfinished.others {
-            // In force here at once.
-            self.note_revoked(others, expires_at);
-            if let Some(error) = failed {
-                return Err(error);
-            }
-            while let Some(id) = others.last().copied() {
-                // Not for reuse: a token of a session that was revoked for reuse revokes what began before that revocation
-                // (`resume`), and by now that may be the user's next login.
-                if let Err(error) = self.revoke(RevokeTarget::Session(id), RevocationReason::Other).await {
-                    // One row that cannot be written does not keep the others from being revoked the next time.
-                    others.rotate_right(1);
-                    return Err(error);
-                }
-                others.pop();
-            }
-            unfinished.others = Others::Done;
+        if unfinished.others {
+            let target = RevokeTarget::Users {
+                scope: &unfinished.user_id,
+                except: Some(session_id),
+                // The user may have logged in again since.
+                created_until: Some(unfinished.at),
+            };
+            // Not for reuse: a token of a session that was revoked for reuse makes a node do this again (`resume`).
+            self.revoke(target, RevocationReason::Other).await?;
+            unfinished.others = false;
         }
         Ok(())
     }

@@ -15,8 +15,8 @@
 //!
 //! use async_trait::async_trait;
 //! use axum_refresh::store::{
-//!     Activity, FeedCursor, InsertOptions, Inserted, MemoryStore, Revocation, RevocationBatch, RevokeTarget,
-//!     SessionId, SessionRecord, SessionStore, StoreError, Timestamp,
+//!     Activity, FeedCursor, FeedWindow, InsertOptions, Inserted, MemoryStore, Revocation, RevocationBatch,
+//!     RevokeTarget, Revoked, SessionId, SessionRecord, SessionStore, StoreError, Timestamp,
 //! };
 //!
 //! #[derive(Default)]
@@ -37,17 +37,21 @@
 //!     async fn compare_and_swap(&self, expected: u64, next: &SessionRecord) -> Result<bool, StoreError> {
 //!         self.inner.compare_and_swap(expected, next).await
 //!     }
-//!     async fn list(&self, user_id: &str) -> Result<Vec<SessionRecord>, StoreError> {
-//!         self.inner.list(user_id).await
+//!     async fn list(&self, user_id: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
+//!         self.inner.list(user_id, limit).await
 //!     }
-//!     async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+//!     async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {
 //!         self.inner.revoke(target, revocation).await
 //!     }
 //!     async fn record_activity(&self, batch: &[Activity]) -> Result<(), StoreError> {
 //!         self.inner.record_activity(batch).await
 //!     }
-//!     async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError> {
-//!         self.inner.read_revocations(since).await
+//!     async fn read_revocations(
+//!         &self,
+//!         since: FeedCursor,
+//!         window: FeedWindow,
+//!     ) -> Result<RevocationBatch, StoreError> {
+//!         self.inner.read_revocations(since, window).await
 //!     }
 //!     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
 //!         self.inner.purge(before, limit).await
@@ -68,10 +72,12 @@
 //! 2. **Freshness.** A call sees every write that finished before it started. A store over a replicated database must
 //!    use the primary for reads too: a lagging replica returns rows that have been superseded.
 //! 3. **Finality.** A revoked session stays revoked, with its first reason, until [`purge`](SessionStore::purge)
-//!    deletes its row. A deleted row does not come back.
+//!    deletes its row. A deleted row does not come back. (A session that has ended by a [cutoff](#revoking-many-sessions)
+//!    may show the reason of a later one.)
 //! 4. **Monotonic activity.** [`last_seen_at`](RotationState::last_seen_at) and
 //!    [`acknowledged`](RotationState::acknowledged) never decrease, whichever call writes them.
-//! 5. **A complete feed.** No revocation is ever missing from the feed. Repeating an entry is allowed.
+//! 5. **A complete feed.** No revocation is ever missing from the feed, and an entry stays in it for
+//!    [`FEED_RETENTION`]. Repeating an entry is allowed.
 //! 6. **Exact user ids.** User ids are compared byte for byte: no case folding, trimming or Unicode normalization. They
 //!    are at most 288 bytes long (in a realm, its name and a NUL come first) and may be empty.
 //! 7. **Cancel safety.** The future of a call may be dropped at any await point. The step must then have happened
@@ -80,6 +86,18 @@
 //!    open whether the step has happened: callers expect that.
 //! 9. **Bounded waiting.** A call that takes longer than [`Settings::store_timeout`](crate::Settings::store_timeout)
 //!    counts as failed.
+//!
+//! # Revoking many sessions
+//!
+//! A user may have a million sessions, and they have to end as fast as one. [`RevokeTarget::Users`] names a *scope*: a
+//! user id, or [`everyone`] in a realm. A store for many sessions does not touch their rows. It keeps a *cutoff* for each
+//! scope, and with each session the cutoffs of its two scopes as of the insert; the session is revoked if one of them
+//! has risen since. One write revokes them all, however many there are, and names the scope in the feed
+//! ([`RevokedItem::Users`]). A node that reads such an entry asks [`load`](SessionStore::load) about each session of the
+//! scope, once, before it accepts its next access token. So it is the store that decides, by the order of its own writes,
+//! and no clocks are compared.
+//!
+//! A small store may instead mark each session, and name each in the feed.
 //!
 //! A store may delete a session on its own after the session has expired, but should keep it for an hour:
 //! [`RedisStore`] does so with key expiry.
@@ -154,10 +172,11 @@ pub trait SessionStore: Send + Sync + 'static {
     ///    until there is (in the same millisecond, those inserted first), or nothing is written and the call returns
     ///    [`Inserted::LimitReached`]. [`SessionLimit::make_room`] makes this choice.
     /// 3. The new session is written as it is, version included.
-    /// 4. The sessions revoked here get `new.created_at` as [`Revocation::at`], and enter the feed with
-    ///    [`options.revocation_expires_at`](InsertOptions::revocation_expires_at).
+    /// 4. The sessions revoked here get `new.created_at` as [`Revocation::at`], and enter the feed. If many have to make
+    ///    room, the store may raise the cutoff of the user instead, and move the sessions that stay to the new cutoff.
     ///
-    /// Concurrent inserts for one user must count each other: the limit holds at every moment.
+    /// Concurrent inserts for one user must count each other: the limit holds at every moment. The call must not become
+    /// slower with the number of sessions over the limit: a deploy may have switched the limit on.
     /// Without `limit` and `replacing`, the user's other sessions need not be read.
     ///
     /// # Errors
@@ -182,7 +201,8 @@ pub trait SessionStore: Send + Sync + 'static {
     /// ignored. All other fields of a session never change. `last_seen_at` and `acknowledged` become the maximum of the
     /// stored and the new value. If `next` is revoked, the revocation enters the feed in the same step.
     ///
-    /// If the row does not exist, returns `false` and creates nothing. Of several concurrent calls with the same
+    /// If the row does not exist, returns `false` and creates nothing. If its session was revoked by a cutoff, the call may
+    /// write or not, and the session stays revoked. Of several concurrent calls with the same
     /// `expected`, exactly one succeeds.
     ///
     /// # Errors
@@ -190,7 +210,8 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Returns an error if the store fails. A version mismatch is not an error.
     async fn compare_and_swap(&self, expected: u64, next: &SessionRecord) -> Result<bool, StoreError>;
 
-    /// Returns the sessions of a user that are not revoked, in any order.
+    /// Returns the sessions of a user that are not revoked, in any order; of more than `limit` of them, those with the
+    /// latest `created_at`.
     ///
     /// Expired sessions may be among them; the caller filters them out.
     /// A user without sessions gets an empty list.
@@ -198,26 +219,26 @@ pub trait SessionStore: Send + Sync + 'static {
     /// # Errors
     ///
     /// Returns an error if any of the rows cannot be read or decoded.
-    async fn list(&self, user_id: &str) -> Result<Vec<SessionRecord>, StoreError>;
+    async fn list(&self, user_id: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError>;
 
-    /// Revokes sessions or one access token, and returns the sessions that were live before: neither revoked, nor
-    /// expired as of `revocation.at`.
+    /// Revokes sessions or one access token, and returns what was revoked.
     ///
-    /// Each session is marked with `revocation`, unless it is marked already, and its version is incremented, so that a
-    /// concurrent [`compare_and_swap`](Self::compare_and_swap) fails. Rows stay until they are purged.
+    /// - [`RevokeTarget::Session`]: the session is marked with `revocation`, unless it is marked already, and its version is
+    ///   incremented, so that a concurrent [`compare_and_swap`](Self::compare_and_swap) fails. It enters the feed even if it
+    ///   was revoked before or does not exist: a failover may have lost its row, while its access tokens are still in use.
+    /// - [`RevokeTarget::Users`]: all sessions of the scope, except those that the target spares. Either the cutoff of the
+    ///   scope rises, and the scope enters the feed; or each session that was not revoked yet is marked and enters the feed.
+    ///   In both cases [`load`](Self::load) returns the sessions as revoked by `revocation`, unless they were marked before.
+    ///   A session that is inserted concurrently is either among them or inserted entirely afterwards. The sessions of a
+    ///   single user may not take longer the more there are.
+    /// - [`RevokeTarget::Token`]: the token enters the feed. No row changes, and nothing is returned.
     ///
-    /// What enters the feed, in the same step and with `revocation.expires_at`:
-    ///
-    /// - [`RevokeTarget::Session`]: the session, even if it was revoked before or does not exist. A failover may have
-    ///   lost its row, while its access tokens are still in use.
-    /// - [`RevokeTarget::User`]: each of the user's sessions that was not revoked yet, except `except`. A session that
-    ///   is inserted concurrently is either among them or inserted entirely afterwards.
-    /// - [`RevokeTarget::Token`]: the token. No row changes, and the returned list is empty.
+    /// Rows stay until they are purged.
     ///
     /// # Errors
     ///
     /// Returns an error if the store fails. Revoking again is harmless, so the caller can retry.
-    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError>;
+    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError>;
 
     /// Merges the activity that a node has observed: `last_seen_at` and `acknowledged` become the maximum of the stored
     /// and the given value.
@@ -230,21 +251,27 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Returns an error if the store fails. The batch may then be written in part; the caller writes it again.
     async fn record_activity(&self, batch: &[Activity]) -> Result<(), StoreError>;
 
-    /// Returns the revocations that were written after `since`, oldest first, and the cursor for the next call.
+    /// Returns the next revocations that were written after `since`, oldest first, and the cursor for the next call.
     ///
-    /// [`FeedCursor::START`] returns every entry that has not expired. The returned cursor is never before `since`.
+    /// From [`FeedCursor::START`], reads everything that was written within [`max_age`](FeedWindow::max_age); older entries
+    /// may be left out. Returns about [`limit`](FeedWindow::limit) entries, and whether there are
+    /// [more](RevocationBatch::has_more). The returned cursor is never before `since`.
+    ///
     /// An entry may be returned again by later calls, but none may be skipped. Mind transactions that commit late: an
     /// entry with a lower sequence number can become visible after one with a higher number. The SQL stores therefore
-    /// return the entries of the last ten seconds again.
+    /// return the entries of the last [`overlap`](FeedWindow::overlap) again.
     ///
     /// # Errors
     ///
     /// Returns an error if an entry cannot be decoded or the server is not the primary: a feed that may be incomplete
     /// must not pass for a complete one.
-    async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError>;
+    async fn read_revocations(&self, since: FeedCursor, window: FeedWindow) -> Result<RevocationBatch, StoreError>;
 
     /// Deletes at most `limit` sessions that expired before `before`, and returns how many. Also deletes the feed's
-    /// entries that expired before `before`.
+    /// entries that are older than [`FEED_RETENTION`], and cutoffs that no session is left to concern.
+    ///
+    /// A store with a clock of its own deletes nothing that has not expired by that clock too: the clock of the caller may
+    /// be wrong by days. The age of the feed's entries is counted by the store's clock alone.
     ///
     /// A result less than `limit` means that no such session is left. A session that expires at `before` exactly stays.
     /// The call must not block other calls for long: a large feed may be deleted in several calls.
@@ -291,15 +318,12 @@ pub struct SessionRecord {
 }
 
 /// The effects of [`insert`](SessionStore::insert) on the user's other sessions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InsertOptions {
     /// The session limit; `None` allows any number of sessions.
     pub limit: Option<SessionLimit>,
     /// The session that the new one replaces, if it belongs to the same user.
     pub replacing: Option<SessionId>,
-    /// The [`expires_at`](Revocation::expires_at) of the sessions that this insert revokes: until then, nodes must
-    /// remember them.
-    pub revocation_expires_at: Timestamp,
 }
 
 /// The session limit: how many live sessions a user may have.
@@ -353,7 +377,7 @@ impl SessionLimit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inserted {
     /// The session was inserted, and these other sessions of the user were revoked: evicted or replaced.
-    Done(Vec<SessionId>),
+    Done(Revoked),
     /// The user has reached the session limit, and nothing was written.
     LimitReached,
 }
@@ -363,12 +387,15 @@ pub enum Inserted {
 pub enum RevokeTarget<'a> {
     /// One session, with all its access tokens.
     Session(SessionId),
-    /// All sessions of a user.
-    User {
-        /// The app's own id of the user.
-        user_id: &'a str,
-        /// A session that is not revoked.
+    /// All sessions of a user, or of everyone in a realm.
+    Users {
+        /// The user id, as in [`SessionRecord::user_id`], or [`everyone`].
+        scope: &'a str,
+        /// A session that is not revoked. None if the scope is everyone.
         except: Option<SessionId>,
+        /// Sessions with a later `created_at` are not revoked: for a revocation that is written late. None if the scope is
+        /// everyone.
+        created_until: Option<Timestamp>,
     },
     /// One access token, by its `jti` claim. Its session is not revoked.
     Token(&'a str),
@@ -394,22 +421,65 @@ impl FeedCursor {
     pub const START: Self = Self(i64::MIN);
 }
 
+/// Which part of the feed of revocations a call reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedWindow {
+    /// Entries that were written longer ago may be left out: no access token that they concern is valid on the node that
+    /// reads.
+    pub max_age: Duration,
+    /// How much later than its neighbors an entry can become visible, because its transaction was slow.
+    pub overlap: Duration,
+    /// About how many entries one call returns. At least 1. Those of the last [`overlap`](Self::overlap) may be more.
+    pub limit: usize,
+}
+
 /// An entry of the feed of revocations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RevocationEntry {
-    /// The session or access token that was revoked.
+    /// What was revoked.
     pub item: RevokedItem,
-    /// When nodes can forget the entry, because the last access token that it concerns has expired.
-    pub expires_at: Timestamp,
+    /// How long ago the entry was written, by the store's clock. Zero if the store does not know.
+    pub age: Duration,
 }
 
-/// A session or an access token that was revoked.
+/// What an entry of the feed revokes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RevokedItem {
     /// One session, with all its access tokens.
     Session(SessionId),
     /// One access token, by its `jti` claim.
     Token(Box<str>),
+    /// All sessions of a scope that the store reports as revoked.
+    Users(RevokedUsers),
+}
+
+/// A revocation of all sessions of a user, or of everyone in a realm.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RevokedUsers {
+    /// The user id, or [`everyone`].
+    pub scope: Box<str>,
+    /// The new cutoff of the scope: higher than every earlier one.
+    pub cutoff: i64,
+    /// The [time](Revocation::at) of the revocation.
+    pub revoked_at: Timestamp,
+}
+
+/// What a call has revoked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Revoked {
+    /// The sessions that were marked one by one, and were live before: neither revoked nor expired.
+    pub sessions: Vec<SessionId>,
+    /// The scope whose cutoff has risen.
+    pub users: Option<RevokedUsers>,
+    /// How many sessions were live before, those in `sessions` included. Above a thousand, it may include sessions that
+    /// had ended otherwise and were not purged yet. 0 if the scope is everyone: they are not counted.
+    pub count: usize,
+}
+
+impl From<Vec<SessionId>> for Revoked {
+    fn from(sessions: Vec<SessionId>) -> Self {
+        Self { count: sessions.len(), sessions, users: None }
+    }
 }
 
 /// The result of [`read_revocations`](SessionStore::read_revocations).
@@ -419,6 +489,30 @@ pub struct RevocationBatch {
     pub entries: Vec<RevocationEntry>,
     /// The position from which to read next.
     pub next: FeedCursor,
+    /// Whether there are more entries after `next` already.
+    pub has_more: bool,
+    /// The store's clock, if it has one of its own.
+    pub now: Option<Timestamp>,
+}
+
+/// How long an entry stays in the feed: longer than any node can need it, whatever its settings. An access token is valid
+/// for at most 24 hours, and a clock may be wrong by the longest grace period.
+pub const FEED_RETENTION: Duration = Duration::from_secs(24 * 3600 + 4 * 60);
+
+/// Separates the realm from the user id in what a store keeps. Neither contains it.
+pub(crate) const SEPARATOR: char = '\0';
+
+/// The scope of everyone in the realm of a user: the second scope of each session, beside its user.
+///
+/// ```
+/// use axum_refresh::store::everyone;
+///
+/// assert_eq!(everyone("alice"), "\0\0");
+/// assert_eq!(everyone("staff\0alice"), "staff\0\0");
+/// ```
+pub fn everyone(user_id: &str) -> String {
+    let realm = user_id.split_once(SEPARATOR).map_or("", |(realm, _)| realm);
+    format!("{realm}{SEPARATOR}{SEPARATOR}")
 }
 
 /// A call of the store failed. Whether it took effect may be unknown.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Activity, FeedCursor, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, SessionId, SessionRecord,
-    SessionStore, StoreError, Timestamp,
+    Activity, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, Revoked,
+    SessionId, SessionRecord, SessionStore, StoreError, Timestamp,
 };
 
 // Forwards every method, `changed` included: its default would turn a store that pushes into one that is polled.
@@ -24,11 +24,11 @@ impl<T: SessionStore + ?Sized> SessionStore for Arc<T> {
         (**self).compare_and_swap(expected, next).await
     }
 
-    async fn list(&self, user_id: &str) -> Result<Vec<SessionRecord>, StoreError> {
-        (**self).list(user_id).await
+    async fn list(&self, user_id: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
+        (**self).list(user_id, limit).await
     }
 
-    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {
         (**self).revoke(target, revocation).await
     }
 
@@ -36,8 +36,8 @@ impl<T: SessionStore + ?Sized> SessionStore for Arc<T> {
         (**self).record_activity(batch).await
     }
 
-    async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError> {
-        (**self).read_revocations(since).await
+    async fn read_revocations(&self, since: FeedCursor, window: FeedWindow) -> Result<RevocationBatch, StoreError> {
+        (**self).read_revocations(since, window).await
     }
 
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
@@ -72,7 +72,7 @@ mod tests {
         let revoke = async {
             tokio::task::yield_now().await;
             let at = Timestamp::from_millis(1_000);
-            let revocation = Revocation { at, expires_at: Timestamp::MAX, reason: RevocationReason::Other };
+            let revocation = Revocation { at, reason: RevocationReason::Other };
             shared.revoke(RevokeTarget::Token("some-jti"), revocation).await.unwrap();
         };
         let (changed, ()) = tokio::join!(changed, revoke);

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use axum_refresh::store::{
-    Activity, FeedCursor, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, SessionRecord,
-    StoreError, Timestamp,
+    Activity, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, Revoked,
+    RevokedUsers, SessionRecord, StoreError, Timestamp,
 };
 use axum_refresh::{
     Auth, AuthBuilder, ClientInfo, Error, Event, Login, MemoryStore, Policy, Refreshed, Secret, SessionId, SessionStore,
@@ -96,6 +96,8 @@ pub(crate) enum Fault {
 pub(crate) struct FaultyStore {
     pub(crate) inner: MemoryStore,
     fault: Arc<Mutex<Fault>>,
+    /// The store's own clock, if it has one.
+    clock: Arc<Mutex<Option<i64>>>,
     loads: Arc<AtomicUsize>,
     swaps: Arc<AtomicUsize>,
     others: Arc<AtomicUsize>,
@@ -122,6 +124,10 @@ impl FaultyStore {
             std::task::Poll::Ready(Ok(Some(session))) => session.rotation.acknowledged,
             other => panic!("the memory store never waits: {other:?}"),
         }
+    }
+
+    pub(crate) fn set_clock(&self, millis: Option<i64>) {
+        *self.clock.lock().unwrap() = millis;
     }
 
     pub(crate) fn set(&self, fault: Fault) {
@@ -191,23 +197,27 @@ impl SessionStore for FaultyStore {
         }
     }
 
-    async fn list(&self, user: &str) -> Result<Vec<SessionRecord>, StoreError> {
+    async fn list(&self, user: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
         self.others.fetch_add(1, Ordering::SeqCst);
-        self.with(self.inner.list(user)).await
+        self.with(self.inner.list(user, limit)).await
     }
 
-    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {
         self.others.fetch_add(1, Ordering::SeqCst);
         let fault = *self.fault.lock().unwrap();
         match (fault, target) {
-            (Fault::FailsForUsers, RevokeTarget::User { .. }) | (Fault::FailsToRevoke, _) => {
+            (Fault::FailsForUsers, RevokeTarget::Users { .. }) | (Fault::FailsToRevoke, _) => {
                 Err(StoreError::new("connection refused"))
             }
             (Fault::FailsFor(id), RevokeTarget::Session(target)) if id == target => {
                 Err(StoreError::new("the row is damaged"))
             }
-            (Fault::PretendsToRevoke, RevokeTarget::Session(id)) => Ok(vec![id]),
-            (Fault::PretendsToRevoke, _) => Ok(Vec::new()),
+            (Fault::PretendsToRevoke, RevokeTarget::Session(id)) => Ok(vec![id].into()),
+            (Fault::PretendsToRevoke, RevokeTarget::Users { scope, .. }) => {
+                let users = RevokedUsers { scope: scope.into(), cutoff: 1, revoked_at: revocation.at };
+                Ok(Revoked { users: Some(users), ..Revoked::default() })
+            }
+            (Fault::PretendsToRevoke, RevokeTarget::Token(_)) => Ok(Revoked::default()),
             _ => self.with(self.inner.revoke(target, revocation)).await,
         }
     }
@@ -216,8 +226,11 @@ impl SessionStore for FaultyStore {
         self.with(self.inner.record_activity(batch)).await
     }
 
-    async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError> {
-        let feed = self.with(self.inner.read_revocations(since)).await;
+    async fn read_revocations(&self, since: FeedCursor, window: FeedWindow) -> Result<RevocationBatch, StoreError> {
+        let mut feed = self.with(self.inner.read_revocations(since, window)).await;
+        if let Ok(feed) = &mut feed {
+            feed.now = self.clock.lock().unwrap().map(Timestamp::from_millis);
+        }
         if *self.fault.lock().unwrap() == Fault::SlowFeed {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }

@@ -39,6 +39,7 @@ macro_rules! store_conformance {
             list_returns_the_sessions_of_the_user_that_are_not_revoked
             user_ids_are_compared_byte_for_byte
             the_session_limit_evicts_the_oldest
+            the_session_limit_evicts_any_number_of_sessions_at_once
             the_session_limit_evicts_sessions_of_one_millisecond_in_the_order_of_insertion
             the_session_limit_refuses_and_writes_nothing
             the_session_limit_counts_only_live_sessions
@@ -47,18 +48,24 @@ macro_rules! store_conformance {
             a_revoked_session_keeps_its_first_reason
             revoke_returns_the_sessions_that_were_live
             revoking_a_user_spares_the_exception
+            a_late_revocation_of_a_user_spares_later_logins
+            revoking_everyone_revokes_the_sessions_of_one_realm
+            each_revocation_of_a_user_has_a_higher_cutoff
+            a_list_is_limited_to_the_latest_logins
             revoke_makes_a_concurrent_compare_and_swap_fail
             the_feed_returns_everything_when_read_from_the_start
+            the_feed_is_read_in_steps
+            an_entry_of_the_feed_has_the_age_that_it_has_by_the_clock_of_the_store
             the_feed_continues_from_its_cursor
             revoking_a_revoked_session_enters_the_feed_again
             recorded_activity_is_a_maximum_and_does_not_change_the_version
             recorded_activity_revives_nothing
             purge_deletes_expired_sessions_in_bounded_steps
-            purge_deletes_expired_entries_of_the_feed
+            purge_keeps_recent_entries_of_the_feed_whatever_the_clock_of_the_caller_says
             of_many_concurrent_swaps_from_one_version_one_succeeds
             concurrent_logins_keep_to_the_session_limit
             a_revocation_wins_against_concurrent_swaps
-            when_a_user_is_revoked_while_logging_in_each_session_is_either_live_or_in_the_feed
+            when_a_user_is_revoked_while_logging_in_each_session_is_either_live_or_revoked_for_good
         }
     };
     (@each $store:expr; $($test:ident)*) => {

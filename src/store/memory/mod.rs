@@ -6,16 +6,18 @@ use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use dashmap::mapref::entry::Entry;
 use dashmap::{DashMap, DashSet};
 
-use self::row::Row;
+use self::row::{Realm, Row, User};
 use super::push::Push;
 use super::{
-    Activity, FeedCursor, InsertOptions, Inserted, RevocationBatch, RevocationEntry, RevokeTarget, RevokedItem,
-    SessionLimit, SessionRecord, SessionStore, StoreError,
+    Activity, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, RevocationBatch, RevocationEntry,
+    RevokeTarget, Revoked, RevokedItem, RevokedUsers, SEPARATOR, SessionLimit, SessionRecord, SessionStore, StoreError,
+    everyone,
 };
 use crate::session::{Revocation, RevocationReason, SessionId};
 use crate::time::Timestamp;
@@ -52,12 +54,18 @@ impl fmt::Debug for MemoryStore {
 /// holds four thousand.
 const SHARDS: usize = 256;
 
+/// Above this number, the sessions of a revoked user are not looked at one by one to be counted.
+const MAX_COUNTED: usize = 1_000;
+
 /// Lock order: a user's entry, then a row, then the feed. A row must not be locked while its user's entry is being
 /// acquired.
 struct Tables {
     rows: DashMap<SessionId, Box<Row>>,
-    /// The sessions of each user that are not revoked. May contain sessions that were just revoked or purged.
-    users: DashMap<Arc<str>, Ids>,
+    /// The sessions of each user that are not revoked. May contain sessions that were just revoked or purged, or, after a
+    /// revocation of everyone, those of a user who has not logged in since.
+    users: DashMap<Arc<str>, LiveUser>,
+    /// By the scope of everyone in them.
+    realms: DashMap<Box<str>, Arc<Realm>>,
     user_agents: DashSet<Arc<str>>,
     next_seq: AtomicU32,
     feed: Mutex<Feed>,
@@ -69,12 +77,19 @@ impl Default for Tables {
         Self {
             rows: DashMap::with_shard_amount(SHARDS),
             users: DashMap::with_shard_amount(SHARDS),
+            realms: DashMap::new(),
             user_agents: DashSet::default(),
             next_seq: AtomicU32::new(0),
             feed: Mutex::default(),
             push: Push::in_process(),
         }
     }
+}
+
+/// A user with sessions.
+struct LiveUser {
+    user: Arc<User>,
+    ids: Ids,
 }
 
 /// The session ids of a user. Nearly every user has one session, so one needs no allocation.
@@ -110,6 +125,20 @@ impl Ids {
         }
     }
 
+    fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(many) => many.len(),
+        }
+    }
+
+    fn contains(&self, id: SessionId) -> bool {
+        match self {
+            Self::One(one) => *one == id,
+            Self::Many(many) => many.contains(&id),
+        }
+    }
+
     fn to_vec(&self) -> Vec<SessionId> {
         match self {
             Self::One(one) => vec![*one],
@@ -118,10 +147,25 @@ impl Ids {
     }
 }
 
+impl Feed {
+    fn push(&mut self, item: impl FnOnce(i64) -> RevokedItem) {
+        self.last_seq += 1;
+        let seq = self.last_seq;
+        self.entries.push_back(FeedEntry { seq, written_at: Instant::now(), item: item(seq) });
+    }
+}
+
 #[derive(Default)]
 struct Feed {
     last_seq: i64,
-    entries: VecDeque<(i64, RevocationEntry)>,
+    entries: VecDeque<FeedEntry>,
+}
+
+struct FeedEntry {
+    seq: i64,
+    /// By the clock of this process. The times of the calls are the caller's, and may be those of a test.
+    written_at: Instant,
+    item: RevokedItem,
 }
 
 impl Tables {
@@ -130,15 +174,39 @@ impl Tables {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish(&self, items: impl IntoIterator<Item = RevokedItem>, expires_at: Timestamp) {
+    fn publish(&self, items: impl IntoIterator<Item = RevokedItem>) {
         let mut feed = self.feed();
         for item in items {
-            feed.last_seq += 1;
-            let entry = (feed.last_seq, RevocationEntry { item, expires_at });
-            feed.entries.push_back(entry);
+            feed.push(|_| item);
         }
         drop(feed);
         self.push.notify();
+    }
+
+    /// Adds the revocation of a scope to the feed.
+    fn publish_users(&self, scope: &str, revoked_at: Timestamp) -> RevokedUsers {
+        let mut feed = self.feed();
+        let mut users = RevokedUsers { scope: scope.into(), cutoff: 0, revoked_at };
+        feed.push(|seq| {
+            users.cutoff = seq;
+            RevokedItem::Users(users.clone())
+        });
+        drop(feed);
+        self.push.notify();
+        users
+    }
+
+    /// The user as of now: `known`, unless its sessions were revoked with everyone's.
+    fn user(&self, id: &Arc<str>, known: Option<&Arc<User>>) -> Arc<User> {
+        match known {
+            Some(known) if known.revoked().is_none() => Arc::clone(known),
+            _ => {
+                let scope = everyone(id);
+                let realm = self.realms.get(&*scope).map(|realm| Arc::clone(&realm));
+                let realm = realm.unwrap_or_else(|| Arc::clone(&*self.realms.entry(scope.into()).or_default()));
+                User::new(Arc::clone(id), realm)
+            }
+        }
     }
 
     /// Clients share a few User-Agent headers, so each is kept once.
@@ -155,12 +223,17 @@ impl Tables {
             return Err(StoreError::new("insert: a session with this id already exists"));
         }
         // Locked until the end, so that concurrent logins of a user count each other.
-        let user = self.users.entry(Arc::clone(&new.user_id));
-        let (key, others) = match &user {
-            Entry::Occupied(entry) => (Arc::clone(entry.key()), entry.get().to_vec()),
-            Entry::Vacant(entry) => (Arc::clone(entry.key()), Vec::new()),
+        let entry = self.users.entry(Arc::clone(&new.user_id));
+        let (user, others) = match &entry {
+            Entry::Occupied(entry) => {
+                let user = self.user(entry.key(), Some(&entry.get().user));
+                let is_current = Arc::ptr_eq(&user, &entry.get().user);
+                (user, if is_current { entry.get().ids.to_vec() } else { Vec::new() })
+            }
+            Entry::Vacant(entry) => (self.user(entry.key(), None), Vec::new()),
         };
         let replaced = options.replacing.filter(|id| others.contains(id));
+        let is_first = others.is_empty();
         let evicted = match options.limit {
             None => Vec::new(),
             Some(limit) => match self.make_room(limit, new.created_at, others, replaced) {
@@ -170,30 +243,30 @@ impl Tables {
         };
         let user_agent = new.client.user_agent.as_ref().map(|user_agent| self.intern(user_agent));
         let seq = self.next_seq.fetch_add(1, Ordering::Relaxed);
-        self.rows.insert(new.id, Box::new(Row::new(new, key, user_agent, seq)));
-        let mut ids = match user {
-            Entry::Occupied(entry) => {
-                let mut ids = entry.into_ref();
-                ids.insert(new.id);
-                ids
+        self.rows.insert(new.id, Box::new(Row::new(new, Arc::clone(&user), user_agent, seq)));
+        let mut live = match entry {
+            Entry::Occupied(entry) if !is_first => {
+                let mut live = entry.into_ref();
+                live.ids.insert(new.id);
+                live
             }
-            Entry::Vacant(entry) => entry.insert(Ids::One(new.id)),
+            entry => entry.insert(LiveUser { user, ids: Ids::One(new.id) }),
         };
         let evicted = evicted.into_iter().map(|id| (id, RevocationReason::Evicted));
         let to_revoke = evicted.chain(replaced.map(|id| (id, RevocationReason::Replaced)));
         let mut revoked = Vec::new();
         for (id, reason) in to_revoke {
-            let revocation = Revocation { at: new.created_at, expires_at: options.revocation_expires_at, reason };
+            let revocation = Revocation { at: new.created_at, reason };
             if self.rows.get_mut(&id).is_some_and(|mut row| row.revoke(revocation)) {
                 revoked.push(id);
             }
-            ids.remove(id);
+            live.ids.remove(id);
         }
-        drop(ids);
+        drop(live);
         if !revoked.is_empty() {
-            self.publish(revoked.iter().copied().map(RevokedItem::Session), options.revocation_expires_at);
+            self.publish(revoked.iter().copied().map(RevokedItem::Session));
         }
-        Ok(Inserted::Done(revoked))
+        Ok(Inserted::Done(revoked.into()))
     }
 
     /// Returns the sessions to evict, or `None` if the limit is reached and the policy refuses the login.
@@ -214,79 +287,129 @@ impl Tables {
 
     fn compare_and_swap(&self, expected: u64, next: &SessionRecord) -> bool {
         let Some(mut row) = self.rows.get_mut(&next.id) else { return false };
-        if row.version != expected {
+        if row.version != expected || row.user.revoked().is_some() {
             return false;
         }
         row.write(next);
         row.version += 1;
-        let user = Arc::clone(&row.user_id);
+        let user = Arc::clone(&row.user);
         drop(row);
-        if let Some(revocation) = next.rotation.revoked {
-            self.unlink(&user, next.id);
-            self.publish([RevokedItem::Session(next.id)], revocation.expires_at);
+        if next.rotation.revoked.is_some() {
+            self.unlink(&user.id, next.id);
+            self.publish([RevokedItem::Session(next.id)]);
         }
         true
     }
 
     /// Removes a session from its user's entry.
     fn unlink(&self, user_id: &str, id: SessionId) {
-        self.users.remove_if_mut(user_id, |_, ids| ids.remove(id));
+        self.users.remove_if_mut(user_id, |_, live| live.ids.remove(id));
     }
 
-    fn session_ids(&self, user_id: &str) -> Vec<SessionId> {
-        self.users.get(user_id).map(|ids| ids.to_vec()).unwrap_or_default()
-    }
-
-    fn list(&self, user_id: &str) -> Vec<SessionRecord> {
-        let sessions = self.session_ids(user_id).into_iter();
-        let sessions = sessions.filter_map(|id| Some(self.rows.get(&id)?.record(id)));
+    fn list(&self, user_id: &str, limit: usize) -> Vec<SessionRecord> {
+        let ids = self.users.get(user_id).map(|live| live.ids.to_vec()).unwrap_or_default();
+        let rows = ids.into_iter().filter_map(|id| {
+            let row = self.rows.get(&id)?;
+            row.revoked().is_none().then_some((row.created_at, row.seq, id))
+        });
+        let mut newest: Vec<_> = rows.collect();
+        if newest.len() > limit {
+            newest.sort_unstable_by(|a, b| b.cmp(a));
+            newest.truncate(limit);
+        }
+        let sessions = newest.into_iter().filter_map(|(.., id)| Some(self.rows.get(&id)?.record(id)));
         sessions.filter(|session| session.rotation.revoked.is_none()).collect()
     }
 
-    fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Vec<SessionId> {
-        let revoke = |id| {
-            let mut row = self.rows.get_mut(&id)?;
-            Some((row.revoke(revocation), Arc::clone(&row.user_id)))
-        };
-        let (revoked, published) = match target {
-            RevokeTarget::Token(id) => (Vec::new(), vec![RevokedItem::Token(id.into())]),
-            RevokeTarget::Session(id) => match revoke(id) {
-                // The row is missing, but access tokens of the session may still be in use.
-                None => (Vec::new(), vec![RevokedItem::Session(id)]),
-                Some((was_live, user)) => {
-                    self.unlink(&user, id);
-                    (Vec::from_iter(was_live.then_some(id)), vec![RevokedItem::Session(id)])
-                }
-            },
-            RevokeTarget::User { user_id, except } => {
-                let mut revoked = Vec::new();
-                let mut published = Vec::new();
-                // The user's entry stays locked, so that a concurrent login is entirely before or entirely after this.
-                self.users.remove_if_mut(user_id, |_, ids| {
-                    let mut is_empty = false;
-                    for id in ids.to_vec().into_iter().filter(|id| Some(*id) != except) {
-                        if let Some((was_live, _)) = revoke(id) {
-                            published.push(RevokedItem::Session(id));
-                            revoked.extend(was_live.then_some(id));
-                        }
-                        is_empty = ids.remove(id);
-                    }
-                    is_empty
-                });
-                (revoked, published)
+    fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Revoked {
+        match target {
+            RevokeTarget::Token(id) => {
+                self.publish([RevokedItem::Token(id.into())]);
+                Revoked::default()
             }
-        };
-        if !published.is_empty() {
-            self.publish(published, revocation.expires_at);
+            RevokeTarget::Session(id) => {
+                let row = self.rows.get_mut(&id).map(|mut row| (row.revoke(revocation), Arc::clone(&row.user)));
+                let was_live = row.is_some_and(|(was_live, user)| {
+                    self.unlink(&user.id, id);
+                    was_live
+                });
+                // Also if the row is missing: access tokens of the session may still be in use.
+                self.publish([RevokedItem::Session(id)]);
+                Vec::from_iter(was_live.then_some(id)).into()
+            }
+            RevokeTarget::Users { scope, .. } if scope.ends_with(SEPARATOR) => {
+                if let Some(mut realm) = self.realms.get_mut(scope) {
+                    std::mem::take(&mut *realm).revoke(revocation);
+                }
+                let users = Some(self.publish_users(scope, revocation.at));
+                Revoked { users, ..Revoked::default() }
+            }
+            RevokeTarget::Users { scope, except, created_until } => {
+                self.revoke_user(scope, except, created_until, revocation)
+            }
         }
-        revoked
     }
 
-    fn read_revocations(&self, since: FeedCursor) -> RevocationBatch {
+    fn revoke_user(
+        &self,
+        user_id: &str,
+        except: Option<SessionId>,
+        created_until: Option<Timestamp>,
+        revocation: Revocation,
+    ) -> Revoked {
+        let mut count = 0;
+        let mut is_known = false;
+        // The user's entry stays locked, so that a concurrent login is entirely before or entirely after this.
+        self.users.remove_if_mut(user_id, |_, live| {
+            is_known = true;
+            let mut spared = Vec::from_iter(except.filter(|except| live.ids.contains(*except)));
+            if let Some(until) = created_until {
+                let ids = live.ids.to_vec().into_iter().filter(|id| Some(*id) != except);
+                spared.extend(ids.filter(|id| self.rows.get(id).is_some_and(|row| row.created_at > until)));
+            }
+            count = live.ids.len() - spared.len();
+            if count <= MAX_COUNTED {
+                let ids = live.ids.to_vec().into_iter().filter(|id| !spared.contains(id));
+                let is_live = |id: &SessionId| {
+                    self.rows.get(id).is_some_and(|row| row.revoked().is_none() && revocation.at < row.expires_at)
+                };
+                count = ids.filter(is_live).count();
+            }
+            let renewed = live.user.renewed();
+            for id in &spared {
+                if let Some(mut row) = self.rows.get_mut(id) {
+                    row.user = Arc::clone(&renewed);
+                }
+            }
+            std::mem::replace(&mut live.user, renewed).revoke(revocation);
+            let mut spared = spared.into_iter();
+            let Some(first) = spared.next() else { return true };
+            live.ids = Ids::One(first);
+            spared.for_each(|id| live.ids.insert(id));
+            false
+        });
+        if !is_known {
+            return Revoked::default();
+        }
+        let users = Some(self.publish_users(user_id, revocation.at));
+        Revoked { users, count, sessions: Vec::new() }
+    }
+
+    fn read_revocations(&self, since: FeedCursor, window: FeedWindow) -> RevocationBatch {
         let feed = self.feed();
-        let start = feed.entries.partition_point(|(seq, _)| *seq <= since.0);
-        let entries = feed.entries.range(start..).map(|(_, entry)| entry.clone()).collect();
-        RevocationBatch { entries, next: FeedCursor(feed.last_seq) }
+        let start = feed.entries.partition_point(|entry| entry.seq <= since.0);
+        let now = Instant::now();
+        let read = feed.entries.range(start..).take(window.limit);
+        let entries: Vec<_> = read
+            .map(|entry| RevocationEntry {
+                item: entry.item.clone(),
+                age: now.saturating_duration_since(entry.written_at),
+            })
+            .collect();
+        let has_more = feed.entries.len() - start > entries.len();
+        let last = if has_more { feed.entries.get(start + entries.len() - 1) } else { None };
+        let next = last.map_or(feed.last_seq, |last| last.seq);
+        RevocationBatch { entries, next: FeedCursor(next), has_more, now: None }
     }
 
     fn purge(&self, before: Timestamp, limit: usize) -> usize {
@@ -294,12 +417,17 @@ impl Tables {
             self.rows.iter().filter(|row| row.expires_at < before).map(|row| *row.key()).take(limit).collect();
         for id in &expired {
             if let Some((_, row)) = self.rows.remove(id) {
-                self.unlink(&row.user_id, *id);
+                self.unlink(&row.user.id, *id);
             }
         }
         if expired.len() < limit {
             self.user_agents.retain(|user_agent| Arc::strong_count(user_agent) > 1);
-            self.feed().entries.retain(|(_, entry)| entry.expires_at >= before);
+            let now = Instant::now();
+            let is_old = |entry: &FeedEntry| now.saturating_duration_since(entry.written_at) > FEED_RETENTION;
+            let mut feed = self.feed();
+            while feed.entries.front().is_some_and(is_old) {
+                feed.entries.pop_front();
+            }
         }
         expired.len()
     }
@@ -319,11 +447,11 @@ impl SessionStore for MemoryStore {
         Ok(self.0.compare_and_swap(expected, next))
     }
 
-    async fn list(&self, user_id: &str) -> Result<Vec<SessionRecord>, StoreError> {
-        Ok(self.0.list(user_id))
+    async fn list(&self, user_id: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
+        Ok(self.0.list(user_id, limit))
     }
 
-    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {
         Ok(self.0.revoke(target, revocation))
     }
 
@@ -336,8 +464,8 @@ impl SessionStore for MemoryStore {
         Ok(())
     }
 
-    async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError> {
-        Ok(self.0.read_revocations(since))
+    async fn read_revocations(&self, since: FeedCursor, window: FeedWindow) -> Result<RevocationBatch, StoreError> {
+        Ok(self.0.read_revocations(since, window))
     }
 
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
@@ -361,7 +489,7 @@ mod tests {
     async fn a_user_agent_that_many_sessions_share_is_kept_once_and_dropped_with_the_last_of_them() {
         let store = MemoryStore::new();
         let now = Timestamp::from_millis(1_000);
-        let options = InsertOptions { limit: None, replacing: None, revocation_expires_at: now };
+        let options = InsertOptions::default();
         for n in 0..3 {
             let mut session = super::super::conformance::session(&format!("user{n}"), now, 10_000);
             session.client.user_agent = Some(Arc::from("curl/8"));

@@ -1,16 +1,57 @@
 //! A session in the memory store.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::ratchet::RotationState;
 use crate::session::{Client, Revocation, SecretHash, SessionId};
 use crate::store::SessionRecord;
 use crate::time::Timestamp;
 
+/// What the sessions of a realm share that began after the realm was last revoked.
+#[derive(Default)]
+pub(super) struct Realm {
+    revoked: OnceLock<Revocation>,
+}
+
+impl Realm {
+    /// Revokes all sessions of the realm that share this.
+    pub(super) fn revoke(&self, revocation: Revocation) {
+        // Only its first revocation counts, and it has no second one: it is replaced.
+        let _ = self.revoked.set(revocation);
+    }
+}
+
+/// What the sessions of a user share that began after the user was last revoked: one write revokes all of them.
+pub(super) struct User {
+    pub(super) id: Arc<str>,
+    realm: Arc<Realm>,
+    revoked: OnceLock<Revocation>,
+}
+
+impl User {
+    pub(super) fn new(id: Arc<str>, realm: Arc<Realm>) -> Arc<Self> {
+        Arc::new(Self { id, realm, revoked: OnceLock::new() })
+    }
+
+    /// The same user after a revocation.
+    pub(super) fn renewed(&self) -> Arc<Self> {
+        Self::new(Arc::clone(&self.id), Arc::clone(&self.realm))
+    }
+
+    /// Revokes all sessions of the user that share this.
+    pub(super) fn revoke(&self, revocation: Revocation) {
+        let _ = self.revoked.set(revocation);
+    }
+
+    pub(super) fn revoked(&self) -> Option<Revocation> {
+        self.revoked.get().or_else(|| self.realm.revoked.get()).copied()
+    }
+}
+
 /// A [`SessionRecord`] in fewer bytes: rare fields share a box, and empty claims are not allocated.
 pub(super) struct Row {
-    pub(super) user_id: Arc<str>,
+    pub(super) user: Arc<User>,
     user_agent: Option<Arc<str>>,
     claims: Box<str>,
     rare: Option<Box<Rare>>,
@@ -38,9 +79,9 @@ struct Rare {
 const NO_CLAIMS: &str = "{}";
 
 impl Row {
-    pub(super) fn new(session: &SessionRecord, user_id: Arc<str>, user_agent: Option<Arc<str>>, seq: u32) -> Self {
+    pub(super) fn new(session: &SessionRecord, user: Arc<User>, user_agent: Option<Arc<str>>, seq: u32) -> Self {
         let mut row = Self {
-            user_id,
+            user,
             user_agent,
             claims: Box::default(),
             rare: session.client.label.clone().map(|label| Box::new(Rare { label: Some(label), revoked: None })),
@@ -94,8 +135,8 @@ impl Row {
         self.acknowledged = self.acknowledged.max(acknowledged);
     }
 
-    fn revoked(&self) -> Option<Revocation> {
-        self.rare.as_ref().and_then(|rare| rare.revoked)
+    pub(super) fn revoked(&self) -> Option<Revocation> {
+        self.rare.as_ref().and_then(|rare| rare.revoked).or_else(|| self.user.revoked())
     }
 
     /// Marks the session as revoked, unless it is already. Returns whether it was live: neither revoked nor expired.
@@ -124,7 +165,7 @@ impl Row {
     pub(super) fn record(&self, id: SessionId) -> SessionRecord {
         SessionRecord {
             id,
-            user_id: Arc::clone(&self.user_id),
+            user_id: Arc::clone(&self.user.id),
             secret_hash: self.secret_hash,
             created_at: self.created_at,
             client: Client {

@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 use redis::aio::ConnectionManager;
 #[cfg(feature = "redis-cluster")]
 use redis::cluster_async::ClusterConnection;
-use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ScriptInvocation, ServerErrorKind, Value, cmd};
+use redis::{ErrorKind, FromRedisValue, RedisError, RedisResult, ScriptInvocation, ServerErrorKind, cmd};
 
 use crate::store::StoreError;
 
@@ -34,16 +34,6 @@ impl Connection {
     #[cfg(feature = "redis-cluster")]
     pub(super) const fn cluster(connection: ClusterConnection) -> Self {
         Self { server: Server::Cluster(connection), reset_at: Mutex::new(None) }
-    }
-
-    /// Runs one command.
-    pub(super) async fn query(&self, command: &Cmd) -> Result<Value, StoreError> {
-        let result = match &self.server {
-            Server::Single(manager) => command.query_async(&mut manager.clone()).await,
-            #[cfg(feature = "redis-cluster")]
-            Server::Cluster(cluster) => command.query_async(&mut cluster.clone()).await,
-        };
-        self.check(result).await
     }
 
     /// Runs one script. Its text is sent only to a server that does not have it in its script cache.

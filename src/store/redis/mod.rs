@@ -8,8 +8,12 @@
 //! | `axum-refresh:{7}:user:USER` | sorted set | a user's session ids in order of insertion; some may be revoked |
 //! | `axum-refresh:{7}:expiries` | sorted set | the id and user of every session, by its `expires_at` |
 //! | `axum-refresh:{7}:feed` | sorted set | the entries of the feed, by the server's time of writing |
-//! | `axum-refresh:{7}:feed-expiries` | sorted set | the same entries, by their `expires_at` |
+//! | `axum-refresh:{7}:cutoffs` | hash | for each scope that was revoked: its cutoff and revocation, as `CUTOFF:JSON` |
+//! | `axum-refresh:{7}:cutoff-expiries` | sorted set | the same scopes, by when no row is left that the cutoff concerns |
 //! | `axum-refresh:changed` | channel | an empty message for every write to a feed |
+//!
+//! A row has the cutoffs of its user and of everyone as of the insert (`uc` and `ec`, 0 if there was none). The session is
+//! revoked if the row has a revocation of its own, or if one of these cutoffs has risen since.
 
 mod connection;
 mod options;
@@ -20,17 +24,18 @@ mod tls;
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::aio::ConnectionManager;
-use redis::{Script, Value, cmd};
+use redis::{Script, Value};
 
 use self::connection::Connection;
 pub use self::options::RedisOptions;
 use super::push::Push;
 use super::{
-    Activity, FeedCursor, InsertOptions, Inserted, RevocationBatch, RevocationEntry, RevokeTarget, RevokedItem,
-    SessionRecord, SessionStore, StoreError,
+    Activity, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, RevocationBatch, RevocationEntry,
+    RevokeTarget, Revoked, RevokedItem, RevokedUsers, SEPARATOR, SessionRecord, SessionStore, StoreError,
 };
 use crate::config::OnMaxSessions;
 use crate::session::{Revocation, RevocationReason, SessionId};
@@ -48,9 +53,9 @@ use crate::time::Timestamp;
 /// # Ok(()) }
 /// ```
 ///
-/// Loading a session is one command and a compare-and-swap one script: one round trip each. A login also takes one
-/// round trip, or two if there is a session limit and the user has other sessions. Listing or revoking all sessions of
-/// a user takes two. A node has one connection for all calls and a second one that listens for revocations, so that
+/// Loading a session and a compare-and-swap are one script and one round trip each. A login also takes one round trip, or
+/// two if there is a session limit and the user has other sessions. Listing the sessions of a user or revoking all of
+/// them takes two, and so does revoking everyone's; a revocation writes as much for a million sessions as for one. A node has one connection for all calls and a second one that listens for revocations, so that
 /// they reach every node within milliseconds; without it, within a second.
 ///
 /// # Server configuration
@@ -94,11 +99,25 @@ const SHARDS: u8 = 16;
 const OVERLAP_MILLIS: i64 = 10_000;
 /// How long a key outlives the session or entry that it belongs to, in milliseconds.
 const TTL_MARGIN: i64 = 3_600_000;
+/// How long an entry stays in the feed, and how long the feed lives after the last one, in milliseconds.
+const FEED_MILLIS: i64 = FEED_RETENTION.as_secs() as i64 * 1_000;
+const FEED_TTL: i64 = FEED_MILLIS + TTL_MARGIN;
+/// How many sessions of a user one call reads at most.
+const MAX_WINDOW: usize = 1_000_000;
 /// A hundred years, in milliseconds. A time to live that overflows the server's clock would be an error.
 const MAX_TTL: i64 = 3_155_760_000_000;
 /// How often a call is tried while the user's sessions change concurrently. Each failed try means that another call has
 /// succeeded.
 const MAX_TRIES: usize = 200;
+/// How many sessions of a user are counted one by one when they are revoked.
+const MAX_COUNTED: usize = 1_000;
+/// How many sessions a login evicts one by one; more are revoked by a cutoff.
+const MAX_MARKED: usize = 200;
+/// How many of the newest sessions in a user's index a login reads at least.
+const MIN_WINDOW: usize = 1_200;
+/// How many sessions are read beyond those that are needed: the index is in the order of insertion, and logins that are
+/// concurrent may be inserted in another order than that of their times.
+const WINDOW_MARGIN: usize = 400;
 /// How many items one script deletes, so that it does not block other clients for long.
 const PURGE_STEP: usize = 1_000;
 
@@ -111,9 +130,11 @@ macro_rules! scripts {
 scripts! {
     INSERT = "scripts/common.lua" "scripts/insert.lua";
     COMPARE_AND_SWAP = "scripts/common.lua" "scripts/compare_and_swap.lua";
+    LOAD = "scripts/load.lua";
     LIST = "scripts/common.lua" "scripts/list.lua";
     REVOKE = "scripts/common.lua" "scripts/revoke.lua";
     REVOKE_USER = "scripts/common.lua" "scripts/revoke_user.lua";
+    REVOKE_EVERYONE = "scripts/common.lua" "scripts/revoke_everyone.lua";
     REVOKE_TOKEN = "scripts/common.lua" "scripts/revoke_token.lua";
     RECORD_ACTIVITY = "scripts/record_activity.lua";
     READ_REVOCATIONS = "scripts/read_revocations.lua";
@@ -167,8 +188,12 @@ impl RedisStore {
         self.key(shard, "feed")
     }
 
-    fn feed_expiries(&self, shard: u8) -> String {
-        self.key(shard, "feed-expiries")
+    fn cutoffs(&self, shard: u8) -> String {
+        self.key(shard, "cutoffs")
+    }
+
+    fn cutoff_expiries(&self, shard: u8) -> String {
+        self.key(shard, "cutoff-expiries")
     }
 
     fn expiries(&self, shard: u8) -> String {
@@ -181,76 +206,105 @@ impl RedisStore {
 
     /// Checks that the server is reachable, accepts the password and accepts writes.
     async fn check(&self) -> Result<(), StoreError> {
-        let mut read = READ_REVOCATIONS.arg("+inf");
-        self.connection().run::<Value>(read.arg(0).key(self.feed(0))).await.map(drop)
+        let mut read = READ_REVOCATIONS.key(self.feed(0));
+        self.connection().run::<Value>(read.arg("").arg(0).arg(1).arg(0).arg(1)).await.map(drop)
     }
 
-    async fn revoke_session(&self, id: SessionId, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+    async fn revoke_session(&self, id: SessionId, revocation: Revocation) -> Result<Revoked, StoreError> {
         let mut script = REVOKE.key(self.row(id));
-        script.key(self.feed(id.shard())).key(self.feed_expiries(id.shard()));
-        script
-            .arg(row::revocation(&revocation)?)
-            .arg(revocation.at.as_millis())
-            .arg(self.channel())
-            .arg(id.to_string());
-        script.arg(revocation.expires_at.as_millis()).arg(ttl(revocation.at, revocation.expires_at));
+        script.key(self.feed(id.shard())).key(self.cutoffs(id.shard()));
+        script.arg(row::revocation(&revocation)?).arg(revocation.at.as_millis());
+        script.arg(self.channel()).arg(id.to_string()).arg(FEED_TTL);
         let was_live: bool = self.connection().run(&script).await?;
-        Ok(Vec::from_iter(was_live.then_some(id)))
+        Ok(Vec::from_iter(was_live.then_some(id)).into())
     }
 
     async fn revoke_user(
         &self,
         user_id: &str,
         except: Option<SessionId>,
+        created_until: Option<Timestamp>,
         revocation: Revocation,
-    ) -> Result<Vec<SessionId>, StoreError> {
+    ) -> Result<Revoked, StoreError> {
         let shard = SessionId::shard_of(user_id);
-        let mut known = Vec::new();
+        // A session in another shard belongs to another user.
+        let except = except.filter(|id| id.shard() == shard);
+        let (json, mut window) = (row::revocation(&revocation)?, WINDOW_MARGIN);
+        let mut known = Vec::from_iter(except);
         for _ in 0..MAX_TRIES {
             let mut script = REVOKE_USER.key(self.index(user_id));
-            script.key(self.feed(shard)).key(self.feed_expiries(shard)).key(self.rows(&known));
-            script.arg(row::revocation(&revocation)?).arg(revocation.at.as_millis()).arg(self.channel());
+            script.key(self.feed(shard)).key(self.cutoffs(shard)).key(self.cutoff_expiries(shard));
+            script.key(self.rows(&known));
+            script.arg(user_id).arg(&json).arg(revocation.at.as_millis()).arg(self.channel()).arg(FEED_TTL);
             script.arg(except.map(|id| id.to_string()).unwrap_or_default());
-            script
-                .arg(revocation.expires_at.as_millis())
-                .arg(ttl(revocation.at, revocation.expires_at))
-                .arg(texts(&known));
-            let (status, sessions): (String, Vec<String>) = self.connection().run(&script).await?;
-            let sessions = ids(&sessions)?;
-            if status == "done" {
-                return Ok(sessions);
+            script.arg(created_until.map(|until| until.as_millis().to_string()).unwrap_or_default());
+            script.arg(MAX_COUNTED).arg(window).arg(texts(&known));
+            let (status, values): (String, Vec<String>) = self.connection().run(&script).await?;
+            match (status.as_str(), values.as_slice()) {
+                ("done", [cutoff, count]) => {
+                    let users = Some(revoked_users(user_id, cutoff, revocation.at)?);
+                    let count = count.parse().map_err(StoreError::new)?;
+                    return Ok(Revoked { sessions: Vec::new(), users, count });
+                }
+                ("wider", _) => window = window.saturating_mul(2),
+                _ => known = first_known(except, &values)?,
             }
-            known = sessions;
         }
         Err(too_busy())
     }
 
-    async fn revoke_token(&self, jti: &str, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
-        let shard = SessionId::shard_of(jti);
-        let mut script = REVOKE_TOKEN.key(self.feed(shard));
-        script.key(self.feed_expiries(shard)).arg(self.channel()).arg(jti);
-        script.arg(revocation.expires_at.as_millis()).arg(ttl(revocation.at, revocation.expires_at));
+    /// Revokes everyone in a realm: in each shard, because each has cutoffs of its own. An error may leave some shards
+    /// without it, and the caller tries again.
+    async fn revoke_everyone(&self, scope: &str, revocation: Revocation) -> Result<Revoked, StoreError> {
+        let json = row::revocation(&revocation)?;
+        // Nodes know one cutoff for each scope, so all shards are given the same: the highest that any of them would take.
+        let least = self.raise_everyone(scope, &json, revocation.at, "").await?;
+        let cutoff = self.raise_everyone(scope, &json, revocation.at, &least.to_string()).await?;
+        let users = RevokedUsers { scope: scope.into(), cutoff, revoked_at: revocation.at };
+        Ok(Revoked { users: Some(users), ..Revoked::default() })
+    }
+
+    async fn raise_everyone(&self, scope: &str, json: &str, at: Timestamp, least: &str) -> Result<i64, StoreError> {
+        let shards: Vec<u8> = (0..SHARDS).collect();
+        let prepare = |shards: &[u8]| {
+            let mut script = REVOKE_EVERYONE.arg(scope);
+            script.arg(json).arg(at.as_millis()).arg(self.channel()).arg(FEED_TTL).arg(least);
+            for shard in shards {
+                script.key(self.feed(*shard)).key(self.cutoffs(*shard));
+                script.key(self.cutoff_expiries(*shard)).key(self.expiries(*shard));
+            }
+            script
+        };
+        let cutoffs: Vec<i64> = self.connection().run_sharded(&shards, |shard| *shard, prepare).await?;
+        cutoffs.into_iter().max().ok_or_else(|| unreadable("a cutoff"))
+    }
+
+    async fn revoke_token(&self, jti: &str) -> Result<Revoked, StoreError> {
+        let mut script = REVOKE_TOKEN.key(self.feed(SessionId::shard_of(jti)));
+        script.arg(self.channel()).arg(jti).arg(FEED_TTL);
         self.connection().run::<()>(&script).await?;
-        Ok(Vec::new())
+        Ok(Revoked::default())
     }
 
     fn rows(&self, ids: &[SessionId]) -> Vec<String> {
         ids.iter().map(|id| self.row(*id)).collect()
     }
 
-    /// Deletes the expired sessions of one shard and the expired entries of its feed.
+    /// Deletes the expired sessions of one shard, the old entries of its feed and the cutoffs that concern no session.
     async fn purge_shard(&self, shard: u8, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         let mut purged = 0;
         loop {
             let step = (limit - purged).min(PURGE_STEP);
             let mut script = PURGE_FEED.key(self.feed(shard));
             script
-                .key(self.feed_expiries(shard))
                 .key(self.expiries(shard))
+                .key(self.cutoffs(shard))
+                .key(self.cutoff_expiries(shard))
                 .arg(before.as_millis())
                 .arg(step)
-                .arg(PURGE_STEP);
-            let (entries, expired): (usize, Vec<String>) = self.connection().run(&script).await?;
+                .arg(PURGE_STEP)
+                .arg(FEED_MILLIS);
+            let (others, expired): (usize, Vec<String>) = self.connection().run(&script).await?;
             if !expired.is_empty() {
                 let mut script = PURGE_SESSIONS.key(self.expiries(shard));
                 for entry in &expired {
@@ -263,7 +317,7 @@ impl RedisStore {
                 // Another node may have purged some of them meanwhile, so only the deleted ones count.
                 purged += self.connection().run::<usize>(&script).await?;
             }
-            if purged >= limit || (entries < PURGE_STEP && expired.len() < step) {
+            if purged >= limit || (others < PURGE_STEP && expired.len() < step) {
                 return Ok(purged);
             }
         }
@@ -281,9 +335,10 @@ impl SessionStore for RedisStore {
         let fields = row::fields(new)?;
         // A session in another shard belongs to another user.
         let replacing = options.replacing.filter(|id| id.shard() == shard);
-        let expires_at = options.revocation_expires_at;
-        let revocation = |reason| row::revocation(&Revocation { at: now, expires_at, reason });
+        let revocation = |reason| row::revocation(&Revocation { at: now, reason });
         let (evicted, replaced) = (revocation(RevocationReason::Evicted)?, revocation(RevocationReason::Replaced)?);
+        let needed = options.limit.map_or(0, |limit| usize::try_from(limit.max).unwrap_or(usize::MAX));
+        let mut window = needed.saturating_add(WINDOW_MARGIN).clamp(MIN_WINDOW, MAX_WINDOW);
         let mut known = Vec::from_iter(replacing);
         for _ in 0..MAX_TRIES {
             let mut script = INSERT.key(self.row(new.id));
@@ -291,7 +346,8 @@ impl SessionStore for RedisStore {
                 .key(self.index(&new.user_id))
                 .key(self.expiries(shard))
                 .key(self.feed(shard))
-                .key(self.feed_expiries(shard));
+                .key(self.cutoffs(shard))
+                .key(self.cutoff_expiries(shard));
             script.key(self.rows(&known));
             script.arg(new.id.to_string()).arg(&*new.user_id).arg(now.as_millis()).arg(expires.as_millis());
             script.arg(ttl(now, expires));
@@ -305,18 +361,23 @@ impl SessionStore for RedisStore {
                         .arg(idle)
                 }
             };
+            script.arg(window);
             script.arg(replacing.map(|id| id.to_string()).unwrap_or_default()).arg(&evicted).arg(&replaced);
-            script.arg(self.channel()).arg(expires_at.as_millis()).arg(ttl(now, expires_at));
+            script.arg(self.channel()).arg(FEED_TTL).arg(MAX_MARKED);
             script.arg(fields.len()).arg(&fields).arg(texts(&known));
-            let (status, sessions): (String, Vec<String>) = self.connection().run(&script).await?;
-            let sessions = ids(&sessions)?;
+            let (status, sessions, cutoff, count): (String, Vec<String>, String, usize) =
+                self.connection().run(&script).await?;
             match status.as_str() {
-                "done" => return Ok(Inserted::Done(sessions)),
-                "limit_reached" => return Ok(Inserted::LimitReached),
-                "retry" => {
-                    known =
-                        replacing.into_iter().chain(sessions.into_iter().filter(|id| Some(*id) != replacing)).collect();
+                "done" => {
+                    let users = match cutoff.as_str() {
+                        "" => None,
+                        cutoff => Some(revoked_users(&new.user_id, cutoff, now)?),
+                    };
+                    return Ok(Inserted::Done(Revoked { sessions: ids(&sessions)?, users, count }));
                 }
+                "limit_reached" => return Ok(Inserted::LimitReached),
+                "wider" => window = window.saturating_mul(2).min(MAX_WINDOW),
+                "retry" => known = first_known(replacing, &sessions)?,
                 _ => return Err(StoreError::new("insert: a session with this id already exists")),
             }
         }
@@ -324,27 +385,30 @@ impl SessionStore for RedisStore {
     }
 
     async fn load(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
-        let value = self.connection().query(cmd("HGETALL").arg(self.row(id))).await?;
-        row::session(id, value)
+        let mut script = LOAD.key(self.row(id));
+        script.key(self.cutoffs(id.shard()));
+        let (row, user, everyone): (Value, Option<Vec<u8>>, Option<Vec<u8>>) = self.connection().run(&script).await?;
+        row::session(id, row, [user, everyone])
     }
 
     async fn compare_and_swap(&self, expected: u64, next: &SessionRecord) -> Result<bool, StoreError> {
         let shard = next.id.shard();
         let mut script = COMPARE_AND_SWAP.key(self.row(next.id));
-        script.key(self.feed(shard)).key(self.feed_expiries(shard)).arg(expected).arg(expected.saturating_add(1));
+        script.key(self.feed(shard)).key(self.cutoffs(shard)).arg(expected).arg(expected.saturating_add(1));
         row::add_changing_fields(next, &mut script);
         if let Some(revocation) = next.rotation.revoked {
-            script.arg(row::revocation(&revocation)?).arg(self.channel()).arg(next.id.to_string());
-            script.arg(revocation.expires_at.as_millis()).arg(ttl(revocation.at, revocation.expires_at));
+            script.arg(row::revocation(&revocation)?).arg(self.channel()).arg(next.id.to_string()).arg(FEED_TTL);
         }
         self.connection().run(&script).await
     }
 
-    async fn list(&self, user_id: &str) -> Result<Vec<SessionRecord>, StoreError> {
+    async fn list(&self, user_id: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
+        let limit = limit.min(MAX_WINDOW);
         let mut known = Vec::new();
         for _ in 0..MAX_TRIES {
             let mut script = LIST.key(self.index(user_id));
-            script.key(self.rows(&known)).arg(texts(&known));
+            script.key(self.cutoffs(SessionId::shard_of(user_id))).key(self.rows(&known));
+            script.arg(user_id).arg(limit).arg(limit + WINDOW_MARGIN).arg(texts(&known));
             let (status, values): (String, Vec<Value>) = self.connection().run(&script).await?;
             if status == "done" {
                 return row::sessions(values);
@@ -354,11 +418,16 @@ impl SessionStore for RedisStore {
         Err(too_busy())
     }
 
-    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {
         match target {
             RevokeTarget::Session(id) => self.revoke_session(id, revocation).await,
-            RevokeTarget::User { user_id, except } => self.revoke_user(user_id, except, revocation).await,
-            RevokeTarget::Token(jti) => self.revoke_token(jti, revocation).await,
+            RevokeTarget::Users { scope, .. } if scope.ends_with(SEPARATOR) => {
+                self.revoke_everyone(scope, revocation).await
+            }
+            RevokeTarget::Users { scope, except, created_until } => {
+                self.revoke_user(scope, except, created_until, revocation).await
+            }
+            RevokeTarget::Token(jti) => self.revoke_token(jti).await,
         }
     }
 
@@ -380,21 +449,24 @@ impl SessionStore for RedisStore {
             .map(|_: Vec<()>| ())
     }
 
-    async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError> {
-        let from = if since == FeedCursor::START {
-            "-inf".to_owned()
-        } else {
-            since.0.saturating_sub(OVERLAP_MILLIS).to_string()
+    async fn read_revocations(&self, since: FeedCursor, window: FeedWindow) -> Result<RevocationBatch, StoreError> {
+        let overlap = millis(window.overlap).max(OVERLAP_MILLIS);
+        let (cursor, is_inside) = cursor_time(since);
+        let from = match since {
+            FeedCursor::START => String::new(),
+            _ if is_inside => cursor.to_string(),
+            _ => cursor.saturating_sub(overlap).to_string(),
         };
         let shards: Vec<u8> = (0..SHARDS).collect();
-        let replies: Vec<(i64, Vec<String>)> = self
+        let limit = (window.limit / shards.len()).max(1);
+        let replies: Vec<(i64, String, Vec<String>)> = self
             .connection()
             .run_sharded(
                 &shards,
                 |shard| *shard,
                 |shards| {
                     let mut script = READ_REVOCATIONS.arg(&from);
-                    script.arg(since.0.max(0));
+                    script.arg(cursor.max(0)).arg(millis(window.max_age)).arg(overlap).arg(limit);
                     for shard in shards {
                         script.key(self.feed(*shard));
                     }
@@ -402,16 +474,33 @@ impl SessionStore for RedisStore {
                 },
             )
             .await?;
-        let next = replies.iter().map(|(now, _)| *now).min().unwrap_or(since.0).max(since.0);
+        let now = replies.iter().map(|(now, ..)| *now).min().unwrap_or(cursor);
+        let mut next_from: Option<i64> = None;
         let mut entries = Vec::new();
-        for pair in replies.iter().flat_map(|(_, texts)| texts.chunks_exact(2)) {
-            if let [entry, written_at] = pair {
-                let written_at: f64 = written_at.parse().map_err(|_| unreadable("a score in the feed"))?;
-                entries.push((written_at, feed_entry(entry)?));
+        for (now, from, texts) in &replies {
+            if !from.is_empty() {
+                let from = from.parse().map_err(|_| unreadable("a score in the feed"))?;
+                next_from = Some(next_from.map_or(from, |next| next.min(from)));
+            }
+            for pair in texts.chunks_exact(2) {
+                if let [entry, written_at] = pair {
+                    let score: f64 = written_at.parse().map_err(|_| unreadable("a score in the feed"))?;
+                    #[expect(clippy::cast_possible_truncation, reason = "scores are times in milliseconds")]
+                    let written_at = score as i64;
+                    let age = u64::try_from(now.saturating_sub(written_at)).unwrap_or(0);
+                    let item = feed_item(entry)?;
+                    entries.push((written_at, RevocationEntry { item, age: Duration::from_millis(age) }));
+                }
             }
         }
-        entries.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        Ok(RevocationBatch { entries: entries.into_iter().map(|(_, entry)| entry).collect(), next: FeedCursor(next) })
+        entries.sort_by_key(|(written_at, _)| *written_at);
+        let next = next_from.map_or_else(|| complete_cursor(now), inside_cursor);
+        Ok(RevocationBatch {
+            entries: entries.into_iter().map(|(_, entry)| entry).collect(),
+            next: next.max(since),
+            has_more: next_from.is_some(),
+            now: Some(Timestamp::from_millis(now)),
+        })
     }
 
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
@@ -433,6 +522,36 @@ fn ttl(now: Timestamp, expires_at: Timestamp) -> i64 {
     expires_at.as_millis().saturating_sub(now.as_millis()).clamp(0, MAX_TTL).saturating_add(TTL_MARGIN)
 }
 
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).min(MAX_TTL)
+}
+
+// A cursor is twice a time of the server, plus one if entries after that time were left for the next call. Only then is
+// the overlap not read again: a call that began before the end of the last one would never get further.
+
+fn complete_cursor(time: i64) -> FeedCursor {
+    FeedCursor(time.saturating_mul(2))
+}
+
+fn inside_cursor(time: i64) -> FeedCursor {
+    FeedCursor(time.saturating_mul(2).saturating_add(1))
+}
+
+fn cursor_time(cursor: FeedCursor) -> (i64, bool) {
+    (cursor.0.div_euclid(2), cursor.0.rem_euclid(2) == 1)
+}
+
+/// The rows to pass to a script that has asked for these sessions, and expects this one first.
+fn first_known(first: Option<SessionId>, asked: &[String]) -> Result<Vec<SessionId>, StoreError> {
+    let others = ids(asked)?.into_iter().filter(|id| Some(*id) != first);
+    Ok(first.into_iter().chain(others).collect())
+}
+
+fn revoked_users(scope: &str, cutoff: &str, revoked_at: Timestamp) -> Result<RevokedUsers, StoreError> {
+    let cutoff = cutoff.parse().map_err(|_| unreadable("a cutoff"))?;
+    Ok(RevokedUsers { scope: scope.into(), cutoff, revoked_at })
+}
+
 fn texts(ids: &[SessionId]) -> Vec<String> {
     ids.iter().map(ToString::to_string).collect()
 }
@@ -441,17 +560,18 @@ fn ids(texts: &[String]) -> Result<Vec<SessionId>, StoreError> {
     texts.iter().map(|text| text.parse().map_err(StoreError::new)).collect()
 }
 
-/// Decodes an entry of the feed: `expires_at:s:session_id` or `expires_at:t:jti`.
-fn feed_entry(entry: &str) -> Result<RevocationEntry, StoreError> {
-    let mut parts = entry.splitn(3, ':');
-    let mut read = || {
-        let expires_at = Timestamp::from_millis(parts.next()?.parse().ok()?);
-        let item = match (parts.next()?, parts.next()?) {
-            ("s", id) => RevokedItem::Session(id.parse().ok()?),
-            ("t", jti) => RevokedItem::Token(jti.into()),
-            _ => return None,
-        };
-        Some(RevocationEntry { item, expires_at })
+/// Decodes an entry of the feed: `s:session_id`, `t:jti` or `u:cutoff:revoked_at:scope`.
+fn feed_item(entry: &str) -> Result<RevokedItem, StoreError> {
+    let read = || match entry.split_once(':')? {
+        ("s", id) => Some(RevokedItem::Session(id.parse().ok()?)),
+        ("t", jti) => Some(RevokedItem::Token(jti.into())),
+        ("u", users) => {
+            let (cutoff, users) = users.split_once(':')?;
+            let (at, scope) = users.split_once(':')?;
+            let revoked_at = Timestamp::from_millis(at.parse().ok()?);
+            revoked_users(scope, cutoff, revoked_at).ok().map(RevokedItem::Users)
+        }
+        _ => None,
     };
     read().ok_or_else(|| unreadable("an entry of the feed"))
 }

@@ -80,13 +80,35 @@ fn optional(number: Option<impl ToString>) -> String {
     number.map(|number| number.to_string()).unwrap_or_default()
 }
 
-/// Decodes a row; `None` if it does not exist.
-pub(super) fn session(id: SessionId, row: Value) -> Result<Option<SessionRecord>, StoreError> {
+/// Decodes a row; `None` if it does not exist. It is revoked if one of the cutoffs, of its user and of everyone, has risen
+/// since it was inserted.
+pub(super) fn session(
+    id: SessionId,
+    row: Value,
+    cutoffs: [Option<Vec<u8>>; 2],
+) -> Result<Option<SessionRecord>, StoreError> {
     let fields = Fields::read(row).ok_or_else(|| unreadable("a session"))?;
     if fields.is_empty {
         return Ok(None);
     }
-    fields.session(id).map(Some).ok_or_else(|| unreadable("a session"))
+    let as_of_insert = [fields.uc.clone(), fields.ec.clone()];
+    let mut session = fields.session(id).ok_or_else(|| unreadable("a session"))?;
+    for (cutoff, as_of_insert) in cutoffs.into_iter().zip(as_of_insert) {
+        if session.rotation.revoked.is_none()
+            && let Some(cutoff) = cutoff
+        {
+            session.rotation.revoked = revoked_by(&cutoff, as_of_insert).ok_or_else(|| unreadable("a cutoff"))?;
+        }
+    }
+    Ok(Some(session))
+}
+
+/// The revocation of a cutoff, `CUTOFF:JSON`, if it has risen since the insert.
+#[expect(clippy::option_option, reason = "the outer one is for a cutoff that cannot be decoded")]
+fn revoked_by(cutoff: &[u8], as_of_insert: Option<Vec<u8>>) -> Option<Option<Revocation>> {
+    let (cutoff, json) = std::str::from_utf8(cutoff).ok()?.split_once(':')?;
+    let as_of_insert: i64 = as_of_insert.map_or(Some(0), number)?;
+    if as_of_insert < cutoff.parse().ok()? { serde_json::from_str(json).ok().map(Some) } else { Some(None) }
 }
 
 /// Decodes a list of ids and rows, alternating.
@@ -95,7 +117,7 @@ pub(super) fn sessions(values: Vec<Value>) -> Result<Vec<SessionRecord>, StoreEr
     let mut values = values.into_iter();
     while let (Some(id), Some(row)) = (values.next(), values.next()) {
         let id: String = redis::from_redis_value(id).map_err(StoreError::new)?;
-        sessions.extend(session(id.parse().map_err(StoreError::new)?, row)?);
+        sessions.extend(session(id.parse().map_err(StoreError::new)?, row, [None, None])?);
     }
     Ok(sessions)
 }
@@ -118,6 +140,8 @@ struct Fields {
     ack: Option<Vec<u8>>,
     version: Option<Vec<u8>>,
     revoked: Option<Vec<u8>>,
+    uc: Option<Vec<u8>>,
+    ec: Option<Vec<u8>>,
 }
 
 impl Fields {
@@ -142,6 +166,8 @@ impl Fields {
                 b"ack" => &mut fields.ack,
                 b"version" => &mut fields.version,
                 b"revoked" => &mut fields.revoked,
+                b"uc" => &mut fields.uc,
+                b"ec" => &mut fields.ec,
                 _ => continue,
             };
             *field = Some(value);

@@ -87,7 +87,7 @@ macro_rules! migrating {
             /// the primary.
             pub async fn check(&self) -> Result<(), StoreError> {
                 let mut lease = self.lease().await.map_err(super::failed)?;
-                self.refuse_a_replica(&mut lease.connection).await.map_err(super::failed)?;
+                self.clock(&mut lease.connection).await.map_err(super::failed)?;
                 lease.done();
                 $migrations.check_version(self.installed_version().await.map_err(super::failed)?)
             }

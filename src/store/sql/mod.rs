@@ -35,6 +35,16 @@ const MAX_TRIES: u32 = 10;
 const FEED_PURGE_STEP: i64 = 5_000;
 /// How many such statements one call executes at most.
 const MAX_FEED_PURGE_STEPS: u32 = 10;
+/// How many cutoffs one call looks at, to delete those of users without sessions.
+const CUTOFF_PURGE_STEP: i64 = 1_000;
+/// How long a cutoff stays at least. Longer than a call can take, and than clocks differ.
+const CUTOFF_RETENTION: Duration = Duration::from_secs(24 * 3600);
+/// An insert that evicts more sessions raises the cutoff of the user, and does not mark them one by one.
+const MAX_MARKED: i64 = 200;
+/// Up to this number, the sessions that a new cutoff revokes are counted exactly.
+const MAX_EXACTLY_COUNTED: i64 = 1_000;
+/// The highest number that is counted at all.
+const MAX_COUNTED: i64 = 100_000;
 /// The pause before the first retry of a transaction. Each further one is longer by as much.
 const RETRY_PAUSE: Duration = Duration::from_millis(3);
 /// How many sessions one statement updates at most.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use sqlx::mysql::{MySql, MySqlConnectOptions, MySqlPool};
 
@@ -35,6 +35,8 @@ struct Inner {
     pool: MySqlPool,
     sql: Statements,
     push: Push,
+    /// The scope from which the next call purges cutoffs.
+    purge_from: Mutex<Vec<u8>>,
 }
 
 const DIALECT: Dialect = Dialect {
@@ -49,9 +51,17 @@ const DIALECT: Dialect = Dialect {
                       JOIN axum_refresh_sessions AS session ON session.id = UNHEX(batch.id) \
                       SET session.last_seen_at = GREATEST(session.last_seen_at, batch.last_seen_at), \
                       session.acknowledged = GREATEST(session.acknowledged, batch.acknowledged)",
+    revoke_all: "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (id CHAR(32) PATH '$')) AS batch \
+                 JOIN axum_refresh_sessions AS session ON session.id = UNHEX(batch.id) \
+                 SET session.revoked_at = ?, session.revoked_reason = ?, session.user_cutoff = -1, \
+                 session.version = session.version + 1 WHERE session.revoked_at IS NULL",
+    publish_all: "SELECT UNHEX(entry.id) AS id FROM JSON_TABLE(?, '$[*]' COLUMNS (id CHAR(32) PATH '$')) AS entry",
+    on_conflict: "ON DUPLICATE KEY UPDATE cutoff = GREATEST(cutoff + 1, VALUES(cutoff)), \
+                  revoked_at = VALUES(revoked_at), revoked_reason = VALUES(revoked_reason)",
     purge: "DELETE FROM axum_refresh_sessions WHERE expires_at < ? ORDER BY expires_at LIMIT ?",
-    purge_feed: "DELETE FROM axum_refresh_revocations WHERE expires_at < ? ORDER BY expires_at LIMIT ?",
+    purge_feed: "DELETE FROM axum_refresh_revocations WHERE written_at < ? ORDER BY written_at LIMIT ?",
     is_read_only: "SELECT CAST(@@global.read_only AS SIGNED)",
+    has_clock: true,
     notify: "",
 };
 
@@ -86,7 +96,12 @@ impl MySqlStore {
     /// Uses a pool of the app's own; requires sqlx 0.9. Its connections should use the isolation level
     /// `READ COMMITTED`; with a stricter one, concurrent logins of different users block each other, and some fail.
     pub fn new(pool: MySqlPool) -> Self {
-        Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push: Push::disabled() }))
+        Self(Arc::new(Inner {
+            pool,
+            sql: Statements::new(&DIALECT),
+            push: Push::disabled(),
+            purge_from: Mutex::default(),
+        }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, Postgres};
@@ -38,6 +38,8 @@ struct Inner {
     pool: PgPool,
     sql: Statements,
     push: Push,
+    /// The scope from which the next call purges cutoffs.
+    purge_from: Mutex<Vec<u8>>,
 }
 
 const DIALECT: Dialect = Dialect {
@@ -54,12 +56,22 @@ const DIALECT: Dialect = Dialect {
                       FROM (SELECT decode(entry ->> 0, 'hex') AS id, CAST(entry ->> 1 AS BIGINT) AS last_seen_at, \
                       CAST(entry ->> 2 AS BIGINT) AS acknowledged \
                       FROM json_array_elements(CAST(? AS JSON)) AS entry) AS batch WHERE session.id = batch.id",
+    revoke_all: "WITH batch AS (SELECT decode(entry, 'hex') AS id \
+                 FROM json_array_elements_text(CAST(? AS JSON)) AS entry) \
+                 UPDATE axum_refresh_sessions AS session \
+                 SET revoked_at = ?, revoked_reason = ?, user_cutoff = -1, version = version + 1 \
+                 FROM batch WHERE session.id = batch.id AND session.revoked_at IS NULL",
+    publish_all: "SELECT decode(entry, 'hex') AS id FROM json_array_elements_text(CAST(? AS JSON)) AS entry",
+    on_conflict: "ON CONFLICT (scope) DO UPDATE SET \
+                  cutoff = GREATEST(axum_refresh_cutoffs.cutoff + 1, excluded.cutoff), \
+                  revoked_at = excluded.revoked_at, revoked_reason = excluded.revoked_reason",
     // An array, because the planner may join a subquery in IN to the whole table.
     purge: "DELETE FROM axum_refresh_sessions WHERE id = ANY (ARRAY (SELECT id FROM axum_refresh_sessions \
             WHERE expires_at < ? ORDER BY expires_at LIMIT ?))",
     purge_feed: "DELETE FROM axum_refresh_revocations WHERE seq = ANY (ARRAY (SELECT seq FROM axum_refresh_revocations \
-                 WHERE expires_at < ? ORDER BY expires_at LIMIT ?))",
+                 WHERE written_at < ? ORDER BY written_at LIMIT ?))",
     is_read_only: "SELECT CAST(CAST(pg_is_in_recovery() AS INTEGER) AS BIGINT)",
+    has_clock: true,
     notify: "SELECT pg_notify('axum_refresh', '')",
 };
 
@@ -72,8 +84,11 @@ const MIGRATIONS: Migrations = Migrations {
     lock: "SELECT CAST(1 AS BIGINT) FROM pg_advisory_xact_lock(7021790216)",
 };
 
-/// The server aborts the transactions of a client that has vanished, which releases their locks.
-const SESSION: &str = "SET statement_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'";
+/// The server aborts the transactions of a client that has vanished, which releases their locks. Without bitmap scans,
+/// the newest sessions of a user are always read in the order of the index: the planner does not know how many they are,
+/// and might read and sort a million of them.
+const SESSION: &str = "SET statement_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'; \
+                       SET enable_bitmapscan = off";
 
 /// The pause before listening again after the connection was lost.
 const LISTEN_PAUSE: Duration = Duration::from_secs(1);
@@ -97,9 +112,15 @@ impl PostgresStore {
     }
 
     /// Uses a pool of the app's own; requires sqlx 0.9. Its connections should have a `statement_timeout`, and
-    /// [`push`](Self::push) needs one connection more.
+    /// [`push`](Self::push) needs one connection more. If a user may have thousands of sessions, also
+    /// `SET enable_bitmapscan = off`, so that the newest are read without the others.
     pub fn new(pool: PgPool) -> Self {
-        Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push: Push::disabled() }))
+        Self(Arc::new(Inner {
+            pool,
+            sql: Statements::new(&DIALECT),
+            push: Push::disabled(),
+            purge_from: Mutex::default(),
+        }))
     }
 
     /// Listens for revocations by other nodes, so that they arrive within milliseconds. Without this, the feed is
@@ -114,7 +135,7 @@ impl PostgresStore {
     pub fn push(self) -> Self {
         let pool = self.0.pool.clone();
         let push = Push::listening(|changed| listen(pool.clone(), changed));
-        Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push }))
+        Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push, purge_from: Mutex::default() }))
     }
 }
 

@@ -7,32 +7,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::ratchet::RotationState;
 use crate::session::{Client, Revocation, RevocationReason, SecretHash, SessionId};
-use crate::store::{Activity, RevocationEntry, RevokedItem, SessionRecord};
+use crate::store::{Activity, RevocationEntry, RevokedItem, RevokedUsers, SessionRecord};
 use crate::time::Timestamp;
 
 /// The columns of a session, in the order of all statements.
-pub(super) type SessionRow = (
-    Vec<u8>,
-    Vec<u8>,
-    Vec<u8>,
-    i64,
-    i64,
-    String,
-    String,
-    String,
-    i64,
-    i64,
-    Option<i64>,
-    Option<i64>,
-    Option<String>,
-    i64,
-);
+pub(super) type SessionRow =
+    (Vec<u8>, Vec<u8>, Vec<u8>, i64, i64, String, String, String, i64, i64, Option<i64>, Option<String>, i64);
 
-/// The columns of a session that may be revoked: id, created_at, seq, last_seen_at, expires_at, revoked_at.
-pub(super) type LockedRow = (Vec<u8>, i64, i64, i64, i64, Option<i64>);
+/// A session that may be revoked: user_id, expires_at, and when it was revoked, in whatever way.
+pub(super) type LockedRow = (Vec<u8>, i64, Option<i64>);
 
-/// The columns of a feed entry: seq, expires_at, kind, subject.
-pub(super) type FeedRow = (i64, i64, i64, Vec<u8>);
+/// The columns of a feed entry: seq, written_at, kind, subject, cutoff, revoked_at.
+pub(super) type FeedRow = (i64, i64, i64, Vec<u8>, Option<i64>, Option<i64>);
+
+/// The columns of a new feed entry: kind, subject, cutoff, revoked_at.
+pub(super) type NewFeedRow<'a> = (i64, &'a [u8], Option<i64>, Option<i64>);
 
 /// The column `rotation`: the part of a [`RotationState`] that only a compare-and-swap changes.
 #[derive(Serialize, Deserialize)]
@@ -47,8 +36,9 @@ struct RotationColumn {
 const NOTHING_ACKNOWLEDGED: i64 = -1;
 
 /// The values of the column `kind`.
-const SESSION: i64 = 1;
+pub(super) const SESSION: i64 = 1;
 const TOKEN: i64 = 2;
+const USERS: i64 = 3;
 
 /// A value that does not fit its column, or that cannot be decoded. This is an error: such a row must not be taken for
 /// a missing session.
@@ -71,17 +61,13 @@ pub(super) fn read(row: SessionRow) -> Result<SessionRecord, sqlx::Error> {
         last_seen_at,
         acknowledged,
         revoked_at,
-        revocation_expires_at,
         revoked_reason,
         version,
     ) = row;
     let column: RotationColumn = serde_json::from_str(&rotation).map_err(|_| unreadable("rotation"))?;
     let client: Client = serde_json::from_str(&client).map_err(|_| unreadable("client"))?;
-    let revoked = revoked_at.map(|at| Revocation {
-        at: Timestamp::from_millis(at),
-        expires_at: Timestamp::from_millis(revocation_expires_at.unwrap_or(at)),
-        reason: read_reason(revoked_reason.as_deref()),
-    });
+    let revoked = revoked_at
+        .map(|at| Revocation { at: Timestamp::from_millis(at), reason: read_reason(revoked_reason.as_deref()) });
     Ok(SessionRecord {
         id: session_id(&id)?,
         user_id: String::from_utf8(user_id).map_err(|_| unreadable("user_id"))?.into(),
@@ -138,22 +124,38 @@ fn read_reason(name: Option<&str>) -> RevocationReason {
     name.and_then(|name| serde_json::from_value(name.into()).ok()).unwrap_or(RevocationReason::Other)
 }
 
-/// The kind and the subject of a feed entry.
-pub(super) fn feed_entry(item: &RevokedItem) -> (i64, &[u8]) {
+pub(super) fn feed_entry(item: &RevokedItem) -> NewFeedRow<'_> {
     match item {
-        RevokedItem::Session(id) => (SESSION, id.as_bytes()),
-        RevokedItem::Token(jti) => (TOKEN, jti.as_bytes()),
+        RevokedItem::Session(id) => (SESSION, id.as_bytes(), None, None),
+        RevokedItem::Token(jti) => (TOKEN, jti.as_bytes(), None, None),
+        RevokedItem::Users(users) => {
+            (USERS, users.scope.as_bytes(), Some(users.cutoff), Some(users.revoked_at.as_millis()))
+        }
     }
 }
 
 /// An unknown kind is an error: skipping the entry would skip a revocation.
-pub(super) fn read_feed((_, expires_at, kind, subject): FeedRow) -> Result<RevocationEntry, sqlx::Error> {
+pub(super) fn read_feed(row: FeedRow, now: Timestamp) -> Result<RevocationEntry, sqlx::Error> {
+    let (_, written_at, kind, subject, cutoff, revoked_at) = row;
+    let text = |subject| String::from_utf8(subject).map(Box::from).map_err(|_| unreadable("subject"));
     let item = match kind {
         SESSION => RevokedItem::Session(session_id(&subject)?),
-        TOKEN => RevokedItem::Token(String::from_utf8(subject).map_err(|_| unreadable("subject"))?.into()),
+        TOKEN => RevokedItem::Token(text(subject)?),
+        USERS => RevokedItem::Users(RevokedUsers {
+            scope: text(subject)?,
+            cutoff: cutoff.ok_or_else(|| unreadable("cutoff"))?,
+            revoked_at: Timestamp::from_millis(revoked_at.ok_or_else(|| unreadable("revoked_at"))?),
+        }),
         _ => return Err(unreadable("kind")),
     };
-    Ok(RevocationEntry { item, expires_at: Timestamp::from_millis(expires_at) })
+    Ok(RevocationEntry { item, age: now.since(Timestamp::from_millis(written_at)) })
+}
+
+/// Encodes ids as a JSON list.
+pub(super) fn ids(ids: &[SessionId]) -> Result<String, sqlx::Error> {
+    let mut sorted: Vec<_> = ids.iter().map(|id| hex(id.as_bytes())).collect();
+    sorted.sort_unstable();
+    serde_json::to_string(&sorted).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
 /// Encodes a batch as JSON, with each session once and in the order of the ids.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
 
@@ -35,6 +35,8 @@ struct Inner {
     pool: SqlitePool,
     sql: Statements,
     push: Push,
+    /// The scope from which the next call purges cutoffs.
+    purge_from: Mutex<Vec<u8>>,
 }
 
 const DIALECT: Dialect = Dialect {
@@ -50,11 +52,20 @@ const DIALECT: Dialect = Dialect {
                       acknowledged = MAX(axum_refresh_sessions.acknowledged, batch.acknowledged) \
                       FROM (SELECT unhex(value ->> 0) AS id, value ->> 1 AS last_seen_at, value ->> 2 AS acknowledged \
                       FROM json_each(?)) AS batch WHERE axum_refresh_sessions.id = batch.id",
+    revoke_all: "WITH batch AS (SELECT unhex(value) AS id FROM json_each(?)) \
+                 UPDATE axum_refresh_sessions \
+                 SET revoked_at = ?, revoked_reason = ?, user_cutoff = -1, version = version + 1 \
+                 FROM batch WHERE axum_refresh_sessions.id = batch.id AND revoked_at IS NULL",
+    publish_all: "SELECT unhex(value) AS id FROM json_each(?)",
+    on_conflict: "ON CONFLICT (scope) DO UPDATE SET cutoff = MAX(axum_refresh_cutoffs.cutoff + 1, excluded.cutoff), \
+                  revoked_at = excluded.revoked_at, revoked_reason = excluded.revoked_reason",
     purge: "DELETE FROM axum_refresh_sessions WHERE seq IN \
             (SELECT seq FROM axum_refresh_sessions WHERE expires_at < ? ORDER BY expires_at LIMIT ?)",
     purge_feed: "DELETE FROM axum_refresh_revocations WHERE seq IN \
-                 (SELECT seq FROM axum_refresh_revocations WHERE expires_at < ? ORDER BY expires_at LIMIT ?)",
-    is_read_only: "",
+                 (SELECT seq FROM axum_refresh_revocations WHERE written_at < ? ORDER BY written_at LIMIT ?)",
+    is_read_only: "SELECT 0",
+    // The clock of this machine, like the caller's.
+    has_clock: false,
     notify: "",
 };
 
@@ -90,7 +101,12 @@ impl SqliteStore {
     /// Uses a pool of the app's own; requires sqlx 0.9. Its connections should use the WAL journal mode and a busy
     /// timeout: the [guide](crate::guide::stores#sqlite-with-the-apps-own-pool) has an example.
     pub fn new(pool: SqlitePool) -> Self {
-        Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push: Push::in_process() }))
+        Self(Arc::new(Inner {
+            pool,
+            sql: Statements::new(&DIALECT),
+            push: Push::in_process(),
+            purge_from: Mutex::default(),
+        }))
     }
 }
 

@@ -5,12 +5,15 @@
 macro_rules! sql_store {
     ($Store:ident, $Database:ty, $dialect:expr) => {
         use crate::store::sql::row::{self, FeedRow, LockedRow, SessionRow};
-        use crate::store::sql::{CHUNK, FEED_PURGE_STEP, Lease, MAX_FEED_PURGE_STEPS, retry_conflicts, stripe};
-        use crate::store::{
-            Activity, FeedCursor, InsertOptions, Inserted, RevocationBatch, RevokeTarget, RevokedItem, SessionRecord,
-            SessionStore, StoreError,
+        use crate::store::sql::{
+            CHUNK, CUTOFF_PURGE_STEP, CUTOFF_RETENTION, FEED_PURGE_STEP, Lease, MAX_COUNTED, MAX_EXACTLY_COUNTED,
+            MAX_FEED_PURGE_STEPS, MAX_MARKED, retry_conflicts, stripe,
         };
-        use crate::ratchet::RotationState;
+        use crate::store::{
+            Activity, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, OnMaxSessions, RevocationBatch,
+            RevokeTarget, Revoked, RevokedItem, RevokedUsers, SEPARATOR, SessionRecord, SessionStore, StoreError,
+            everyone,
+        };
         use crate::session::{Revocation, RevocationReason, SessionId};
         use crate::time::Timestamp;
 
@@ -31,6 +34,7 @@ macro_rules! sql_store {
                 new: &SessionRecord,
             ) -> Result<(), sqlx::Error> {
                 let revoked = new.rotation.revoked;
+                let everyone = everyone(&new.user_id);
                 let insert = sqlx::query(self.0.sql.insert.clone())
                     .bind(&new.id.as_bytes()[..])
                     .bind(new.user_id.as_bytes())
@@ -43,9 +47,11 @@ macro_rules! sql_store {
                     .bind(new.rotation.last_seen_at.as_millis())
                     .bind(row::acknowledged(new.rotation.acknowledged))
                     .bind(revoked.map(|revoked| revoked.at.as_millis()))
-                    .bind(revoked.map(|revoked| revoked.expires_at.as_millis()))
                     .bind(revoked.map(|revoked| row::reason(revoked.reason)))
-                    .bind(row::version(new.version)?);
+                    .bind(row::version(new.version)?)
+                    .bind(everyone.as_bytes())
+                    .bind(new.user_id.as_bytes())
+                    .bind(everyone.as_bytes());
                 insert.execute(connection).await.map(|_| ())
             }
 
@@ -54,115 +60,255 @@ macro_rules! sql_store {
                 if options.limit.is_none() && options.replacing.is_none() {
                     self.write_session(&mut lease.connection, new).await?;
                     lease.done();
-                    return Ok(Inserted::Done(Vec::new()));
+                    return Ok(Inserted::Done(Revoked::default()));
                 }
                 let mut transaction = sqlx::Connection::begin_with(&mut *lease.connection, $dialect.begin).await?;
-                if let Some(lock) = &self.0.sql.lock_user {
-                    // Locked until the end, so that concurrent logins of a user count each other.
-                    let locked = sqlx::query(lock.clone())
-                        .bind(stripe(new.user_id.as_bytes()))
-                        .fetch_optional(&mut *transaction)
-                        .await?;
-                    if locked.is_none() {
-                        let problem = "axum_refresh_locks: rows missing; insert 0 to 1023 again";
-                        return Err(sqlx::Error::Protocol(problem.to_owned()));
-                    }
-                }
-                let others: Vec<LockedRow> = sqlx::query_as(self.0.sql.lock_sessions.clone())
-                    .bind(new.user_id.as_bytes())
-                    .fetch_all(&mut *transaction)
-                    .await?;
-                let replaced = options.replacing.filter(|id| others.iter().any(|other| other.0 == id.as_bytes()));
-                let mut to_revoke = Vec::new();
+                self.lock_user(&mut transaction, &new.user_id).await?;
+                let by = |reason| Revocation { at: new.created_at, reason };
+                let replaced = match options.replacing {
+                    Some(id) => self.lock_session(&mut transaction, id).await?.and_then(|(user_id, _, revoked_at)| {
+                        (user_id == new.user_id.as_bytes() && revoked_at.is_none()).then_some(id)
+                    }),
+                    None => None,
+                };
+                let mut revoked = Revoked::default();
                 if let Some(limit) = options.limit {
-                    let mut live = Vec::new();
-                    for (id, created_at, seq, last_seen_at, expires_at, _) in &others {
-                        let id = row::session_id(id)?;
-                        let rotation = RotationState::new(
-                            Timestamp::from_millis(*last_seen_at),
-                            Timestamp::from_millis(*expires_at),
-                        );
-                        let is_live = rotation.is_live(new.created_at, limit.idle_timeout);
-                        if is_live && Some(id) != replaced {
-                            live.push((*created_at, *seq, id));
-                        }
+                    let room = i64::from(limit.max.saturating_sub(1));
+                    let idle_since = new.created_at.before(limit.idle_timeout).as_millis();
+                    let everyone = everyone(&new.user_id);
+                    let excess: Vec<Vec<u8>> = sqlx::query_scalar(self.0.sql.excess.clone())
+                        .bind(new.user_id.as_bytes())
+                        .bind(new.user_id.as_bytes())
+                        .bind(everyone.as_bytes())
+                        .bind(new.created_at.as_millis())
+                        .bind(idle_since)
+                        .bind(&replaced.unwrap_or(new.id).as_bytes()[..])
+                        .bind(MAX_MARKED + 1)
+                        .bind(room)
+                        .fetch_all(&mut *transaction)
+                        .await?;
+                    if !excess.is_empty() && limit.on_max_sessions == OnMaxSessions::Refuse {
+                        transaction.rollback().await?;
+                        lease.done();
+                        return Ok(Inserted::LimitReached);
                     }
-                    match limit.make_room(live) {
-                        Some(evicted) => {
-                            to_revoke.extend(evicted.into_iter().map(|(.., id)| (id, RevocationReason::Evicted)));
+                    if i64::try_from(excess.len()).unwrap_or(i64::MAX) <= MAX_MARKED {
+                        // Oldest first.
+                        revoked.sessions =
+                            excess.iter().rev().map(|id| row::session_id(id)).collect::<Result<_, _>>()?;
+                        self.mark_revoked(&mut transaction, &revoked.sessions, by(RevocationReason::Evicted)).await?;
+                        revoked.count = revoked.sessions.len();
+                    } else {
+                        let oldest_survivor: Option<(i64, i64)> = match room {
+                            0 => None,
+                            room => sqlx::query_as(self.0.sql.oldest_survivor.clone())
+                                .bind(new.user_id.as_bytes())
+                                .bind(new.user_id.as_bytes())
+                                .bind(everyone.as_bytes())
+                                .bind(new.created_at.as_millis())
+                                .bind(idle_since)
+                                .bind(&replaced.unwrap_or(new.id).as_bytes()[..])
+                                .bind(room - 1)
+                                .fetch_optional(&mut *transaction)
+                                .await?,
+                        };
+                        // Before the cutoff rises: what is marked is neither counted nor among the survivors.
+                        self.mark_revoked(&mut transaction, replaced.as_slice(), by(RevocationReason::Replaced)).await?;
+                        let by = by(RevocationReason::Evicted);
+                        let (old, users) = self.raise_cutoff(&mut transaction, &new.user_id, by).await?;
+                        if let Some((created_at, seq)) = oldest_survivor {
+                            sqlx::query(self.0.sql.spare_survivors.clone())
+                                .bind(users.cutoff)
+                                .bind(new.user_id.as_bytes())
+                                .bind(old)
+                                .bind(created_at)
+                                .bind(created_at)
+                                .bind(seq)
+                                .execute(&mut *transaction)
+                                .await?;
                         }
-                        None => {
-                            transaction.rollback().await?;
-                            lease.done();
-                            return Ok(Inserted::LimitReached);
-                        }
+                        revoked.count = self.count(&mut transaction, old, &users, new.created_at, idle_since).await?;
+                        revoked.users = Some(users);
                     }
                 }
-                to_revoke.extend(replaced.map(|id| (id, RevocationReason::Replaced)));
+                if let Some(replaced) = replaced {
+                    self.mark_revoked(&mut transaction, &[replaced], by(RevocationReason::Replaced)).await?;
+                    revoked.sessions.push(replaced);
+                    revoked.count += 1;
+                }
+                // After the cutoff has risen, so that the session has the new one.
                 self.write_session(&mut transaction, new).await?;
-                for (id, reason) in &to_revoke {
-                    let expires_at = options.revocation_expires_at;
-                    let revocation = Revocation { at: new.created_at, expires_at, reason: *reason };
-                    self.mark_revoked(&mut transaction, std::slice::from_ref(id), revocation).await?;
+                self.publish_sessions(&mut transaction, &revoked.sessions).await?;
+                if let Some(users) = &revoked.users {
+                    self.publish(&mut transaction, &RevokedItem::Users(users.clone())).await?;
                 }
-                let revoked: Vec<_> = to_revoke.into_iter().map(|(id, _)| id).collect();
-                let items: Vec<_> = revoked.iter().copied().map(RevokedItem::Session).collect();
-                self.publish(&mut transaction, &items, options.revocation_expires_at).await?;
                 transaction.commit().await?;
                 lease.done();
                 Ok(Inserted::Done(revoked))
             }
 
-            /// Returns an error if the server is read-only. The connection is then closed, and the next one may find
-            /// the primary.
-            async fn refuse_a_replica(
+            /// Waits until no other transaction revokes the sessions of the user or inserts one with a limit. Locks
+            /// until the end of the transaction.
+            async fn lock_user(
                 &self,
                 connection: &mut <$Database as sqlx::Database>::Connection,
+                user_id: &str,
             ) -> Result<(), sqlx::Error> {
-                let Some(query) = &self.0.sql.is_read_only else { return Ok(()) };
-                let is_read_only: i64 = sqlx::query_scalar(query.clone()).fetch_one(connection).await?;
-                if is_read_only != 0 {
-                    return Err(sqlx::Error::Protocol("server is read-only; connect to the primary".to_owned()));
+                let Some(lock) = &self.0.sql.lock_user else { return Ok(()) };
+                let locked =
+                    sqlx::query(lock.clone()).bind(stripe(user_id.as_bytes())).fetch_optional(connection).await?;
+                if locked.is_none() {
+                    let problem = "axum_refresh_locks: rows missing; insert 0 to 1023 again";
+                    return Err(sqlx::Error::Protocol(problem.to_owned()));
                 }
                 Ok(())
             }
 
-            /// Marks sessions as revoked. The transaction must have locked them.
+            async fn lock_session(
+                &self,
+                connection: &mut <$Database as sqlx::Database>::Connection,
+                id: SessionId,
+            ) -> Result<Option<LockedRow>, sqlx::Error> {
+                sqlx::query_as(self.0.sql.lock_session.clone())
+                    .bind(&id.as_bytes()[..])
+                    .fetch_optional(connection)
+                    .await
+            }
+
+            /// Raises the cutoff of a scope and returns the old one, 0 if there was none. A user must be locked.
+            async fn raise_cutoff(
+                &self,
+                connection: &mut <$Database as sqlx::Database>::Connection,
+                scope: &str,
+                revocation: Revocation,
+            ) -> Result<(i64, RevokedUsers), sqlx::Error> {
+                // Locked, because a purge may delete the row.
+                let old: Option<i64> = sqlx::query_scalar(self.0.sql.lock_cutoff.clone())
+                    .bind(scope.as_bytes())
+                    .fetch_optional(&mut *connection)
+                    .await?;
+                sqlx::query(self.0.sql.raise_cutoff.clone())
+                    .bind(scope.as_bytes())
+                    .bind(revocation.at.as_millis())
+                    .bind(row::reason(revocation.reason))
+                    .execute(&mut *connection)
+                    .await?;
+                let cutoff = sqlx::query_scalar(self.0.sql.cutoff.clone())
+                    .bind(scope.as_bytes())
+                    .fetch_one(connection)
+                    .await?;
+                Ok((old.unwrap_or(0), RevokedUsers { scope: scope.into(), cutoff, revoked_at: revocation.at }))
+            }
+
+            /// How many sessions a new cutoff has revoked that were live: exact if they are few.
+            async fn count(
+                &self,
+                connection: &mut <$Database as sqlx::Database>::Connection,
+                old: i64,
+                users: &RevokedUsers,
+                now: Timestamp,
+                idle_since: i64,
+            ) -> Result<usize, sqlx::Error> {
+                let mut count: i64 = sqlx::query_scalar(self.0.sql.count_live.clone())
+                    .bind(users.scope.as_bytes())
+                    .bind(old)
+                    .bind(users.cutoff)
+                    .bind(everyone(&users.scope).into_bytes())
+                    .bind(now.as_millis())
+                    .bind(idle_since)
+                    .bind(MAX_EXACTLY_COUNTED + 1)
+                    .fetch_one(&mut *connection)
+                    .await?;
+                if count > MAX_EXACTLY_COUNTED {
+                    count = sqlx::query_scalar(self.0.sql.count_all.clone())
+                        .bind(users.scope.as_bytes())
+                        .bind(old)
+                        .bind(users.cutoff)
+                        .bind(MAX_COUNTED)
+                        .fetch_one(connection)
+                        .await?;
+                }
+                Ok(usize::try_from(count).unwrap_or(0))
+            }
+
+            /// The time in the database. Returns an error if the server is read-only. The connection is then closed,
+            /// and the next one may find the primary.
+            async fn clock(
+                &self,
+                connection: &mut <$Database as sqlx::Database>::Connection,
+            ) -> Result<Timestamp, sqlx::Error> {
+                let (is_read_only, now): (i64, i64) =
+                    sqlx::query_as(self.0.sql.clock.clone()).fetch_one(connection).await?;
+                if is_read_only != 0 {
+                    return Err(sqlx::Error::Protocol("server is read-only; connect to the primary".to_owned()));
+                }
+                Ok(Timestamp::from_millis(now))
+            }
+
+            /// Marks sessions as revoked, unless they are marked.
             async fn mark_revoked(
                 &self,
                 connection: &mut <$Database as sqlx::Database>::Connection,
                 ids: &[SessionId],
                 revocation: Revocation,
             ) -> Result<(), sqlx::Error> {
-                for id in ids {
-                    sqlx::query(self.0.sql.revoke.clone())
+                match ids {
+                    [] => return Ok(()),
+                    [id] => sqlx::query(self.0.sql.revoke.clone())
                         .bind(revocation.at.as_millis())
-                        .bind(revocation.expires_at.as_millis())
                         .bind(row::reason(revocation.reason))
-                        .bind(&id.as_bytes()[..])
-                        .execute(&mut *connection)
-                        .await?;
+                        .bind(&id.as_bytes()[..]),
+                    ids => sqlx::query(self.0.sql.revoke_all.clone())
+                        .bind(row::ids(ids)?)
+                        .bind(revocation.at.as_millis())
+                        .bind(row::reason(revocation.reason)),
                 }
-                Ok(())
+                .execute(connection)
+                .await
+                .map(|_| ())
             }
 
-            /// Adds entries to the feed.
+            /// Adds an entry to the feed.
             async fn publish(
                 &self,
                 connection: &mut <$Database as sqlx::Database>::Connection,
-                items: &[RevokedItem],
-                expires_at: Timestamp,
+                item: &RevokedItem,
             ) -> Result<(), sqlx::Error> {
-                for item in items {
-                    let (kind, subject) = row::feed_entry(item);
-                    sqlx::query(self.0.sql.publish.clone())
-                        .bind(expires_at.as_millis())
-                        .bind(kind)
-                        .bind(subject)
-                        .execute(&mut *connection)
-                        .await?;
+                let (kind, subject, cutoff, revoked_at) = row::feed_entry(item);
+                sqlx::query(self.0.sql.publish.clone())
+                    .bind(kind)
+                    .bind(subject)
+                    .bind(cutoff)
+                    .bind(revoked_at)
+                    .execute(&mut *connection)
+                    .await?;
+                self.notify_nodes(connection).await
+            }
+
+            /// Adds an entry for each session to the feed.
+            async fn publish_sessions(
+                &self,
+                connection: &mut <$Database as sqlx::Database>::Connection,
+                ids: &[SessionId],
+            ) -> Result<(), sqlx::Error> {
+                match ids {
+                    [] => Ok(()),
+                    [id] => self.publish(connection, &RevokedItem::Session(*id)).await,
+                    ids => {
+                        sqlx::query(self.0.sql.publish_all.clone())
+                            .bind(row::ids(ids)?)
+                            .execute(&mut *connection)
+                            .await?;
+                        self.notify_nodes(connection).await
+                    }
                 }
-                if let Some(notify) = self.0.sql.notify.as_ref().filter(|_| !items.is_empty()) {
+            }
+
+            async fn notify_nodes(
+                &self,
+                connection: &mut <$Database as sqlx::Database>::Connection,
+            ) -> Result<(), sqlx::Error> {
+                if let Some(notify) = &self.0.sql.notify {
                     sqlx::query(notify.clone()).execute(connection).await?;
                 }
                 Ok(())
@@ -171,25 +317,24 @@ macro_rules! sql_store {
             async fn compare_and_swap_once(&self, expected: u64, next: &SessionRecord) -> Result<bool, sqlx::Error> {
                 let mut lease = self.lease().await?;
                 let revoked = next.rotation.revoked;
-                let update = sqlx::query(self.0.sql.compare_and_swap.clone())
+                let sql = if revoked.is_none() { &self.0.sql.compare_and_swap } else { &self.0.sql.compare_and_revoke };
+                let update = sqlx::query(sql.clone())
                     .bind(&*next.claims)
                     .bind(row::rotation(next)?)
                     .bind(next.rotation.last_seen_at.as_millis())
                     .bind(row::acknowledged(next.rotation.acknowledged))
                     .bind(revoked.map(|revoked| revoked.at.as_millis()))
-                    .bind(revoked.map(|revoked| revoked.expires_at.as_millis()))
                     .bind(revoked.map(|revoked| row::reason(revoked.reason)))
                     .bind(&next.id.as_bytes()[..])
                     .bind(row::version(expected)?);
                 let swapped = match revoked {
                     None => update.execute(&mut *lease.connection).await?.rows_affected() > 0,
-                    Some(revocation) => {
+                    Some(_) => {
                         let mut transaction =
                             sqlx::Connection::begin_with(&mut *lease.connection, $dialect.begin).await?;
                         let swapped = update.execute(&mut *transaction).await?.rows_affected() > 0;
                         if swapped {
-                            let item = RevokedItem::Session(next.id);
-                            self.publish(&mut transaction, &[item], revocation.expires_at).await?;
+                            self.publish(&mut transaction, &RevokedItem::Session(next.id)).await?;
                         }
                         transaction.commit().await?;
                         swapped
@@ -203,52 +348,58 @@ macro_rules! sql_store {
                 &self,
                 target: RevokeTarget<'_>,
                 revocation: Revocation,
-            ) -> Result<Vec<SessionId>, sqlx::Error> {
+            ) -> Result<Revoked, sqlx::Error> {
                 let mut lease = self.lease().await?;
                 let mut transaction = sqlx::Connection::begin_with(&mut *lease.connection, $dialect.begin).await?;
-                let locked: Vec<LockedRow> = match target {
-                    RevokeTarget::Token(jti) => {
-                        self.publish(&mut transaction, &[RevokedItem::Token(jti.into())], revocation.expires_at).await?;
-                        Vec::new()
-                    }
+                let mut revoked = Revoked::default();
+                let item = match target {
+                    RevokeTarget::Token(jti) => RevokedItem::Token(jti.into()),
                     RevokeTarget::Session(id) => {
-                        sqlx::query_as(self.0.sql.lock_session.clone())
-                            .bind(&id.as_bytes()[..])
-                            .fetch_all(&mut *transaction)
-                            .await?
+                        if let Some((_, expires_at, None)) = self.lock_session(&mut transaction, id).await? {
+                            self.mark_revoked(&mut transaction, &[id], revocation).await?;
+                            if revocation.at < Timestamp::from_millis(expires_at) {
+                                revoked = Revoked::from(vec![id]);
+                            }
+                        }
+                        // Also without a row: it may be lost in a failover, while access tokens of the session are
+                        // still in use.
+                        RevokedItem::Session(id)
                     }
-                    RevokeTarget::User { user_id, .. } => {
-                        sqlx::query_as(self.0.sql.lock_sessions.clone())
-                            .bind(user_id.as_bytes())
-                            .fetch_all(&mut *transaction)
-                            .await?
+                    RevokeTarget::Users { scope, .. } if scope.ends_with(SEPARATOR) => {
+                        let (_, users) = self.raise_cutoff(&mut transaction, scope, revocation).await?;
+                        revoked.users = Some(users.clone());
+                        RevokedItem::Users(users)
+                    }
+                    RevokeTarget::Users { scope, except, created_until } => {
+                        self.lock_user(&mut transaction, scope).await?;
+                        let (old, users) = self.raise_cutoff(&mut transaction, scope, revocation).await?;
+                        if let Some(except) = except {
+                            sqlx::query(self.0.sql.spare_session.clone())
+                                .bind(users.cutoff)
+                                .bind(&except.as_bytes()[..])
+                                .bind(scope.as_bytes())
+                                .bind(old)
+                                .execute(&mut *transaction)
+                                .await?;
+                        }
+                        if let Some(until) = created_until {
+                            sqlx::query(self.0.sql.spare_later.clone())
+                                .bind(users.cutoff)
+                                .bind(scope.as_bytes())
+                                .bind(old)
+                                .bind(until.as_millis())
+                                .execute(&mut *transaction)
+                                .await?;
+                        }
+                        revoked.count = self.count(&mut transaction, old, &users, revocation.at, i64::MIN).await?;
+                        revoked.users = Some(users.clone());
+                        RevokedItem::Users(users)
                     }
                 };
-                let (mut to_mark, mut live, mut items) = (Vec::new(), Vec::new(), Vec::new());
-                if let (RevokeTarget::Session(id), true) = (target, locked.is_empty()) {
-                    // The row may be lost in a failover, while access tokens of the session are still in use.
-                    items.push(RevokedItem::Session(id));
-                }
-                for (id, .., expires_at, revoked_at) in locked {
-                    let id = row::session_id(&id)?;
-                    if matches!(target, RevokeTarget::User { except, .. } if except == Some(id)) {
-                        continue;
-                    }
-                    items.push(RevokedItem::Session(id));
-                    if revoked_at.is_none() {
-                        to_mark.push(id);
-                        if revocation.at < Timestamp::from_millis(expires_at) {
-                            live.push(id);
-                        }
-                    }
-                }
-                self.mark_revoked(&mut transaction, &to_mark, revocation).await?;
-                if !items.is_empty() {
-                    self.publish(&mut transaction, &items, revocation.expires_at).await?;
-                }
+                self.publish(&mut transaction, &item).await?;
                 transaction.commit().await?;
                 lease.done();
-                Ok(live)
+                Ok(revoked)
             }
 
             async fn record_activity_once(&self, batch: &[Activity]) -> Result<(), sqlx::Error> {
@@ -273,39 +424,73 @@ macro_rules! sql_store {
                 row.map(row::read).transpose()
             }
 
-            async fn list_once(&self, user_id: &str) -> Result<Vec<SessionRecord>, sqlx::Error> {
+            async fn list_once(&self, user_id: &str, limit: usize) -> Result<Vec<SessionRecord>, sqlx::Error> {
                 let mut lease = self.lease().await?;
                 let rows: Vec<SessionRow> = sqlx::query_as(self.0.sql.list.clone())
                     .bind(user_id.as_bytes())
+                    .bind(user_id.as_bytes())
+                    .bind(everyone(user_id).into_bytes())
+                    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
                     .fetch_all(&mut *lease.connection)
                     .await?;
                 lease.done();
                 rows.into_iter().map(row::read).collect()
             }
 
-            async fn read_revocations_once(&self, since: FeedCursor) -> Result<RevocationBatch, sqlx::Error> {
+            async fn read_revocations_once(
+                &self,
+                since: FeedCursor,
+                window: FeedWindow,
+            ) -> Result<RevocationBatch, sqlx::Error> {
                 let mut lease = self.lease().await?;
-                self.refuse_a_replica(&mut lease.connection).await?;
-                let mut rows: Vec<FeedRow> = if since == FeedCursor::START {
-                    sqlx::query_as(self.0.sql.read_revocations.clone()).fetch_all(&mut *lease.connection).await?
+                let now = self.clock(&mut lease.connection).await?;
+                let limit = i64::try_from(window.limit).unwrap_or(i64::MAX).max(1);
+                let mut next = since.0;
+                let mut page: Vec<FeedRow>;
+                let mut late: Vec<FeedRow> = Vec::new();
+                if since == FeedCursor::START {
+                    // Before the entries: a later one must not be skipped.
+                    let last: Option<i64> = sqlx::query_scalar(self.0.sql.last_revocation.clone())
+                        .fetch_one(&mut *lease.connection)
+                        .await?;
+                    page = sqlx::query_as(self.0.sql.read_revocations.clone())
+                        .bind(now.before(window.max_age).as_millis())
+                        .bind(i64::MAX)
+                        .bind(limit)
+                        .fetch_all(&mut *lease.connection)
+                        .await?;
+                    if page.is_empty() {
+                        next = last.unwrap_or(0);
+                    }
                 } else {
-                    sqlx::query_as(self.0.sql.read_revocations_since.clone())
+                    page = sqlx::query_as(self.0.sql.read_revocations_since.clone())
                         .bind(since.0)
+                        .bind(limit)
+                        .fetch_all(&mut *lease.connection)
+                        .await?;
+                    // With every page: until the last page is read, an entry may have become too old.
+                    late = sqlx::query_as(self.0.sql.read_late_revocations.clone())
+                        .bind(now.before(window.overlap).as_millis())
+                        .bind(i64::MAX)
                         .bind(since.0)
                         .fetch_all(&mut *lease.connection)
-                        .await?
-                };
+                        .await?;
+                    late.sort_unstable_by_key(|row| row.0);
+                }
                 lease.done();
-                rows.sort_unstable_by_key(|row| row.0);
-                let next = rows.last().map_or(0, |last| last.0).max(since.0);
-                let entries = rows.into_iter().map(row::read_feed).collect::<Result<_, _>>()?;
-                Ok(RevocationBatch { entries, next: FeedCursor(next) })
+                let has_more = page.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
+                next = page.last().map_or(next, |last| last.0).max(next);
+                late.append(&mut page);
+                let entries = late.into_iter().map(|row| row::read_feed(row, now)).collect::<Result<_, _>>()?;
+                let now = $dialect.has_clock.then_some(now);
+                Ok(RevocationBatch { entries, next: FeedCursor(next), has_more, now })
             }
 
             async fn purge_once(&self, before: Timestamp, limit: usize) -> Result<usize, sqlx::Error> {
                 let mut lease = self.lease().await?;
+                let now = self.clock(&mut lease.connection).await?;
                 let purged = sqlx::query(self.0.sql.purge.clone())
-                    .bind(before.as_millis())
+                    .bind(before.min(now).as_millis())
                     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
                     .execute(&mut *lease.connection)
                     .await?
@@ -314,7 +499,7 @@ macro_rules! sql_store {
                 if purged < limit {
                     for _ in 0..MAX_FEED_PURGE_STEPS {
                         let deleted = sqlx::query(self.0.sql.purge_feed.clone())
-                            .bind(before.as_millis())
+                            .bind(now.before(FEED_RETENTION).as_millis())
                             .bind(FEED_PURGE_STEP)
                             .execute(&mut *lease.connection)
                             .await?
@@ -323,9 +508,35 @@ macro_rules! sql_store {
                             break;
                         }
                     }
+                    self.purge_cutoffs(&mut lease.connection, now).await?;
                 }
                 lease.done();
                 Ok(purged)
+            }
+
+            /// Deletes cutoffs of users without sessions. Each call looks at the next ones in the order of the scopes,
+            /// so that the users with sessions do not make it slow.
+            async fn purge_cutoffs(
+                &self,
+                connection: &mut <$Database as sqlx::Database>::Connection,
+                now: Timestamp,
+            ) -> Result<(), sqlx::Error> {
+                let from = self.0.purge_from.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+                let to: Option<Vec<u8>> = sqlx::query_scalar(self.0.sql.cutoff_step.clone())
+                    .bind(&from[..])
+                    .bind(CUTOFF_PURGE_STEP)
+                    .fetch_optional(&mut *connection)
+                    .await?;
+                sqlx::query(self.0.sql.purge_cutoffs.clone())
+                    .bind(&from[..])
+                    // Greater than every scope, because scopes are UTF-8.
+                    .bind(to.as_deref().unwrap_or(&[0xff]))
+                    .bind(now.before(CUTOFF_RETENTION).as_millis())
+                    .bind(&[0_u8][..])
+                    .execute(connection)
+                    .await?;
+                *self.0.purge_from.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = to.unwrap_or_default();
+                Ok(())
             }
         }
 
@@ -333,7 +544,7 @@ macro_rules! sql_store {
         impl SessionStore for $Store {
             async fn insert(&self, new: &SessionRecord, options: InsertOptions) -> Result<Inserted, StoreError> {
                 let inserted = retry_conflicts!(self.insert_once(new, options))?;
-                if matches!(&inserted, Inserted::Done(revoked) if !revoked.is_empty()) {
+                if matches!(&inserted, Inserted::Done(revoked) if *revoked != Revoked::default()) {
                     self.0.push.notify();
                 }
                 Ok(inserted)
@@ -351,26 +562,26 @@ macro_rules! sql_store {
                 Ok(swapped)
             }
 
-            async fn list(&self, user_id: &str) -> Result<Vec<SessionRecord>, StoreError> {
-                retry_conflicts!(self.list_once(user_id))
+            async fn list(&self, user_id: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
+                retry_conflicts!(self.list_once(user_id, limit))
             }
 
-            async fn revoke(
-                &self,
-                target: RevokeTarget<'_>,
-                revocation: Revocation,
-            ) -> Result<Vec<SessionId>, StoreError> {
-                let live = retry_conflicts!(self.revoke_once(target, revocation))?;
+            async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {
+                let revoked = retry_conflicts!(self.revoke_once(target, revocation))?;
                 self.0.push.notify();
-                Ok(live)
+                Ok(revoked)
             }
 
             async fn record_activity(&self, batch: &[Activity]) -> Result<(), StoreError> {
                 retry_conflicts!(self.record_activity_once(batch))
             }
 
-            async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError> {
-                retry_conflicts!(self.read_revocations_once(since))
+            async fn read_revocations(
+                &self,
+                since: FeedCursor,
+                window: FeedWindow,
+            ) -> Result<RevocationBatch, StoreError> {
+                retry_conflicts!(self.read_revocations_once(since, window))
             }
 
             async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {

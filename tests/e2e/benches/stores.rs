@@ -99,13 +99,7 @@ async fn measure() {
     for n in 0..EXPIRED {
         let mut session = template(&format!("user{n}")).await;
         session.rotation.expires_at = long_ago;
-        memory
-            .insert(
-                &session,
-                axum_refresh::store::InsertOptions { limit: None, replacing: None, revocation_expires_at: long_ago },
-            )
-            .await
-            .unwrap();
+        memory.insert(&session, axum_refresh::store::InsertOptions::default()).await.unwrap();
     }
     purge("memory", memory, id).await;
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use axum_refresh::store::{
-    Activity, FeedCursor, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, SessionRecord,
-    StoreError, Timestamp,
+    Activity, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, Revoked,
+    SessionRecord, StoreError, Timestamp,
 };
 use axum_refresh::{MemoryStore, MySqlStore, PostgresStore, RedisStore, SessionId, SessionStore, SqliteStore};
 use sqlx::{AssertSqlSafe, Connection as _, Executor, MySqlConnection, PgConnection};
@@ -130,20 +130,20 @@ impl SessionStore for Blocking {
         self.call(|store| async move { store.compare_and_swap(expected, &next).await })
     }
 
-    async fn list(&self, user: &str) -> Result<Vec<SessionRecord>, StoreError> {
+    async fn list(&self, user: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
         let user = user.to_owned();
-        self.call(|store| async move { store.list(&user).await })
+        self.call(|store| async move { store.list(&user, limit).await })
     }
 
-    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {
         match target {
             RevokeTarget::Session(id) => {
                 self.call(|store| async move { store.revoke(RevokeTarget::Session(id), revocation).await })
             }
-            RevokeTarget::User { user_id: user, except } => {
-                let user = user.to_owned();
+            RevokeTarget::Users { scope, except, created_until } => {
+                let scope = scope.to_owned();
                 self.call(|store| async move {
-                    store.revoke(RevokeTarget::User { user_id: &user, except }, revocation).await
+                    store.revoke(RevokeTarget::Users { scope: &scope, except, created_until }, revocation).await
                 })
             }
             RevokeTarget::Token(jti) => {
@@ -158,8 +158,8 @@ impl SessionStore for Blocking {
         self.call(|store| async move { store.record_activity(&batch).await })
     }
 
-    async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError> {
-        self.call(|store| async move { store.read_revocations(since).await })
+    async fn read_revocations(&self, since: FeedCursor, window: FeedWindow) -> Result<RevocationBatch, StoreError> {
+        self.call(|store| async move { store.read_revocations(since, window).await })
     }
 
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {

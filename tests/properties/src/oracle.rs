@@ -35,10 +35,12 @@ pub(crate) struct Row {
     pub(crate) expires: Millis,
     pub(crate) revoked: bool,
     pub(crate) claims: u32,
+    /// How often the user was revoked before the session began, or was spared.
+    pub(crate) cutoff: u32,
 }
 
 impl Row {
-    pub(crate) const fn new(user: usize, now: Millis) -> Self {
+    pub(crate) const fn new(user: usize, now: Millis, cutoff: u32) -> Self {
         Self {
             user,
             generation: 0,
@@ -49,6 +51,7 @@ impl Row {
             expires: now + LIFETIME,
             revoked: false,
             claims: 0,
+            cutoff,
         }
     }
 
@@ -121,6 +124,10 @@ struct NodeState {
     revoked: BTreeSet<usize>,
     /// Reused sessions whose revocation was written without a confirmation: it is written again.
     unfinished: BTreeSet<usize>,
+    /// By user: the newest revocation of all sessions that the node knows.
+    cutoffs: BTreeMap<usize, u32>,
+    /// The sessions that the store has reported as live when the node asked because of that revocation.
+    spared: BTreeMap<usize, u32>,
     heard_at: Option<Millis>,
 }
 
@@ -130,6 +137,10 @@ pub(crate) struct Oracle {
     rows: BTreeMap<usize, Row>,
     /// The sessions in the store's feed.
     feed: BTreeSet<usize>,
+    /// By user: how often all sessions were revoked.
+    cutoffs: BTreeMap<usize, u32>,
+    /// The user of each session, also of those that are purged.
+    users: BTreeMap<usize, usize>,
     nodes: [NodeState; 2],
     pub(crate) fault: Fault,
 }
@@ -137,8 +148,14 @@ pub(crate) struct Oracle {
 type Result<T> = std::result::Result<T, &'static str>;
 
 impl Oracle {
-    pub(crate) fn row(&self, session: usize) -> Option<&Row> {
-        self.rows.get(&session)
+    /// The row as the store returns it.
+    pub(crate) fn row(&self, session: usize) -> Option<Row> {
+        let row = *self.rows.get(&session)?;
+        Some(Row { revoked: row.revoked || row.cutoff < self.cutoff(row.user), ..row })
+    }
+
+    fn cutoff(&self, user: usize) -> u32 {
+        self.cutoffs.get(&user).copied().unwrap_or(0)
     }
 
     fn read(&self) -> Result<()> {
@@ -152,7 +169,7 @@ impl Oracle {
 
     /// The row, merged with the state of the node.
     fn load(&self, node: usize, session: usize) -> Option<Row> {
-        let mut row = *self.rows.get(&session)?;
+        let mut row = self.row(session)?;
         let state = &self.nodes[node];
         if let Some(&(seen, acknowledged)) = state.pending.get(&session) {
             row.seen = row.seen.max(seen);
@@ -169,6 +186,9 @@ impl Oracle {
 
     /// Returns whether the session was neither revoked nor expired before.
     fn revoke_row(&mut self, session: usize, now: Millis) -> bool {
+        if self.row(session).is_none_or(|row| row.revoked) {
+            return false;
+        }
         let Some(row) = self.rows.get_mut(&session) else { return false };
         let was_live = !row.revoked && now < row.expires;
         row.revoked = true;
@@ -186,7 +206,8 @@ impl Oracle {
         now: Millis,
     ) -> Result<()> {
         self.read()?;
-        self.rows.insert(session, Row::new(user, now));
+        self.rows.insert(session, Row::new(user, now, self.cutoff(user)));
+        self.users.insert(session, user);
         let revoked = replacing.filter(|old| self.revoke_row(*old, now));
         self.wrote()?;
         self.nodes[node].revoked.extend(revoked);
@@ -195,7 +216,10 @@ impl Oracle {
 
     /// Whether the node rejects access tokens of this session.
     pub(crate) fn knows_revocation(&self, node: usize, session: usize) -> bool {
-        self.nodes[node].revoked.contains(&session)
+        let state = &self.nodes[node];
+        let known = self.users.get(&session).and_then(|user| state.cutoffs.get(user));
+        let is_dead = |cutoff: &u32| self.rows.get(&session).is_none_or(|row| row.cutoff < *cutoff);
+        state.revoked.contains(&session) || known.is_some_and(is_dead)
     }
 
     pub(crate) fn refresh(&mut self, node: usize, session: usize, p: u32, now: Millis) -> Answer {
@@ -243,6 +267,15 @@ impl Oracle {
         if self.nodes[node].revoked.contains(&token.session) {
             return Err("access_token_revoked");
         }
+        let known = self.nodes[node].cutoffs.get(&self.users[&token.session]).copied();
+        if let Some(cutoff) = known.filter(|known| self.nodes[node].spared.get(&token.session) != Some(known)) {
+            self.read()?;
+            if self.load(node, token.session).is_none_or(|row| row.revoked) {
+                self.nodes[node].revoked.insert(token.session);
+                return Err("access_token_revoked");
+            }
+            self.nodes[node].spared.insert(token.session, cutoff);
+        }
         let acknowledged = (now - token.issued > GRACE).then_some(token.generation);
         self.note(node, token.session, now, acknowledged);
         Ok(())
@@ -253,6 +286,7 @@ impl Oracle {
         self.read()?;
         let state = &mut self.nodes[node];
         state.revoked.extend(&self.feed);
+        state.cutoffs.clone_from(&self.cutoffs);
         state.heard_at = Some(now);
         Ok(())
     }
@@ -304,12 +338,21 @@ impl Oracle {
         now: Millis,
     ) -> Result<Vec<usize>> {
         self.read()?;
-        let open =
-            self.rows.iter().filter(|(session, row)| row.user == user && !row.revoked && Some(**session) != except);
-        let open: Vec<_> = open.map(|(session, _)| *session).collect();
-        let revoked: Vec<_> = open.into_iter().filter(|session| self.revoke_row(*session, now)).collect();
+        let all = self.rows.keys().filter_map(|session| Some((*session, self.row(*session)?)));
+        let open: Vec<_> = all.filter(|(_, row)| row.user == user && !row.revoked).collect();
+        if open.is_empty() {
+            // There is nothing to revoke.
+            return self.wrote().map(|()| Vec::new());
+        }
+        let cutoff = self.cutoff(user) + 1;
+        self.cutoffs.insert(user, cutoff);
+        let revoked = open.iter().filter(|(session, row)| Some(*session) != except && now < row.expires);
+        let revoked = revoked.map(|(session, _)| *session).collect();
+        if let Some(row) = open.iter().find(|(session, _)| Some(*session) == except).map(|(session, _)| session) {
+            self.rows.entry(*row).and_modify(|row| row.cutoff = cutoff);
+        }
         self.wrote()?;
-        self.nodes[node].revoked.extend(&revoked);
+        self.nodes[node].cutoffs.insert(user, cutoff);
         Ok(revoked)
     }
 

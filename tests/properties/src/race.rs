@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum_refresh::store::{
-    Activity, FeedCursor, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, SessionRecord,
-    StoreError, Timestamp,
+    Activity, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, Revoked,
+    SessionRecord, StoreError, Timestamp,
 };
 use axum_refresh::{Auth, AuthUser, Policy, RevocationReason, Secret, SessionId, SessionStore};
 use tokio::sync::Barrier;
@@ -81,11 +81,11 @@ impl SessionStore for Slow {
         self.with_pauses(self.inner.compare_and_swap(expected, next)).await
     }
 
-    async fn list(&self, user: &str) -> Result<Vec<SessionRecord>, StoreError> {
-        self.with_pauses(self.inner.list(user)).await
+    async fn list(&self, user: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
+        self.with_pauses(self.inner.list(user, limit)).await
     }
 
-    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {
         self.with_pauses(self.inner.revoke(target, revocation)).await
     }
 
@@ -93,8 +93,8 @@ impl SessionStore for Slow {
         self.inner.record_activity(batch).await
     }
 
-    async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError> {
-        self.inner.read_revocations(since).await
+    async fn read_revocations(&self, since: FeedCursor, window: FeedWindow) -> Result<RevocationBatch, StoreError> {
+        self.inner.read_revocations(since, window).await
     }
 
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
@@ -418,6 +418,7 @@ async fn look(store: &Slow, session: SessionId) -> State {
         expires: rotation.expires_at.as_millis(),
         revoked: rotation.revoked.is_some(),
         claims: claims.role.parse().unwrap(),
+        cutoff: 0,
     })
 }
 
@@ -525,7 +526,7 @@ pub(crate) fn large_races(open: Open, rounds: usize) {
 /// The search accepts a history that has a valid order and rejects one that has none.
 #[cfg(test)]
 pub(crate) fn check_the_search() {
-    let start = Some(Row { seen: Millis::MAX, ..Row::new(0, 0) });
+    let start = Some(Row { seen: Millis::MAX, ..Row::new(0, 0, 0) });
     let event = |call, reply, span| Event { worker: 0, node: 0, call, reply, span, clock: (1, 1) };
     let rotate = Reply::Refresh(Answer::Granted("Rotate", 1, Some(1)), Some(0));
     let echo = Reply::Refresh(Answer::Granted("Echo", 0, None), Some(0));

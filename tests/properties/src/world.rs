@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum_refresh::store::{
-    Activity, FeedCursor, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, SessionRecord,
-    StoreError, Timestamp,
+    Activity, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, Revoked,
+    SessionRecord, StoreError, Timestamp,
 };
 use axum_refresh::{
     Auth, Error, MemoryStore, Policy, RevocationReason, Secret, Session, SessionId, SessionStore, Tokens,
@@ -72,11 +72,11 @@ impl SessionStore for FaultyStore {
         self.write(self.inner.compare_and_swap(expected, next)).await
     }
 
-    async fn list(&self, user: &str) -> Result<Vec<SessionRecord>, StoreError> {
-        self.read(self.inner.list(user)).await
+    async fn list(&self, user: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
+        self.read(self.inner.list(user, limit)).await
     }
 
-    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Vec<SessionId>, StoreError> {
+    async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {
         self.write(self.inner.revoke(target, revocation)).await
     }
 
@@ -84,8 +84,8 @@ impl SessionStore for FaultyStore {
         self.write(self.inner.record_activity(batch)).await
     }
 
-    async fn read_revocations(&self, since: FeedCursor) -> Result<RevocationBatch, StoreError> {
-        self.read(self.inner.read_revocations(since)).await
+    async fn read_revocations(&self, since: FeedCursor, window: FeedWindow) -> Result<RevocationBatch, StoreError> {
+        self.read(self.inner.read_revocations(since, window)).await
     }
 
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
@@ -296,7 +296,7 @@ impl World {
         let &Token { session, generation, .. } = token;
         self.store.loads.store(0, Ordering::SeqCst);
         self.store.writes.store(0, Ordering::SeqCst);
-        let before = self.oracle.row(session).copied();
+        let before = self.oracle.row(session);
         let real = self.nodes[node].run(async |auth| auth.refresh(&token.text, client()).await);
         let mut got = (None, None);
         let answer = match real {
@@ -325,7 +325,7 @@ impl World {
         }
         // One load, and a write only if the oracle's row has changed.
         let calls = (self.store.loads.load(Ordering::SeqCst), self.store.writes.load(Ordering::SeqCst));
-        let wrote = self.oracle.row(session).copied() != before;
+        let wrote = self.oracle.row(session) != before;
         if calls != (1, usize::from(wrote)) {
             return Err(format!("{}: {answer:?} cost {calls:?} loads and writes", what()));
         }

@@ -1,10 +1,14 @@
--- KEYS: the row, the shard's feed, its feed expiries
+-- KEYS: the row, the shard's feed, its cutoffs
 -- ARGV: the expected version, the next one, the fields below; then, if revoked: the revocation, the channel, the id,
--- when the entry expires, the feed's time to live
+-- the feed's time to live
 -- Returns 1 if the row was written.
 -- Lua would round large numbers, so they are compared and written as strings.
-local old = read_row(KEYS[1], 'version', 'seen', 'ack')
+local old = read_row(KEYS[1], 'version', 'seen', 'ack', 'user', 'uc', 'ec')
 if not old or old[2] ~= ARGV[1] then
+  return 0
+end
+local user_cutoff, everyone_cutoff = cutoffs_of(KEYS[3], old[5])
+if is_before(old[6], user_cutoff) or is_before(old[7], everyone_cutoff) then
   return 0
 end
 local seen, ack = ARGV[8], ARGV[9]
@@ -18,6 +22,6 @@ redis.call('HSET', KEYS[1], 'version', ARGV[2], 'generation', ARGV[3], 'parent',
   'recoveries', ARGV[6], 'claims', ARGV[7], 'seen', seen, 'ack', ack)
 if ARGV[10] then
   redis.call('HSET', KEYS[1], 'revoked', ARGV[10])
-  publish(KEYS[2], KEYS[3], ARGV[11], {'s:' .. ARGV[12]}, ARGV[13], ARGV[14])
+  publish(KEYS[2], ARGV[11], {'s:' .. ARGV[12]}, ARGV[13])
 end
 return 1

@@ -1,73 +1,110 @@
--- KEYS: the new row, the user's index, the shard's session expiries, its feed, its feed expiries, the known rows
+-- KEYS: the new row, the user's index, the shard's session expiries, its feed, its cutoffs, its cutoff expiries, the
+-- known rows
 -- ARGV: see below; then the fields of the new row, then the ids of the known rows
 -- The session to replace, if any, is the first known row.
-local row, index, expiries, feed, feed_expiries = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+-- Returns the status, session ids, the cutoff that has risen (or an empty text), and how many sessions were revoked.
+local row, index, expiries, feed, cutoffs, cutoff_expiries = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, user, now, expires, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 -- An empty maximum means no session limit.
-local max, refuse, idle_timeout = tonumber(ARGV[6]), ARGV[7] == '1', tonumber(ARGV[8])
-local replacing, evicted, replaced = ARGV[9], ARGV[10], ARGV[11]
-local channel, revocation_expires_at, feed_ttl = ARGV[12], ARGV[13], ARGV[14]
-local first_known = 16 + tonumber(ARGV[15])
+local max, refuse, idle_timeout, window = tonumber(ARGV[6]), ARGV[7] == '1', tonumber(ARGV[8]), tonumber(ARGV[9])
+local replacing, evicted, replaced = ARGV[10], ARGV[11], ARGV[12]
+local channel, feed_ttl, max_marked = ARGV[13], ARGV[14], tonumber(ARGV[15])
+local first_known = 17 + tonumber(ARGV[16])
 
 if redis.call('EXISTS', row) == 1 then
-  return {'exists', {}}
+  return {'exists', {}, '', '0'}
 end
 -- A script that fails is not rolled back, so all rows are read before the first write.
-local old = replacing ~= '' and read_row(KEYS[6], 'user', 'expires', 'revoked')
-local victims = {}
+local user_cutoff, everyone_cutoff = cutoffs_of(cutoffs, user)
+local old = replacing ~= '' and read_row(KEYS[7], 'user', 'expires', 'revoked', 'uc', 'ec')
+if old and (old[2] ~= user or old[4] or is_before(old[5], user_cutoff) or is_before(old[6], everyone_cutoff)) then
+  old = nil
+end
+local victims, staying, count, raises = {}, {}, 0, false
 if max then
-  local ids, keys = user_sessions(index, 6, first_known)
-  if not keys then
-    return {'retry', ids}
+  local keys = known_rows(7, first_known)
+  local ids, sessions, total = newest_sessions(index, window, keys, user_cutoff, everyone_cutoff)
+  if not sessions then
+    return {'retry', ids, '', '0'}
   end
   local live = {}
-  for seq, other in ipairs(ids) do
-    local values = read_row(keys[other], 'created', 'expires', 'seen', 'revoked')
-    if not values or values[5] then
-      redis.call('ZREM', index, other)
-    elseif other ~= replacing and now < tonumber(values[3]) and now - tonumber(values[4]) < idle_timeout then
-      table.insert(live, {created = tonumber(values[2]), seq = seq, id = other, key = keys[other]})
+  for _, session in ipairs(sessions) do
+    session.is_live = now < session.expires and now - session.seen < idle_timeout
+    if session.id ~= replacing and session.is_live then
+      table.insert(live, session)
     end
   end
+  -- The order of insertion is nearly that of the logins, so the newest logins are in the window: it has room for 400
+  -- sessions that were inserted meanwhile.
+  local is_all = #sessions == total
   local excess = #live - (max - 1)
   if excess > 0 and refuse then
-    return {'limit_reached', {}}
+    return {'limit_reached', {}, '', '0'}
   end
-  table.sort(live, function(a, b)
-    if a.created == b.created then
-      return a.seq < b.seq
+  if not is_all and (excess < 0 or refuse) then
+    -- Whether there is room depends on sessions further back.
+    return {'wider', {}, '', '0'}
+  end
+  table.sort(live, newest_first)
+  local is_victim = {}
+  -- The oldest first.
+  for i = #live, max, -1 do
+    table.insert(victims, live[i])
+    is_victim[live[i].id] = true
+  end
+  raises = not is_all or #victims > max_marked
+  if raises then
+    for _, session in ipairs(sessions) do
+      if not is_victim[session.id] and session.id ~= replacing then
+        table.insert(staying, session)
+      end
     end
-    return a.created < b.created
-  end)
-  for i = 1, excess do
-    victims[i] = live[i]
+    count = #victims
+    if not is_all then
+      count = total - #staying
+      if old and redis.call('ZSCORE', index, replacing) then
+        count = count - 1
+      end
+    end
   end
 end
 
-local revoked, subjects = {}, {}
+local revoked, subjects, cutoff = {}, {}, ''
 local function add_revoked(other)
   table.insert(revoked, other)
   table.insert(subjects, 's:' .. other)
+  count = count + 1
 end
-for _, victim in ipairs(victims) do
-  mark_revoked(victim.key, evicted)
-  redis.call('ZREM', index, victim.id)
-  add_revoked(victim.id)
+if raises then
+  -- They are too many to mark each: those that stay move to a new cutoff.
+  cutoff = raise_cutoff(cutoffs, cutoff_expiries, user, 0, evicted, redis.call('PTTL', index))
+  user_cutoff = cutoff
+  for _, session in ipairs(staying) do
+    redis.call('HSET', session.key, 'uc', cutoff)
+  end
+  replace_index(index, staying)
+  table.insert(subjects, 'u:' .. cutoff .. ':' .. ARGV[3] .. ':' .. user)
+else
+  for _, victim in ipairs(victims) do
+    mark_revoked(victim.key, evicted)
+    redis.call('ZREM', index, victim.id)
+    add_revoked(victim.id)
+  end
 end
-if old and old[2] == user and not old[4] then
-  mark_revoked(KEYS[6], replaced)
+if old then
+  mark_revoked(KEYS[7], replaced)
   redis.call('ZREM', index, replacing)
   if now < tonumber(old[3]) then
     add_revoked(replacing)
   end
 end
 
-redis.call('HSET', row, unpack(ARGV, 16, first_known - 1))
+redis.call('HSET', row, 'uc', text(user_cutoff), 'ec', text(everyone_cutoff), unpack(ARGV, 17, first_known - 1))
 redis.call('PEXPIRE', row, ttl)
 local last = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')[2]
 redis.call('ZADD', index, (tonumber(last) or 0) + 1, id)
 extend_ttl(index, ttl)
 redis.call('ZADD', expiries, expires, id .. user)
 extend_ttl(expiries, ttl)
-publish(feed, feed_expiries, channel, subjects, revocation_expires_at, feed_ttl)
-return {'done', revoked}
+publish(feed, channel, subjects, feed_ttl)
+return {'done', revoked, cutoff, text(count)}

@@ -1,32 +1,73 @@
--- KEYS: the user's index, the shard's feed, its feed expiries, the known rows
--- ARGV: see below; then when the entries expire, the feed's time to live, the ids of the known rows
-local index, feed, feed_expiries = KEYS[1], KEYS[2], KEYS[3]
-local revocation, at, channel, except = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local ids, keys = user_sessions(index, 4, 7)
-if not keys then
-  return {'retry', ids}
-end
+-- KEYS: the user's index, the shard's feed, its cutoffs, its cutoff expiries, the known rows
+-- ARGV: see below; then the ids of the known rows. The spared session, if any, is the first known row.
+-- Returns 'done', the new cutoff and how many sessions were live; or 'retry' and the ids to pass; or 'wider'.
+local index, feed, cutoffs, cutoff_expiries = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local user, revocation, at, channel, feed_ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local except, created_until, max_counted, window = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local keys = known_rows(5, 10)
+
 -- A script that fails is not rolled back, so all rows are read before the first write.
-local targets, live = {}, {}
-for _, id in ipairs(ids) do
-  if id ~= except then
-    local row = read_row(keys[id], 'expires', 'revoked')
-    if row and not row[3] then
-      live[id] = at < tonumber(row[2])
-    end
-    table.insert(targets, id)
+local user_cutoff, everyone_cutoff = cutoffs_of(cutoffs, user)
+local spared = {}
+if except ~= '' then
+  local row = read_row(keys[except], 'user', 'revoked', 'uc', 'ec')
+  if row and row[2] == user and not row[3] and not is_before(row[4], user_cutoff)
+    and not is_before(row[5], everyone_cutoff) then
+    local score = redis.call('ZSCORE', index, except)
+    table.insert(spared, {id = except, key = keys[except], score = score or 0, is_new = not score})
   end
 end
-local revoked, subjects = {}, {}
-for _, id in ipairs(targets) do
-  if live[id] ~= nil then
-    mark_revoked(keys[id], revocation)
-    table.insert(subjects, 's:' .. id)
-    if live[id] then
-      table.insert(revoked, id)
+local total = redis.call('ZCARD', index)
+local read = window
+if total <= max_counted then
+  read = total
+elseif not created_until then
+  read = 0
+end
+local count = 0
+if read > 0 then
+  local ids, sessions, left = newest_sessions(index, read, keys, user_cutoff, everyone_cutoff)
+  if not sessions then
+    return {'retry', ids}
+  end
+  total = left
+  local is_all = left == #sessions
+  local last_later = 0
+  for i, session in ipairs(sessions) do
+    if session.id == except then
+      -- Is among the spared already.
+    elseif created_until and session.created > created_until then
+      table.insert(spared, session)
+      last_later = i
+    elseif tonumber(at) < session.expires then
+      count = count + 1
     end
   end
-  redis.call('ZREM', index, id)
+  -- The index is in the order of insertion, which is nearly that of the logins: after a hundred that are not later,
+  -- there is none.
+  if not is_all and created_until and #sessions - last_later < 100 then
+    return {'wider', {}}
+  end
+  if not is_all then
+    count = nil
+  end
 end
-publish(feed, feed_expiries, channel, subjects, ARGV[5], ARGV[6])
-return {'done', revoked}
+if read == 0 and total > 0 or not count then
+  count = total
+  for _, session in ipairs(spared) do
+    if not session.is_new then
+      count = count - 1
+    end
+  end
+end
+
+local cutoff = raise_cutoff(cutoffs, cutoff_expiries, user, 0, revocation, redis.call('PTTL', index))
+for _, session in ipairs(spared) do
+  redis.call('HSET', session.key, 'uc', cutoff)
+end
+replace_index(index, spared)
+for _, session in ipairs(spared) do
+  extend_ttl(index, redis.call('PTTL', session.key))
+end
+publish(feed, channel, {'u:' .. cutoff .. ':' .. at .. ':' .. user}, feed_ttl)
+return {'done', {cutoff, text(count)}}

@@ -2,6 +2,7 @@ CREATE TABLE IF NOT EXISTS axum_refresh_sessions (
     id BINARY(16) NOT NULL PRIMARY KEY,
     seq BIGINT NOT NULL AUTO_INCREMENT UNIQUE,
     user_id VARBINARY(288) NOT NULL,
+    everyone VARBINARY(288) NOT NULL,
     secret_hash BINARY(32) NOT NULL,
     created_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
@@ -11,21 +12,29 @@ CREATE TABLE IF NOT EXISTS axum_refresh_sessions (
     last_seen_at BIGINT NOT NULL,
     acknowledged BIGINT NOT NULL,
     revoked_at BIGINT,
-    revocation_expires_at BIGINT,
     revoked_reason VARCHAR(64),
     version BIGINT NOT NULL,
-    KEY axum_refresh_sessions_user_id (user_id),
+    user_cutoff BIGINT NOT NULL,
+    everyone_cutoff BIGINT NOT NULL,
+    KEY axum_refresh_sessions_user_id (user_id, user_cutoff, created_at, seq),
     KEY axum_refresh_sessions_expires_at (expires_at)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 
 CREATE TABLE IF NOT EXISTS axum_refresh_revocations (
     seq BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
     written_at BIGINT NOT NULL,
-    expires_at BIGINT NOT NULL,
     kind BIGINT NOT NULL,
-    subject VARBINARY(255) NOT NULL,
-    KEY axum_refresh_revocations_written_at (written_at),
-    KEY axum_refresh_revocations_expires_at (expires_at)
+    subject VARBINARY(576) NOT NULL,
+    cutoff BIGINT,
+    revoked_at BIGINT,
+    KEY axum_refresh_revocations_written_at (written_at)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
+
+CREATE TABLE IF NOT EXISTS axum_refresh_cutoffs (
+    scope VARBINARY(576) NOT NULL PRIMARY KEY,
+    cutoff BIGINT NOT NULL,
+    revoked_at BIGINT NOT NULL,
+    revoked_reason VARCHAR(64) NOT NULL
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 
 CREATE TABLE IF NOT EXISTS axum_refresh_locks (stripe BIGINT NOT NULL PRIMARY KEY) ENGINE = InnoDB;

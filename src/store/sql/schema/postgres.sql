@@ -2,6 +2,7 @@ CREATE TABLE axum_refresh_sessions (
     id BYTEA PRIMARY KEY,
     seq BIGINT GENERATED ALWAYS AS IDENTITY,
     user_id BYTEA NOT NULL,
+    everyone BYTEA NOT NULL,
     secret_hash BYTEA NOT NULL,
     created_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
@@ -11,22 +12,30 @@ CREATE TABLE axum_refresh_sessions (
     last_seen_at BIGINT NOT NULL,
     acknowledged BIGINT NOT NULL,
     revoked_at BIGINT,
-    revocation_expires_at BIGINT,
     revoked_reason TEXT,
-    version BIGINT NOT NULL
+    version BIGINT NOT NULL,
+    user_cutoff BIGINT NOT NULL,
+    everyone_cutoff BIGINT NOT NULL
 ) WITH (fillfactor = 70);
-CREATE INDEX axum_refresh_sessions_user_id ON axum_refresh_sessions (user_id);
+CREATE INDEX axum_refresh_sessions_user_id ON axum_refresh_sessions (user_id, user_cutoff, created_at, seq);
 CREATE INDEX axum_refresh_sessions_expires_at ON axum_refresh_sessions (expires_at);
 
 CREATE TABLE axum_refresh_revocations (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     written_at BIGINT NOT NULL,
-    expires_at BIGINT NOT NULL,
     kind BIGINT NOT NULL,
-    subject BYTEA NOT NULL
+    subject BYTEA NOT NULL,
+    cutoff BIGINT,
+    revoked_at BIGINT
 );
 CREATE INDEX axum_refresh_revocations_written_at ON axum_refresh_revocations (written_at);
-CREATE INDEX axum_refresh_revocations_expires_at ON axum_refresh_revocations (expires_at);
+
+CREATE TABLE axum_refresh_cutoffs (
+    scope BYTEA PRIMARY KEY,
+    cutoff BIGINT NOT NULL,
+    revoked_at BIGINT NOT NULL,
+    revoked_reason TEXT NOT NULL
+);
 
 CREATE TABLE axum_refresh_locks (stripe BIGINT PRIMARY KEY);
 INSERT INTO axum_refresh_locks SELECT generate_series(0, 1023);

@@ -2,6 +2,7 @@ CREATE TABLE axum_refresh_sessions (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id BLOB NOT NULL UNIQUE,
     user_id BLOB NOT NULL,
+    everyone BLOB NOT NULL,
     secret_hash BLOB NOT NULL,
     created_at INTEGER NOT NULL,
     expires_at INTEGER NOT NULL,
@@ -11,19 +12,27 @@ CREATE TABLE axum_refresh_sessions (
     last_seen_at INTEGER NOT NULL,
     acknowledged INTEGER NOT NULL,
     revoked_at INTEGER,
-    revocation_expires_at INTEGER,
     revoked_reason TEXT,
-    version INTEGER NOT NULL
+    version INTEGER NOT NULL,
+    user_cutoff INTEGER NOT NULL,
+    everyone_cutoff INTEGER NOT NULL
 );
-CREATE INDEX axum_refresh_sessions_user_id ON axum_refresh_sessions (user_id);
+CREATE INDEX axum_refresh_sessions_user_id ON axum_refresh_sessions (user_id, user_cutoff, created_at);
 CREATE INDEX axum_refresh_sessions_expires_at ON axum_refresh_sessions (expires_at);
 
 CREATE TABLE axum_refresh_revocations (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     written_at INTEGER NOT NULL,
-    expires_at INTEGER NOT NULL,
     kind INTEGER NOT NULL,
-    subject BLOB NOT NULL
+    subject BLOB NOT NULL,
+    cutoff INTEGER,
+    revoked_at INTEGER
 );
 CREATE INDEX axum_refresh_revocations_written_at ON axum_refresh_revocations (written_at);
-CREATE INDEX axum_refresh_revocations_expires_at ON axum_refresh_revocations (expires_at);
+
+CREATE TABLE axum_refresh_cutoffs (
+    scope BLOB PRIMARY KEY NOT NULL,
+    cutoff INTEGER NOT NULL,
+    revoked_at INTEGER NOT NULL,
+    revoked_reason TEXT NOT NULL
+);

@@ -6,7 +6,7 @@ use axum_refresh::store::{FeedCursor, RevokeTarget};
 use axum_refresh::{RedisStore, SessionStore};
 use tokio::sync::OnceCell;
 
-use crate::server::{ALONE, LOGOUT, Server, free_port, plain, prefix, session};
+use crate::server::{ALONE, LOGOUT, Server, WINDOW, free_port, plain, prefix, session};
 
 mod contract {
     axum_refresh::store_conformance!(super::store());
@@ -67,14 +67,14 @@ async fn a_revocation_on_any_node_is_pushed_within_100_ms() {
     let prefix = prefix();
     let (one, other) = (connect(prefix.clone()).await, connect(prefix).await);
     let soon = std::time::Duration::from_millis(100);
-    other.read_revocations(FeedCursor::START).await.unwrap();
+    other.read_revocations(FeedCursor::START, WINDOW).await.unwrap();
     let _ = tokio::time::timeout(soon * 5, other.changed()).await;
     for n in 0..20 {
-        other.read_revocations(FeedCursor::START).await.unwrap();
+        other.read_revocations(FeedCursor::START, WINDOW).await.unwrap();
         let jti = n.to_string();
         let revoke = one.revoke(RevokeTarget::Token(&jti), LOGOUT);
         let (pushed, revoked) = tokio::join!(tokio::time::timeout(soon, other.changed()), revoke);
         assert!(pushed.is_ok() && revoked.is_ok());
     }
-    assert_eq!(other.read_revocations(FeedCursor::START).await.unwrap().entries.len(), 20);
+    assert_eq!(other.read_revocations(FeedCursor::START, WINDOW).await.unwrap().entries.len(), 20);
 }

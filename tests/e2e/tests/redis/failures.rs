@@ -7,7 +7,7 @@ use axum_refresh::store::{FeedCursor, RevokeTarget, StoreError};
 use axum_refresh::{RedisStore, SessionStore};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::server::{ALONE, LOGOUT, Server, eventually, free_port, plain, session};
+use crate::server::{ALONE, LOGOUT, Server, WINDOW, eventually, free_port, plain, session};
 
 async fn refused(url: &str) -> String {
     let started = Instant::now();
@@ -69,14 +69,14 @@ async fn calls_fail_while_the_server_restarts() {
         let started = Instant::now();
         store.load(first.id).await.unwrap_err();
         store.compare_and_swap(0, &first).await.unwrap_err();
-        store.read_revocations(FeedCursor::START).await.unwrap_err();
+        store.read_revocations(FeedCursor::START, WINDOW).await.unwrap_err();
         assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     }
     server.restart().await;
     eventually("the store is back", || async { store.load(first.id).await.is_ok() }).await;
     assert_eq!(store.load(first.id).await.unwrap().as_ref(), Some(&first));
     assert!(store.compare_and_swap(0, &first).await.unwrap());
-    assert_eq!(store.read_revocations(FeedCursor::START).await.unwrap().entries.len(), 1);
+    assert_eq!(store.read_revocations(FeedCursor::START, WINDOW).await.unwrap().entries.len(), 1);
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn a_node_that_only_reads_also_detects_that_its_server_became_a_replica() 
     let server = Server::start(&[]).await;
     let store = RedisStore::connect(&server.url()).await.unwrap();
     plain(&server.url()).await.ask::<()>(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]).await;
-    store.read_revocations(FeedCursor::START).await.unwrap_err();
+    store.read_revocations(FeedCursor::START, WINDOW).await.unwrap_err();
     plain(&server.url()).await.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
-    eventually("the store is back", || async { store.read_revocations(FeedCursor::START).await.is_ok() }).await;
+    eventually("the store is back", || async { store.read_revocations(FeedCursor::START, WINDOW).await.is_ok() }).await;
 }

@@ -9,7 +9,7 @@ use axum_refresh::{RedisStore, SessionStore};
 use tokio::sync::Barrier;
 use tokio::time::{sleep, timeout};
 
-use crate::server::{ALONE, LOGOUT, Server, eventually, plain, prefix, session, url};
+use crate::server::{ALONE, LOGOUT, Server, WINDOW, eventually, plain, prefix, session, url};
 
 async fn pair() -> (RedisStore, RedisStore) {
     let options = RedisStore::options().prefix(prefix());
@@ -18,9 +18,9 @@ async fn pair() -> (RedisStore, RedisStore) {
 
 /// Returns once the store listens and its first notification, sent when it started to listen, is over.
 async fn listening(store: &RedisStore) {
-    store.read_revocations(FeedCursor::START).await.unwrap();
+    store.read_revocations(FeedCursor::START, WINDOW).await.unwrap();
     let _ = timeout(Duration::from_millis(300), store.changed()).await;
-    store.read_revocations(FeedCursor::START).await.unwrap();
+    store.read_revocations(FeedCursor::START, WINDOW).await.unwrap();
 }
 
 type Step<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
@@ -61,7 +61,14 @@ async fn every_revocation_wakes_another_store_within_100_ms() {
         (
             "the revocation of a user's sessions",
             Box::pin(async {
-                drop(one.revoke(RevokeTarget::User { user_id: &of_user.user_id, except: None }, LOGOUT).await.unwrap());
+                drop(
+                    one.revoke(
+                        RevokeTarget::Users { scope: &of_user.user_id, except: None, created_until: None },
+                        LOGOUT,
+                    )
+                    .await
+                    .unwrap(),
+                );
             }),
         ),
         (
@@ -71,10 +78,14 @@ async fn every_revocation_wakes_another_store_within_100_ms() {
     ];
     listening(&other).await;
     for (what, step) in steps {
-        let entries = other.read_revocations(FeedCursor::START).await.unwrap().entries.len();
+        let entries = other.read_revocations(FeedCursor::START, WINDOW).await.unwrap().entries.len();
         let pushed = async {
             other.changed().await;
-            assert_eq!(other.read_revocations(FeedCursor::START).await.unwrap().entries.len(), entries + 1, "{what}");
+            assert_eq!(
+                other.read_revocations(FeedCursor::START, WINDOW).await.unwrap().entries.len(),
+                entries + 1,
+                "{what}"
+            );
         };
         let (pushed, ()) = tokio::join!(timeout(SOON, pushed), step);
         pushed.unwrap_or_else(|_| panic!("{what} is not pushed"));
@@ -132,7 +143,7 @@ async fn a_disconnected_listener_reconnects_and_wakes_once() {
     let waiting = started_waiting(Box::pin(store.changed())).await;
     server.restart().await;
     timeout(Duration::from_secs(6), waiting).await.unwrap();
-    eventually("the store is back", || async { store.read_revocations(FeedCursor::START).await.is_ok() }).await;
+    eventually("the store is back", || async { store.read_revocations(FeedCursor::START, WINDOW).await.is_ok() }).await;
     timeout(SOON, store.changed()).await.unwrap_err();
     let other = RedisStore::connect(&server.url()).await.unwrap();
     let waiting = started_waiting(Box::pin(store.changed())).await;

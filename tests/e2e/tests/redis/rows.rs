@@ -6,13 +6,17 @@ use std::time::Duration;
 use axum_refresh::config::OnMaxSessions;
 use axum_refresh::store::conformance;
 use axum_refresh::store::{
-    FeedCursor, InsertOptions, Inserted, RevokeTarget, RevokedItem, SessionLimit, SessionRecord, Timestamp,
+    FeedCursor, FeedWindow, InsertOptions, Inserted, RevokeTarget, Revoked, RevokedItem, SessionLimit, SessionRecord,
+    Timestamp,
 };
 use axum_refresh::{RedisStore, SessionStore};
 use redis::Client;
 use redis::aio::ConnectionManager;
 
-use crate::server::{ALONE, LIFETIME, LOGOUT, NOW, Server, plain, prefix, session, url};
+use crate::server::{ALONE, LIFETIME, LOGOUT, NOW, Server, WINDOW, plain, prefix, session, url};
+
+/// As the store's, in milliseconds.
+const FEED_RETENTION: i64 = axum_refresh::store::FEED_RETENTION.as_secs() as i64 * 1_000;
 
 struct Rig {
     prefix: String,
@@ -35,7 +39,7 @@ impl Rig {
     }
 
     async fn insert(&self, session: &SessionRecord) {
-        assert_eq!(self.store.insert(session, ALONE).await.unwrap(), Inserted::Done(vec![]));
+        assert_eq!(self.store.insert(session, ALONE).await.unwrap(), Inserted::Done(Revoked::default()));
     }
 }
 
@@ -81,7 +85,7 @@ async fn a_row_of_another_version_is_not_changed() {
     let before: Vec<Vec<u8>> = server.ask(&["HVALS", &row]).await;
     rig.store.compare_and_swap(foreign.version, &foreign).await.unwrap_err();
     rig.store.revoke(RevokeTarget::Session(foreign.id), LOGOUT).await.unwrap_err();
-    rig.store.list("alice").await.unwrap_err();
+    rig.store.list("alice", 1_000).await.unwrap_err();
     rig.store.insert(&session("alice"), with_limit(5)).await.unwrap_err();
     assert_eq!(server.ask::<Vec<Vec<u8>>>(&["HVALS", &row]).await, before);
 }
@@ -90,7 +94,7 @@ async fn a_row_of_another_version_is_not_changed() {
 async fn a_call_that_fails_on_a_row_of_another_version_revokes_nothing() {
     let rig = rig().await;
     let mut server = plain(&url()).await;
-    let everything = RevokeTarget::User { user_id: "alice", except: None };
+    let everything = RevokeTarget::Users { scope: "alice", except: None, created_until: None };
     let (first, second) = (session("alice"), session("alice"));
     // Already revoked, so that it does not count towards the limit.
     rig.insert(&second).await;
@@ -98,7 +102,7 @@ async fn a_call_that_fails_on_a_row_of_another_version_revokes_nothing() {
     rig.insert(&first).await;
     server.ask::<()>(&["HSET", &rig.row(&second), "v", "2"]).await;
     let limit = SessionLimit { on_max_sessions: OnMaxSessions::EvictOldest, ..with_limit(1).limit.unwrap() };
-    let replacing = InsertOptions { limit: Some(limit), replacing: Some(second.id), ..ALONE };
+    let replacing = InsertOptions { limit: Some(limit), replacing: Some(second.id) };
     rig.store.insert(&session("alice"), replacing).await.unwrap_err();
     assert_eq!(rig.store.load(first.id).await.unwrap().as_ref(), Some(&first));
 
@@ -148,14 +152,17 @@ async fn every_key_expires_by_itself() {
     rig.insert(&long).await;
     let short = session("alice");
     rig.insert(&short).await;
-    rig.store.revoke(RevokeTarget::User { user_id: "alice", except: Some(long.id) }, LOGOUT).await.unwrap();
+    rig.store
+        .revoke(RevokeTarget::Users { scope: "alice", except: Some(long.id), created_until: None }, LOGOUT)
+        .await
+        .unwrap();
     rig.insert(&session("alice")).await;
     rig.store.revoke(RevokeTarget::Token("jti"), LOGOUT).await.unwrap();
     let keys: Vec<String> = server.ask(&["KEYS", &format!("{}:*", rig.prefix)]).await;
     assert!(keys.len() >= 7, "{keys:?}");
     for key in &keys {
         let left: i64 = server.ask(&["PTTL", key]).await;
-        assert!(left > LIFETIME / 2 && left <= 11 * LIFETIME, "{key}: {left}");
+        assert!(left > LIFETIME / 2 && left <= 26 * LIFETIME, "{key}: {left}");
     }
     for (key, least) in [
         (rig.row(&short), LIFETIME),
@@ -176,7 +183,7 @@ async fn all_keys_of_a_session_share_a_slot() {
     rig.insert(&one).await;
     rig.store.revoke(RevokeTarget::Session(one.id), LOGOUT).await.unwrap();
     let keys: Vec<String> = server.ask(&["KEYS", &format!("{}:*", rig.prefix)]).await;
-    assert_eq!(keys.len(), 5, "{keys:?}");
+    assert_eq!(keys.len(), 4, "{keys:?}");
     let mut tags: Vec<_> = keys.iter().map(|key| key.split(['{', '}']).nth(1).unwrap()).collect();
     tags.dedup();
     assert_eq!(tags, [format!("{:x}", one.id.shard())]);
@@ -190,15 +197,15 @@ async fn the_index_of_a_user_forgets_sessions_that_are_gone() {
     rig.insert(&gone).await;
     rig.insert(&stays).await;
     server.ask::<()>(&["DEL", &rig.row(&gone)]).await;
-    assert_eq!(rig.store.insert(&session("alice"), with_limit(2)).await.unwrap(), Inserted::Done(vec![]));
+    assert_eq!(rig.store.insert(&session("alice"), with_limit(2)).await.unwrap(), Inserted::Done(Revoked::default()));
     let index = rig.key(&gone, "user:alice");
     assert_eq!(server.ask::<usize>(&["ZCARD", &index]).await, 2);
     server.ask::<()>(&["ZADD", &index, "0", &gone.id.to_string()]).await;
-    assert_eq!(rig.store.list("alice").await.unwrap().len(), 2);
+    assert_eq!(rig.store.list("alice", 1_000).await.unwrap().len(), 2);
     assert_eq!(server.ask::<usize>(&["ZCARD", &index]).await, 2);
     server.ask::<()>(&["ZADD", &index, "0", &gone.id.to_string()]).await;
-    let all = RevokeTarget::User { user_id: "alice", except: Some(stays.id) };
-    assert_eq!(rig.store.revoke(all, LOGOUT).await.unwrap().len(), 1);
+    let all = RevokeTarget::Users { scope: "alice", except: Some(stays.id), created_until: None };
+    assert_eq!(rig.store.revoke(all, LOGOUT).await.unwrap().count, 1);
     assert_eq!(server.ask::<usize>(&["ZCARD", &index]).await, 1);
 }
 
@@ -216,6 +223,17 @@ async fn purging_leaves_nothing_behind_and_respects_its_limit_in_all_shards() {
     }
     assert_eq!(steps, [7, 7, 7, 7, 7, 7, 7, 7, 4]);
     assert_eq!(rig.store.purge(Timestamp::MAX, 0).await.unwrap(), 0);
+    // The feed is kept for a day, whatever the caller's clock says.
+    let keys: Vec<String> = server.ask(&["KEYS", &format!("{}:*", rig.prefix)]).await;
+    let [feed] = keys.as_slice() else { panic!("{keys:?}") };
+    let time: Vec<i64> = server.ask(&["TIME"]).await;
+    let almost_old = (time[0] * 1_000 - FEED_RETENTION + 60_000).to_string();
+    server.ask::<()>(&["ZADD", feed, &almost_old, "t:jti"]).await;
+    rig.store.purge(Timestamp::MAX, 7).await.unwrap();
+    assert_eq!(server.ask::<usize>(&["ZCARD", feed]).await, 1);
+    let old = (time[0] * 1_000 - FEED_RETENTION - 1).to_string();
+    server.ask::<()>(&["ZADD", feed, &old, "t:jti"]).await;
+    rig.store.purge(Timestamp::MAX, 7).await.unwrap();
     let keys: Vec<String> = server.ask(&["KEYS", &format!("{}:*", rig.prefix)]).await;
     assert_eq!(keys, [""; 0]);
 }
@@ -238,9 +256,9 @@ async fn nodes_that_purge_concurrently_leave_nothing_behind() {
 async fn a_cursor_ahead_of_the_servers_clock_misses_nothing() {
     let rig = rig().await;
     rig.store.revoke(RevokeTarget::Token("jti"), LOGOUT).await.unwrap();
-    let now = rig.store.read_revocations(FeedCursor::START).await.unwrap().next;
-    let ahead = FeedCursor(now.0 + 3_600_000);
-    let feed = rig.store.read_revocations(ahead).await.unwrap();
+    let now = rig.store.read_revocations(FeedCursor::START, WINDOW).await.unwrap().next;
+    let ahead = FeedCursor(now.0 + 7_200_000);
+    let feed = rig.store.read_revocations(ahead, WINDOW).await.unwrap();
     assert_eq!(
         feed.entries.iter().map(|revoked| &revoked.item).collect::<Vec<_>>(),
         [&RevokedItem::Token("jti".into())]
@@ -254,27 +272,28 @@ async fn the_feed_is_not_read_from_the_start_again() {
     let mut server = plain(&url()).await;
     rig.store.revoke(RevokeTarget::Token("old:with:colons"), LOGOUT).await.unwrap();
     rig.store.revoke(RevokeTarget::Token("new"), LOGOUT).await.unwrap();
-    let feed = rig.store.read_revocations(FeedCursor::START).await.unwrap();
-    let now = feed.next.0;
+    let feed = rig.store.read_revocations(FeedCursor::START, WINDOW).await.unwrap();
+    let now = feed.next.0 / 2;
     let named: HashSet<_> = feed.entries.into_iter().map(|revoked| revoked.item).collect();
     assert_eq!(named, HashSet::from(["old:with:colons", "new"].map(|jti| RevokedItem::Token(jti.into()))));
     let feeds: Vec<String> = server.ask(&["KEYS", &format!("{}:*:feed", rig.prefix)]).await;
-    let old = format!("{}:t:old:with:colons", LOGOUT.expires_at.as_millis());
+    let old = "t:old:with:colons";
     for feed in feeds {
-        server.ask::<()>(&["ZADD", &feed, "XX", &(now - 20_000).to_string(), &old]).await;
+        server.ask::<()>(&["ZADD", &feed, "XX", &(now - 20_000).to_string(), old]).await;
     }
-    let cursor = rig.store.read_revocations(FeedCursor::START).await.unwrap().next;
-    let again = rig.store.read_revocations(cursor).await.unwrap().entries;
+    let cursor = rig.store.read_revocations(FeedCursor::START, WINDOW).await.unwrap().next;
+    let again = rig.store.read_revocations(cursor, WINDOW).await.unwrap().entries;
     assert_eq!(again.iter().map(|revoked| &revoked.item).collect::<Vec<_>>(), [&RevokedItem::Token("new".into())]);
 }
 
 #[tokio::test]
-async fn a_load_is_one_command_and_a_swap_one_script() {
+async fn a_load_and_a_swap_are_one_script_each() {
     let server = Server::start(&[]).await;
     let store = RedisStore::options().push(false).connect(&server.url()).await.unwrap();
     let first = session("alice");
     store.insert(&first, ALONE).await.unwrap();
     store.compare_and_swap(0, &first).await.unwrap();
+    store.load(first.id).await.unwrap();
     let mut plain = plain(&server.url()).await;
     plain.ask::<()>(&["CONFIG", "RESETSTAT"]).await;
     for version in 1..=10 {
@@ -290,8 +309,8 @@ async fn a_load_is_one_command_and_a_swap_one_script() {
         })
         .collect();
     calls.sort_unstable();
-    // The two commands inside the script are counted with ours.
-    let expected = [("config|resetstat", 1), ("evalsha", 10), ("hgetall", 10), ("hmget", 10), ("hset", 10)];
+    // The commands inside the scripts are counted as well.
+    let expected = [("config|resetstat", 1), ("evalsha", 20), ("hgetall", 10), ("hmget", 30), ("hset", 10)];
     assert_eq!(calls, expected);
 }
 
@@ -330,8 +349,130 @@ async fn a_session_with_the_id_of_another_users_session_is_refused() {
 async fn revoking_a_session_that_the_server_has_lost_still_adds_it_to_the_feed() {
     let rig = rig().await;
     let lost = session("alice");
-    assert_eq!(rig.store.revoke(RevokeTarget::Session(lost.id), LOGOUT).await.unwrap(), []);
-    let feed = rig.store.read_revocations(FeedCursor::START).await.unwrap().entries;
+    assert_eq!(rig.store.revoke(RevokeTarget::Session(lost.id), LOGOUT).await.unwrap(), Revoked::default());
+    let feed = rig.store.read_revocations(FeedCursor::START, WINDOW).await.unwrap().entries;
     assert_eq!(feed.iter().map(|revoked| &revoked.item).collect::<Vec<_>>(), [&RevokedItem::Session(lost.id)]);
     assert_eq!(rig.store.load(lost.id).await.unwrap(), None);
+}
+
+/// The server's time.
+async fn server_time(server: &mut crate::server::Plain) -> Timestamp {
+    let time: Vec<i64> = server.ask(&["TIME"]).await;
+    Timestamp::from_millis(time[0] * 1_000)
+}
+
+#[tokio::test]
+async fn a_caller_whose_clock_is_a_month_ahead_purges_nothing_that_has_not_expired() {
+    let rig = rig().await;
+    let now = server_time(&mut plain(&url()).await).await;
+    let (live, expired) = (conformance::session("alice", now, LIFETIME), session("bob"));
+    rig.insert(&live).await;
+    rig.insert(&expired).await;
+    let ahead = Timestamp::from_millis(now.as_millis() + 31 * 24 * LIFETIME);
+    assert_eq!(rig.store.purge(ahead, 10).await.unwrap(), 1);
+    assert_eq!(rig.store.load(live.id).await.unwrap(), Some(live));
+    assert_eq!(rig.store.load(expired.id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_cutoff_is_purged_only_after_the_last_session_that_it_concerns() {
+    let rig = rig().await;
+    let mut server = plain(&url()).await;
+    let now = server_time(&mut server).await;
+    let long = conformance::session("alice", now, 1_000 * LIFETIME);
+    rig.insert(&long).await;
+    let all = RevokeTarget::Users { scope: "alice", except: None, created_until: None };
+    rig.store.revoke(all, LOGOUT).await.unwrap();
+    // The second cutoff concerns a session that is gone sooner, but the first session still needs it.
+    rig.insert(&conformance::session("alice", now, LIFETIME)).await;
+    rig.store.revoke(all, LOGOUT).await.unwrap();
+    let (cutoffs, expiries) = (rig.key(&long, "cutoffs"), rig.key(&long, "cutoff-expiries"));
+    let gone_at: f64 = server.ask(&["ZSCORE", &expiries, "alice"]).await;
+    assert!(gone_at > long.rotation.expires_at.as_millis() as f64 + 3_500_000.0);
+    let left: f64 = server.ask(&["PTTL", &cutoffs]).await;
+    assert!(left + 5_000.0 > gone_at - now.as_millis() as f64);
+    rig.store.purge(Timestamp::MAX, 10).await.unwrap();
+    assert_eq!(rig.store.load(long.id).await.unwrap().unwrap().rotation.revoked, Some(LOGOUT));
+    server.ask::<()>(&["ZADD", &expiries, &(now.as_millis() - 1).to_string(), "alice"]).await;
+    rig.store.purge(Timestamp::MAX, 10).await.unwrap();
+    assert_eq!(server.ask::<usize>(&["EXISTS", &cutoffs, &expiries]).await, 0);
+}
+
+#[tokio::test]
+async fn a_user_with_20_000_sessions_is_revoked_and_logs_in_at_once() {
+    let rig = rig().await;
+    let mut users = Vec::new();
+    for user in ["alice", "bob"] {
+        let sessions: Vec<_> = (0..20_000)
+            .map(|n| conformance::session(user, Timestamp::from_millis(NOW.as_millis() + n), LIFETIME))
+            .collect();
+        for chunk in sessions.chunks(1_000) {
+            let inserts: Vec<_> = chunk
+                .iter()
+                .cloned()
+                .map(|new| {
+                    let store = rig.store.clone();
+                    tokio::spawn(async move { store.insert(&new, ALONE).await.unwrap() })
+                })
+                .collect();
+            for insert in inserts {
+                insert.await.unwrap();
+            }
+        }
+        users.push(sessions);
+    }
+    let later = Timestamp::from_millis(NOW.as_millis() + 200_000);
+    let limit = SessionLimit { on_max_sessions: OnMaxSessions::EvictOldest, ..with_limit(5).limit.unwrap() };
+    let login = InsertOptions { limit: Some(limit), ..ALONE };
+    let started = std::time::Instant::now();
+    let newest = conformance::session("alice", later, LIFETIME);
+    let Inserted::Done(evicted) = rig.store.insert(&newest, login).await.unwrap() else { panic!("refused") };
+    println!("a login that evicts 19,996 sessions: {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(1));
+    assert_eq!((evicted.count, evicted.sessions.len(), evicted.users.is_some()), (19_996, 0, true));
+    let live: HashSet<_> = rig.store.list("alice", 10).await.unwrap().into_iter().map(|session| session.id).collect();
+    assert_eq!(live, users[0][19_996..].iter().chain([&newest]).map(|session| session.id).collect());
+
+    let until = Timestamp::from_millis(NOW.as_millis() + 19_500);
+    for (created_until, count) in [(Some(until), 19_501), (None, 499)] {
+        let started = std::time::Instant::now();
+        let all = RevokeTarget::Users { scope: "bob", except: None, created_until };
+        let revoked = rig.store.revoke(all, LOGOUT).await.unwrap();
+        println!("a revocation of {count} sessions: {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(1));
+        assert_eq!(revoked.count, count);
+    }
+    assert_eq!(rig.store.load(users[1][0].id).await.unwrap().unwrap().rotation.revoked, Some(LOGOUT));
+    assert_eq!(rig.store.list("bob", 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_long_feed_is_read_in_pages_without_gaps() {
+    let rig = rig().await;
+    let mut server = plain(&url()).await;
+    let now = server_time(&mut server).await.as_millis();
+    let mut written = HashSet::new();
+    for n in 0..2_000_i64 {
+        // Five at a time have the same score, and one time a hundred.
+        let age = if n < 100 { 600_000 } else { 500_000 - n / 5 * 1_000 };
+        let jti = format!("jti-{n}");
+        let feed = format!("{}:{{{:x}}}:feed", rig.prefix, n % 3);
+        server.ask::<()>(&["ZADD", &feed, &(now - age).to_string(), &format!("t:{jti}")]).await;
+        written.insert(RevokedItem::Token(jti.into()));
+    }
+    let (mut cursor, mut read, mut steps) = (FeedCursor::START, HashSet::new(), 0);
+    loop {
+        let batch = rig.store.read_revocations(cursor, FeedWindow { limit: 160, ..WINDOW }).await.unwrap();
+        assert!(batch.entries.len() < 400, "{}", batch.entries.len());
+        assert!(batch.entries.iter().all(|entry| entry.age >= Duration::from_secs(90)));
+        read.extend(batch.entries.into_iter().map(|entry| entry.item));
+        assert!(batch.next > cursor);
+        cursor = batch.next;
+        steps += 1;
+        if !batch.has_more {
+            break;
+        }
+    }
+    assert_eq!(read, written);
+    assert!(steps > 10, "{steps}");
 }

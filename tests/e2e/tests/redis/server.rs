@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum_refresh::store::conformance;
-use axum_refresh::store::{InsertOptions, Revocation, SessionRecord, Timestamp};
+use axum_refresh::store::{FeedWindow, InsertOptions, Revocation, SessionRecord, Timestamp};
 use axum_refresh::{RedisStore, RevocationReason};
 use redis::aio::MultiplexedConnection;
 use redis::{Client, FromRedisValue, cmd};
 
 pub const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 pub const LIFETIME: i64 = 3_600_000;
-pub const ALONE: InsertOptions =
-    InsertOptions { limit: None, replacing: None, revocation_expires_at: Timestamp::from_millis(1_700_000_900_000) };
-pub const LOGOUT: Revocation =
-    Revocation { at: NOW, expires_at: ALONE.revocation_expires_at, reason: RevocationReason::Logout };
+pub const ALONE: InsertOptions = InsertOptions { limit: None, replacing: None };
+pub const LOGOUT: Revocation = Revocation { at: NOW, reason: RevocationReason::Logout };
+pub const WINDOW: FeedWindow =
+    FeedWindow { max_age: Duration::from_secs(3_600), overlap: Duration::from_secs(10), limit: 10_000 };
 
 pub fn session(user: &str) -> SessionRecord {
     conformance::session(user, NOW, LIFETIME)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum_refresh::store::conformance::session;
-use axum_refresh::store::{InsertOptions, Revocation, RevokeTarget, SessionRecord, Timestamp};
+use axum_refresh::store::{FeedCursor, FeedWindow, InsertOptions, Revocation, RevokeTarget, SessionRecord, Timestamp};
 use axum_refresh::{RevocationReason, SessionStore};
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -41,7 +41,7 @@ pub(crate) fn unique() -> String {
 pub(crate) const MANY: usize = 100_000;
 
 pub(crate) fn alone() -> InsertOptions {
-    InsertOptions { limit: None, replacing: None, revocation_expires_at: NOW.after(Duration::from_secs(900)) }
+    InsertOptions { limit: None, replacing: None }
 }
 
 pub(crate) fn new(user: &str) -> SessionRecord {
@@ -49,7 +49,25 @@ pub(crate) fn new(user: &str) -> SessionRecord {
 }
 
 pub(crate) fn revocation() -> Revocation {
-    Revocation { at: NOW, expires_at: NOW.after(Duration::from_secs(900)), reason: RevocationReason::Logout }
+    Revocation { at: NOW, reason: RevocationReason::Logout }
+}
+
+pub(crate) const ALICE: RevokeTarget<'_> = RevokeTarget::Users { scope: "alice", except: None, created_until: None };
+
+pub(crate) const WINDOW: FeedWindow =
+    FeedWindow { max_age: Duration::from_secs(3600), overlap: Duration::from_secs(10), limit: 1_000 };
+
+/// How often the number of sessions is doubled for a test with more than 100,000 of them.
+pub(crate) const DOUBLINGS: u32 = 17;
+
+/// A statement that adds as many sessions as there are, with ids by this expression.
+pub(crate) fn double(random_id: &str) -> String {
+    format!(
+        "INSERT INTO axum_refresh_sessions (id, user_id, everyone, secret_hash, created_at, expires_at, client, claims, \
+         rotation, last_seen_at, acknowledged, version, user_cutoff, everyone_cutoff) SELECT {random_id}, user_id, everyone, \
+         secret_hash, created_at, expires_at, client, claims, rotation, last_seen_at, acknowledged, version, user_cutoff, \
+         everyone_cutoff FROM axum_refresh_sessions"
+    )
 }
 
 pub(crate) async fn insert(store: &impl SessionStore, user: &str) -> SessionRecord {
@@ -65,17 +83,19 @@ pub(crate) async fn every_error(store: &impl SessionStore) -> Vec<String> {
         store.insert(&session, alone()).await.err(),
         store.load(session.id).await.err(),
         store.compare_and_swap(0, &session).await.err(),
-        store.list("alice").await.err(),
-        store.revoke(RevokeTarget::User { user_id: "alice", except: None }, revocation()).await.err(),
-        store.read_revocations(axum_refresh::store::FeedCursor::START).await.err(),
+        store.list("alice", 10).await.err(),
+        store.revoke(ALICE, revocation()).await.err(),
+        store.read_revocations(FeedCursor::START, WINDOW).await.err(),
         store.purge(NOW, 10).await.err(),
     ];
     errors.into_iter().map(|error| error.expect("every call fails").to_string()).collect()
 }
 
-/// Tests for every dialect. `$new` returns a new, migrated store and its URL; `$execute` runs a statement at a URL.
+/// Tests for every dialect. `$new` returns a new, migrated store and its URL; `$execute` runs a statement at a URL;
+/// `$count` runs a query that returns a number. `$random_id` is an expression
+/// of the dialect, and `$bytes` the type to cast text to.
 macro_rules! for_every_database {
-    ($Store:ident, $empty:ident, $new:ident, $execute:ident) => {
+    ($Store:ident, $empty:ident, $new:ident, $execute:ident, $count:ident, $random_id:expr, $bytes:expr) => {
         mod contract {
             axum_refresh::store_conformance!(async { super::$new().await.0 });
         }
@@ -96,7 +116,7 @@ macro_rules! for_every_database {
             store.check().await.unwrap();
             crate::common::insert(&store, "alice").await;
             store.migrate().await.unwrap();
-            assert_eq!(axum_refresh::SessionStore::list(&store, "alice").await.unwrap().len(), 1);
+            assert_eq!(axum_refresh::SessionStore::list(&store, "alice", 10).await.unwrap().len(), 1);
         }
 
         #[tokio::test]
@@ -137,17 +157,14 @@ macro_rules! for_every_database {
                 $execute(&url, &format!("UPDATE axum_refresh_sessions SET {change}")).await;
                 let error = axum_refresh::SessionStore::load(&store, session.id).await.unwrap_err().to_string();
                 assert!(error.contains("axum_refresh_sessions"), "{error}");
-                assert!(axum_refresh::SessionStore::list(&store, "alice").await.is_err());
+                assert!(axum_refresh::SessionStore::list(&store, "alice", 10).await.is_err());
             }
             let (store, url) = $new().await;
             let target = axum_refresh::store::RevokeTarget::Token("some-jti");
             axum_refresh::SessionStore::revoke(&store, target, crate::common::revocation()).await.unwrap();
             $execute(&url, "UPDATE axum_refresh_revocations SET kind = 9").await;
-            assert!(
-                axum_refresh::SessionStore::read_revocations(&store, axum_refresh::store::FeedCursor::START)
-                    .await
-                    .is_err()
-            );
+            let start = axum_refresh::store::FeedCursor::START;
+            assert!(axum_refresh::SessionStore::read_revocations(&store, start, crate::common::WINDOW).await.is_err());
         }
 
         #[tokio::test]
@@ -157,7 +174,7 @@ macro_rules! for_every_database {
             $execute(
                 &url,
                 "UPDATE axum_refresh_sessions SET client = '{\"ip\":null,\"newer\":[1]}', \
-                 revoked_at = 5, revocation_expires_at = 6, revoked_reason = 'a_newer_one'",
+                 revoked_at = 5, revoked_reason = 'a_newer_one'",
             )
             .await;
             let read = axum_refresh::SessionStore::load(&store, session.id).await.unwrap().unwrap();
@@ -173,16 +190,159 @@ macro_rules! for_every_database {
             let revocation = crate::common::revocation();
             store.revoke(RevokeTarget::Token("first"), revocation).await.unwrap();
             store.revoke(RevokeTarget::Token("slow"), revocation).await.unwrap();
-            let seen = store.read_revocations(FeedCursor::START).await.unwrap().next;
+            let seen = store.read_revocations(FeedCursor::START, crate::common::WINDOW).await.unwrap().next;
             store.revoke(RevokeTarget::Token("last"), revocation).await.unwrap();
             // As if the second one was committed just now, with an earlier number than the last one that was read.
-            let feed = store.read_revocations(seen).await.unwrap();
+            let feed = store.read_revocations(seen, crate::common::WINDOW).await.unwrap();
             let named: Vec<_> = feed.entries.iter().map(|revoked| revoked.item.clone()).collect();
             assert!(named.contains(&RevokedItem::Token("slow".into())), "{named:?}");
             assert!(named.contains(&RevokedItem::Token("last".into())), "{named:?}");
             // Entries that were written long ago are not returned repeatedly.
             $execute(&url, "UPDATE axum_refresh_revocations SET written_at = written_at - 60000").await;
-            assert_eq!(store.read_revocations(feed.next).await.unwrap().entries, []);
+            assert_eq!(store.read_revocations(feed.next, crate::common::WINDOW).await.unwrap().entries, []);
+        }
+
+        #[tokio::test]
+        async fn late_commits_are_not_missed_between_the_pages_of_the_feed() {
+            use axum_refresh::SessionStore as _;
+            use axum_refresh::store::{FeedCursor, FeedWindow, RevokeTarget, RevokedItem};
+            let (store, url) = $new().await;
+            for n in 0..25 {
+                let target = RevokeTarget::Token(&format!("jti-{n}"));
+                store.revoke(target, crate::common::revocation()).await.unwrap();
+            }
+            let window = FeedWindow { limit: 10, ..crate::common::WINDOW };
+            let first = store.read_revocations(FeedCursor::START, window).await.unwrap();
+            assert!(first.has_more && first.entries.len() == 10);
+            // Whatever became visible before the cursor meanwhile is returned with each page.
+            let second = store.read_revocations(first.next, window).await.unwrap();
+            assert!(second.has_more && second.entries.len() == 20);
+            assert_eq!(second.entries[0].item, RevokedItem::Token("jti-0".into()));
+            let third = store.read_revocations(second.next, window).await.unwrap();
+            assert!(!third.has_more && third.entries.len() == 25);
+            $execute(&url, "UPDATE axum_refresh_revocations SET written_at = written_at - 60000").await;
+            let again = store.read_revocations(second.next, window).await.unwrap();
+            assert_eq!((again.entries.len(), again.next), (5, third.next));
+            assert!(again.entries.iter().all(|entry| entry.age >= std::time::Duration::from_secs(60)));
+            // Entries that are too old are not read again after a start that has skipped them.
+            let window = FeedWindow { max_age: std::time::Duration::from_secs(30), ..window };
+            let start = store.read_revocations(FeedCursor::START, window).await.unwrap();
+            assert_eq!((start.entries.len(), start.next, start.has_more), (0, third.next, false));
+        }
+
+        #[tokio::test]
+        async fn purge_goes_by_the_clock_of_the_database() {
+            use axum_refresh::SessionStore as _;
+            use axum_refresh::store::Timestamp;
+            use std::time::{Duration, SystemTime};
+            let (store, _) = $new().await;
+            let now = Timestamp::from(SystemTime::now());
+            let session = axum_refresh::store::conformance::session("alice", now, 3_600_000);
+            store.insert(&session, crate::common::alone()).await.unwrap();
+            let ahead = now.after(Duration::from_secs(31 * 24 * 3600));
+            assert_eq!(store.purge(ahead, 10).await.unwrap(), 0);
+            assert_eq!(store.load(session.id).await.unwrap(), Some(session));
+            let expired = crate::common::insert(&store, "alice").await;
+            assert_eq!(store.purge(ahead, 10).await.unwrap(), 1);
+            assert_eq!(store.load(expired.id).await.unwrap(), None);
+        }
+
+        #[tokio::test]
+        async fn entries_of_the_feed_are_purged_after_their_retention() {
+            use axum_refresh::SessionStore as _;
+            use axum_refresh::store::{FEED_RETENTION, RevokeTarget};
+            let (store, url) = $new().await;
+            let feed = "SELECT COUNT(*) FROM axum_refresh_revocations";
+            store.revoke(RevokeTarget::Token("some-jti"), crate::common::revocation()).await.unwrap();
+            let move_back =
+                |millis: u128| format!("UPDATE axum_refresh_revocations SET written_at = written_at - {millis}");
+            $execute(&url, &move_back(FEED_RETENTION.as_millis() - 60_000)).await;
+            store.purge(axum_refresh::store::Timestamp::MAX, 10).await.unwrap();
+            assert_eq!($count(&url, feed).await, 1);
+            $execute(&url, &move_back(60_001)).await;
+            store.purge(crate::common::NOW, 10).await.unwrap();
+            assert_eq!($count(&url, feed).await, 0);
+        }
+
+        #[tokio::test]
+        async fn cutoffs_are_purged_a_day_after_the_last_session_of_their_user() {
+            use axum_refresh::SessionStore as _;
+            use axum_refresh::store::{RevokeTarget, Timestamp, everyone};
+            let (store, url) = $new().await;
+            let bob = axum_refresh::store::conformance::session("bob", std::time::SystemTime::now().into(), 3_600_000);
+            store.insert(&bob, crate::common::alone()).await.unwrap();
+            crate::common::insert(&store, "alice").await;
+            for scope in ["alice", "bob", "", &everyone("alice")] {
+                let target = RevokeTarget::Users { scope, except: None, created_until: None };
+                store.revoke(target, crate::common::revocation()).await.unwrap();
+            }
+            let cutoffs = "SELECT COUNT(*) FROM axum_refresh_cutoffs";
+            assert_eq!(store.purge(Timestamp::MAX, 10).await.unwrap(), 1);
+            assert_eq!($count(&url, cutoffs).await, 4);
+            $execute(&url, "UPDATE axum_refresh_cutoffs SET cutoff = cutoff - 90000000").await;
+            store.purge(Timestamp::MAX, 10).await.unwrap();
+            assert_eq!($count(&url, cutoffs).await, 2);
+        }
+
+        #[tokio::test]
+        async fn cutoffs_are_purged_in_bounded_steps() {
+            use axum_refresh::SessionStore as _;
+            use axum_refresh::store::Timestamp;
+            let (store, url) = $new().await;
+            let values: Vec<_> =
+                (0..2_500).map(|n| format!("(CAST('user{n}' AS {}), 1, 1, 'logout')", $bytes)).collect();
+            let columns = "scope, cutoff, revoked_at, revoked_reason";
+            let values = values.join(", ");
+            $execute(&url, &format!("INSERT INTO axum_refresh_cutoffs ({columns}) VALUES {values}")).await;
+            for left in [1_500, 500, 0] {
+                store.purge(Timestamp::MAX, 10).await.unwrap();
+                assert_eq!($count(&url, "SELECT COUNT(*) FROM axum_refresh_cutoffs").await, left);
+            }
+        }
+
+        #[tokio::test]
+        async fn the_sessions_of_a_user_with_very_many_are_revoked_evicted_and_listed_in_no_time() {
+            use axum_refresh::SessionStore as _;
+            use axum_refresh::store::{InsertOptions, Inserted, OnMaxSessions, RevokeTarget, SessionLimit};
+            use std::time::{Duration, Instant};
+            let (store, url) = $new().await;
+            let first = crate::common::insert(&store, "alice").await;
+            for _ in 0..crate::common::DOUBLINGS {
+                $execute(&url, &crate::common::double($random_id)).await;
+            }
+            let timed = |what: &str, started: Instant| {
+                println!("{what}: {:?}", started.elapsed());
+                assert!(started.elapsed() < Duration::from_secs(2), "{what}: {:?}", started.elapsed());
+            };
+            let started = Instant::now();
+            assert_eq!(store.list("alice", 100).await.unwrap().len(), 100);
+            timed("list", started);
+            let limit = SessionLimit {
+                max: 1_000,
+                on_max_sessions: OnMaxSessions::EvictOldest,
+                idle_timeout: Duration::from_secs(600),
+            };
+            let options = InsertOptions { limit: Some(limit), ..crate::common::alone() };
+            let started = Instant::now();
+            let Inserted::Done(evicted) = store.insert(&crate::common::new("alice"), options).await.unwrap() else {
+                panic!("the login is refused")
+            };
+            timed("evict", started);
+            assert!(evicted.users.is_some() && evicted.count >= 100_000);
+            assert_eq!(store.list("alice", 2_000).await.unwrap().len(), 1_000);
+            assert!(store.load(first.id).await.unwrap().unwrap().rotation.revoked.is_some());
+            let spared = store.list("alice", 1).await.unwrap()[0].id;
+            $execute(&url, "DELETE FROM axum_refresh_cutoffs").await;
+            $execute(&url, "UPDATE axum_refresh_sessions SET user_cutoff = 0").await;
+            let target = RevokeTarget::Users { scope: "alice", except: Some(spared), created_until: None };
+            let started = Instant::now();
+            let revoked = store.revoke(target, crate::common::revocation()).await.unwrap();
+            timed("revoke", started);
+            assert!(revoked.count >= 100_000);
+            let started = Instant::now();
+            let listed = store.list("alice", 10).await.unwrap();
+            timed("list what was spared", started);
+            assert_eq!(listed.iter().map(|session| session.id).collect::<Vec<_>>(), [spared]);
         }
 
         #[tokio::test]
@@ -200,18 +360,18 @@ macro_rules! for_every_database {
                 });
             }
             store.record_activity(&batch).await.unwrap();
-            let sessions = store.list("alice").await.unwrap();
+            let sessions = store.list("alice", 2_000).await.unwrap();
+            assert_eq!(sessions.len(), 1_200);
             assert!(sessions.iter().all(|session| session.rotation.acknowledged == Some(3)));
         }
 
         #[tokio::test]
         async fn a_cancelled_call_leaves_no_lock_behind() {
             use axum_refresh::SessionStore as _;
-            use axum_refresh::store::RevokeTarget;
             let (store, _) = $new().await;
             for n in 0..200_u64 {
                 let session = crate::common::insert(&store, "alice").await;
-                let target = RevokeTarget::User { user_id: "alice", except: None };
+                let target = crate::common::ALICE;
                 let revoke = store.revoke(target, crate::common::revocation());
                 let _ = tokio::time::timeout(std::time::Duration::from_micros(n * 20), revoke).await;
                 // With or without effect: the store keeps working, and no lock is left behind.

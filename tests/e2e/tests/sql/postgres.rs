@@ -25,7 +25,20 @@ async fn migrated() -> (PostgresStore, String) {
     (store, url)
 }
 
-for_every_database!(PostgresStore, empty, migrated, execute);
+async fn count(url: &str, sql: &str) -> i64 {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await.unwrap()
+}
+
+for_every_database!(
+    PostgresStore,
+    empty,
+    migrated,
+    execute,
+    count,
+    "decode(md5(random()::text || random()::text), 'hex')",
+    "BYTEA"
+);
 
 #[tokio::test]
 async fn connection_errors_are_reported_at_once_without_the_password() {
@@ -154,11 +167,14 @@ async fn no_statement_scans_a_large_table() {
     execute(
         &url,
         &format!(
-            "INSERT INTO axum_refresh_sessions (id, user_id, secret_hash, created_at, expires_at, client, claims, rotation, \
-             last_seen_at, acknowledged, version) SELECT decode(md5(i::text), 'hex'), (i / 3)::text::bytea, '', i, i, \
-             '', '', '', i, -1, 0 FROM generate_series(1, {MANY}) AS i; \
-             INSERT INTO axum_refresh_revocations (written_at, expires_at, kind, subject) SELECT i, i, 1, '' \
-             FROM generate_series(1, {MANY}) AS i; ANALYZE axum_refresh_sessions; ANALYZE axum_refresh_revocations"
+            "INSERT INTO axum_refresh_sessions (id, user_id, everyone, secret_hash, created_at, expires_at, client, claims, rotation, \
+             last_seen_at, acknowledged, version, user_cutoff, everyone_cutoff) SELECT decode(md5(i::text), 'hex'), (i / 3)::text::bytea, '', '', i, i, \
+             '', '', '', i, -1, 0, 0, 0 FROM generate_series(1, {MANY}) AS i; \
+             INSERT INTO axum_refresh_revocations (written_at, kind, subject) SELECT i, 1, '' \
+             FROM generate_series(1, {MANY}) AS i; \
+             INSERT INTO axum_refresh_cutoffs (scope, cutoff, revoked_at, revoked_reason) SELECT i::text::bytea, i, i, '' \
+             FROM generate_series(1, {MANY}) AS i; \
+             ANALYZE axum_refresh_sessions; ANALYZE axum_refresh_revocations; ANALYZE axum_refresh_cutoffs"
         ),
     )
     .await;

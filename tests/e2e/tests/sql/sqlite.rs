@@ -26,7 +26,12 @@ async fn execute(url: &str, sql: &str) {
     connection.close().await.unwrap();
 }
 
-for_every_database!(SqliteStore, empty, migrated, execute);
+async fn count(url: &str, sql: &str) -> i64 {
+    let mut connection = SqliteConnectOptions::from_str(url).unwrap().connect().await.unwrap();
+    sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await.unwrap()
+}
+
+for_every_database!(SqliteStore, empty, migrated, execute, count, "randomblob(16)", "BLOB");
 
 #[tokio::test]
 async fn a_file_that_cannot_be_opened_is_reported_at_once() {
@@ -88,11 +93,13 @@ async fn no_statement_scans_a_large_table() {
         &url,
         &format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY}) \
-             INSERT INTO axum_refresh_sessions (id, user_id, secret_hash, created_at, expires_at, client, claims, rotation, \
-             last_seen_at, acknowledged, version) SELECT randomblob(16), CAST(i / 3 AS BLOB), randomblob(32), i, i, '', \
-             '', '', i, -1, 0 FROM n; \
-             INSERT INTO axum_refresh_revocations (written_at, expires_at, kind, subject) \
-             SELECT i, i, 1, id FROM (SELECT created_at AS i, id FROM axum_refresh_sessions); ANALYZE"
+             INSERT INTO axum_refresh_sessions (id, user_id, everyone, secret_hash, created_at, expires_at, client, claims, rotation, \
+             last_seen_at, acknowledged, version, user_cutoff, everyone_cutoff) SELECT randomblob(16), CAST(i / 3 AS BLOB), x'', randomblob(32), i, i, '', \
+             '', '', i, -1, 0, 0, 0 FROM n; \
+             INSERT INTO axum_refresh_revocations (written_at, kind, subject) \
+             SELECT i, 1, id FROM (SELECT created_at AS i, id FROM axum_refresh_sessions); \
+             INSERT INTO axum_refresh_cutoffs (scope, cutoff, revoked_at, revoked_reason) \
+             SELECT id, created_at, created_at, '' FROM axum_refresh_sessions; ANALYZE"
         ),
     )
     .await;
