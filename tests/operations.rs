@@ -324,3 +324,55 @@ async fn a_node_whose_clock_is_wrong_by_more_than_the_grace_period_purges_nothin
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(ahead.auth.purge().await.unwrap(), 1);
 }
+
+// ---- outages --------------------------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_does_not_respond_one_request_waits_for_it_and_the_others_fail_at_once() {
+    let node = Node::new();
+    let login = node.login("alice").await.tokens;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    node.store.set(Fault::Hangs);
+    // Longer than the known revocations count.
+    node.clock.advance(MINUTE);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    node.events();
+    let mut waited = Vec::new();
+    for n in 0..100 {
+        let (node, access, refresh) = (node.clone(), login.access_token.clone(), login.refresh_token.clone().unwrap());
+        waited.push(tokio::spawn(async move {
+            let started = tokio::time::Instant::now();
+            let refused = match n % 2 {
+                0 => code(node.auth.authenticate(&access).await),
+                _ => code(node.refresh(&refresh).await),
+            };
+            assert_eq!(refused, "store_unavailable");
+            started.elapsed()
+        }));
+    }
+    let mut slow = 0;
+    for waited in waited {
+        slow += usize::from(waited.await.unwrap() > Duration::from_millis(1));
+    }
+    assert!(slow <= 1, "{slow}");
+    // As few events as calls, so that the log is not full of it.
+    assert!(node.events().len() <= 8);
+    // It is noticed within a second that the store is back.
+    node.store.set(Fault::None);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    node.auth.authenticate(&login.access_token).await.unwrap();
+    node.refresh(&login.refresh_token.unwrap()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_the_store_is_not_an_outage() {
+    let node = Node::new();
+    let login = node.login("alice").await.tokens;
+    let token = login.refresh_token.unwrap();
+    for fault in [Fault::Fails, Fault::FailsFor(login.session_id)] {
+        node.store.set(fault);
+        assert_eq!(code(node.refresh(&token).await), "store_unavailable");
+        node.store.set(Fault::None);
+        node.refresh(&token).await.unwrap();
+    }
+}

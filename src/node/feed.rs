@@ -38,6 +38,10 @@ impl FeedPosition {
 impl Node {
     /// Reads the feed, unless it was just read. The entries are in force when this returns.
     pub(crate) async fn catch_up(&self) -> Result<(), StoreError> {
+        if self.revoked.is_current(self.now()) {
+            return Ok(());
+        }
+        self.check_outage("read_revocations")?;
         let read = async {
             let mut position = self.position.lock().await;
             if self.revoked.is_current(self.now()) {
@@ -71,7 +75,9 @@ impl Node {
         }
         loop {
             let asked_at = self.now();
-            match self.call("read_revocations", self.store().read_revocations(position.cursor, self.window())).await {
+            // Only one at a time, so it need not be held back; and it is the first to notice that the store is back.
+            let read = self.store().read_revocations(position.cursor, self.window());
+            match self.attempt("read_revocations", read).await {
                 Ok(batch) => {
                     if let Some(store_now) = batch.now {
                         self.compare_clocks(asked_at, store_now);

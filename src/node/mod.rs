@@ -2,6 +2,7 @@
 //! that is not written yet, and the background task that keeps them up to date.
 
 mod feed;
+mod outage;
 pub(crate) mod realm;
 pub(crate) mod revocations;
 mod tasks;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 
 use self::feed::FeedPosition;
+use self::outage::Outage;
 use self::realm::Realm;
 use self::revocations::{EVERYONE, Known, LiveRevocations};
 use self::unfinished::UnfinishedRevocations;
@@ -43,6 +45,7 @@ pub(crate) struct Node {
     pub(crate) revoked: LiveRevocations,
     unfinished: UnfinishedRevocations,
     realm: Realm,
+    outage: Outage,
     store: Arc<dyn SessionStore>,
     clock: Clock,
     /// Locked while the feed is read, so that many requests that need it cause one read.
@@ -74,6 +77,7 @@ impl Node {
             events,
             write_behind: WriteBehind::new(),
             unfinished: UnfinishedRevocations::new(),
+            outage: Outage::new(),
             store,
             clock,
             position: Mutex::new(FeedPosition::START),
@@ -121,13 +125,35 @@ impl Node {
         u128::from(self.ahead_by().unsigned_abs()) > self.settings.policy.grace.as_millis()
     }
 
-    /// Awaits a call of the store. A failure is an event.
+    /// Awaits a call of the store, unless the store is not responding. A failure is an event.
     async fn call<T>(
         &self,
         call: &'static str,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let result = self.within_timeout(call, work).await.and_then(|result| result);
+        self.check_outage(call)?;
+        self.attempt(call, work).await
+    }
+
+    /// Fails while the store is not responding, except for one call in a second. No event: each of those is one.
+    fn check_outage(&self, call: &'static str) -> Result<(), StoreError> {
+        let failed = || StoreError::new(format!("{call}: not called, because the store is not responding"));
+        self.outage.let_through().then_some(()).ok_or_else(failed)
+    }
+
+    /// Awaits a call of the store, also if the store is not responding.
+    async fn attempt<T>(
+        &self,
+        call: &'static str,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let result = self.within_timeout(call, work).await;
+        if result.is_ok() {
+            self.outage.end();
+        } else {
+            self.outage.begin();
+        }
+        let result = result.and_then(|result| result);
         if let Err(error) = &result {
             self.events.emit(Event::StoreFailed { call, error: error.to_string() });
         }
