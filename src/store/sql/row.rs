@@ -1,9 +1,7 @@
-//! Encodes a session as a row, for all databases. Values that are queried or updated in place have columns of their
-//! own; the rest is JSON, so that a new field needs no migration.
+//! Encodes a session as a row, for all databases. What changes has a column for each value, so that a node of an older
+//! version, which does not know a new column, leaves it as it is. What never changes is JSON where it has many parts.
 
 use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
 
 use crate::ratchet::RotationState;
 use crate::session::{Client, Revocation, RevocationReason, SecretHash, SessionId};
@@ -11,8 +9,24 @@ use crate::store::{Activity, RevocationEntry, RevokedItem, RevokedUsers, Session
 use crate::time::Timestamp;
 
 /// The columns of a session, in the order of all statements.
-pub(super) type SessionRow =
-    (Vec<u8>, Vec<u8>, Vec<u8>, i64, i64, String, String, String, i64, i64, Option<i64>, Option<String>, i64);
+pub(super) type SessionRow = (
+    Vec<u8>,
+    Vec<u8>,
+    Vec<u8>,
+    i64,
+    i64,
+    String,
+    String,
+    i64,
+    Option<i64>,
+    Option<i64>,
+    i64,
+    i64,
+    i64,
+    Option<i64>,
+    Option<String>,
+    i64,
+);
 
 /// A session that may be revoked: user_id, expires_at, and when it was revoked, in whatever way.
 pub(super) type LockedRow = (Vec<u8>, i64, Option<i64>);
@@ -22,15 +36,6 @@ pub(super) type FeedRow = (i64, i64, i64, Vec<u8>, Option<i64>, Option<i64>);
 
 /// The columns of a new feed entry: kind, subject, cutoff, revoked_at.
 pub(super) type NewFeedRow<'a> = (i64, &'a [u8], Option<i64>, Option<i64>);
-
-/// The column `rotation`: the part of a [`RotationState`] that only a compare-and-swap changes.
-#[derive(Serialize, Deserialize)]
-struct RotationColumn {
-    generation: u32,
-    parent: Option<u32>,
-    rotated_at: Option<Timestamp>,
-    recoveries: u32,
-}
 
 /// Encodes `None`: less than every generation, so that the maximum works.
 const NOTHING_ACKNOWLEDGED: i64 = -1;
@@ -57,14 +62,17 @@ pub(super) fn read(row: SessionRow) -> Result<SessionRecord, sqlx::Error> {
         expires_at,
         client,
         claims,
-        rotation,
+        generation,
+        parent,
+        rotated_at,
+        recoveries,
         last_seen_at,
         acknowledged,
         revoked_at,
         revoked_reason,
         version,
     ) = row;
-    let column: RotationColumn = serde_json::from_str(&rotation).map_err(|_| unreadable("rotation"))?;
+    let number = |column, number| u32::try_from(number).map_err(|_| unreadable(column));
     let client: Client = serde_json::from_str(&client).map_err(|_| unreadable("client"))?;
     let revoked = revoked_at
         .map(|at| Revocation { at: Timestamp::from_millis(at), reason: read_reason(revoked_reason.as_deref()) });
@@ -76,14 +84,14 @@ pub(super) fn read(row: SessionRow) -> Result<SessionRecord, sqlx::Error> {
         client,
         claims: claims.into(),
         rotation: RotationState {
-            generation: column.generation,
-            parent: column.parent,
-            rotated_at: column.rotated_at,
+            generation: number("generation", generation)?,
+            parent: parent.map(|parent| number("parent", parent)).transpose()?,
+            rotated_at: rotated_at.map(Timestamp::from_millis),
             acknowledged: match acknowledged {
                 NOTHING_ACKNOWLEDGED => None,
-                generation => Some(u32::try_from(generation).map_err(|_| unreadable("acknowledged"))?),
+                generation => Some(number("acknowledged", generation)?),
             },
-            recoveries: column.recoveries,
+            recoveries: number("recoveries", recoveries)?,
             last_seen_at: Timestamp::from_millis(last_seen_at),
             expires_at: Timestamp::from_millis(expires_at),
             revoked,
@@ -98,12 +106,6 @@ pub(super) fn session_id(bytes: &[u8]) -> Result<SessionId, sqlx::Error> {
 
 pub(super) fn client(session: &SessionRecord) -> Result<String, sqlx::Error> {
     serde_json::to_string(&session.client).map_err(|error| sqlx::Error::Encode(error.into()))
-}
-
-pub(super) fn rotation(session: &SessionRecord) -> Result<String, sqlx::Error> {
-    let RotationState { generation, parent, rotated_at, recoveries, .. } = session.rotation;
-    let column = RotationColumn { generation, parent, rotated_at, recoveries };
-    serde_json::to_string(&column).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
 pub(super) fn acknowledged(acknowledged: Option<u32>) -> i64 {

@@ -77,8 +77,8 @@ pub(super) struct Statements {
 }
 
 /// The columns of a session, in the order of [`SessionRow`](super::row::SessionRow).
-const COLUMNS: &str = "id, user_id, secret_hash, created_at, expires_at, client, claims, rotation, last_seen_at, \
-                       acknowledged, revoked_at, revoked_reason, version";
+const COLUMNS: &str = "id, user_id, secret_hash, created_at, expires_at, client, claims, generation, parent, \
+                       rotated_at, recoveries, last_seen_at, acknowledged, revoked_at, revoked_reason, version";
 
 /// The sessions of a user whose cutoff has not risen since, by index; newest first in the order of [`NEWEST_FIRST`].
 /// The parameters: the user id twice, the scope of everyone. Nearly always they all have the cutoff of the user. A
@@ -101,7 +101,7 @@ impl Statements {
             |text: &str| AssertSqlSafe(if dialect.numbered { number(text) } else { text.to_owned() }).into_sql_str();
         let compare_and_swap = |also: &str| {
             sql(&format!(
-                "UPDATE axum_refresh_sessions SET claims = ?, rotation = ?, \
+                "UPDATE axum_refresh_sessions SET claims = ?, generation = ?, parent = ?, rotated_at = ?, recoveries = ?, \
                  last_seen_at = {greatest}(last_seen_at, ?), acknowledged = {greatest}(acknowledged, ?), \
                  revoked_at = ?, revoked_reason = ?{also}, version = version + 1 WHERE id = ? AND version = ?"
             ))
@@ -109,13 +109,13 @@ impl Statements {
         Self {
             insert: sql(&format!(
                 "INSERT INTO axum_refresh_sessions ({COLUMNS}, everyone, user_cutoff, everyone_cutoff) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
                  COALESCE((SELECT cutoff FROM axum_refresh_cutoffs WHERE scope = ?), 0), \
                  COALESCE((SELECT cutoff FROM axum_refresh_cutoffs WHERE scope = ?), 0))"
             )),
             load: sql(
-                "SELECT s.id, s.user_id, s.secret_hash, s.created_at, s.expires_at, s.client, s.claims, s.rotation, \
-                 s.last_seen_at, s.acknowledged, COALESCE(s.revoked_at, u.revoked_at, e.revoked_at), \
+                "SELECT s.id, s.user_id, s.secret_hash, s.created_at, s.expires_at, s.client, s.claims, s.generation, s.parent, \
+                 s.rotated_at, s.recoveries, s.last_seen_at, s.acknowledged, COALESCE(s.revoked_at, u.revoked_at, e.revoked_at), \
                  COALESCE(s.revoked_reason, u.revoked_reason, e.revoked_reason), s.version \
                  FROM axum_refresh_sessions AS s \
                  LEFT JOIN axum_refresh_cutoffs AS u ON u.scope = s.user_id AND u.cutoff > s.user_cutoff \

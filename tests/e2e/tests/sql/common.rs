@@ -64,8 +64,8 @@ pub(crate) const DOUBLINGS: u32 = 17;
 pub(crate) fn double(random_id: &str) -> String {
     format!(
         "INSERT INTO axum_refresh_sessions (id, user_id, everyone, secret_hash, created_at, expires_at, client, claims, \
-         rotation, last_seen_at, acknowledged, version, user_cutoff, everyone_cutoff) SELECT {random_id}, user_id, everyone, \
-         secret_hash, created_at, expires_at, client, claims, rotation, last_seen_at, acknowledged, version, user_cutoff, \
+         generation, recoveries, last_seen_at, acknowledged, version, user_cutoff, everyone_cutoff) SELECT {random_id}, user_id, everyone, \
+         secret_hash, created_at, expires_at, client, claims, generation, recoveries, last_seen_at, acknowledged, version, user_cutoff, \
          everyone_cutoff FROM axum_refresh_sessions"
     )
 }
@@ -151,7 +151,14 @@ macro_rules! for_every_database {
 
         #[tokio::test]
         async fn a_row_of_another_version_is_an_error_and_never_a_missing_session() {
-            for change in ["rotation = '{}'", "client = 'garbage'", "acknowledged = -7", "version = -1"] {
+            for change in [
+                "generation = -1",
+                "parent = -1",
+                "recoveries = -1",
+                "client = 'garbage'",
+                "acknowledged = -7",
+                "version = -1",
+            ] {
                 let (store, url) = $new().await;
                 let session = crate::common::insert(&store, "alice").await;
                 $execute(&url, &format!("UPDATE axum_refresh_sessions SET {change}")).await;
@@ -165,6 +172,23 @@ macro_rules! for_every_database {
             $execute(&url, "UPDATE axum_refresh_revocations SET kind = 9").await;
             let start = axum_refresh::store::FeedCursor::START;
             assert!(axum_refresh::SessionStore::read_revocations(&store, start, crate::common::WINDOW).await.is_err());
+        }
+
+        #[tokio::test]
+        async fn a_column_of_a_later_version_survives_the_writes_of_this_one() {
+            use axum_refresh::SessionStore as _;
+            let (store, url) = $new().await;
+            let session = crate::common::insert(&store, "alice").await;
+            $execute(&url, "ALTER TABLE axum_refresh_sessions ADD COLUMN newer BIGINT").await;
+            $execute(&url, "UPDATE axum_refresh_sessions SET newer = 7").await;
+            let mut next = session.clone();
+            next.rotation.generation = 3;
+            next.rotation.parent = Some(2);
+            assert!(store.compare_and_swap(session.version, &next).await.unwrap());
+            // A row without the value could not be read any more.
+            $execute(&url, "UPDATE axum_refresh_sessions SET generation = -1 WHERE newer IS NULL OR newer <> 7").await;
+            assert_eq!(store.load(session.id).await.unwrap().unwrap().rotation, next.rotation);
+            crate::common::insert(&store, "alice").await;
         }
 
         #[tokio::test]

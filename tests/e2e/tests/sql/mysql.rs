@@ -67,8 +67,9 @@ async fn no_statement_scans_a_large_table() {
     execute(
         &url,
         &format!(
-            "INSERT INTO axum_refresh_sessions (id, user_id, everyone, secret_hash, created_at, expires_at, client, claims, rotation, \
-             last_seen_at, acknowledged, version, user_cutoff, everyone_cutoff) SELECT UNHEX(MD5(seq)), seq DIV 3, '', '', seq, seq, '', '', '', seq, -1, 0, 0, 0 \
+            "INSERT INTO axum_refresh_sessions (id, user_id, everyone, secret_hash, created_at, expires_at, client, claims, \
+             generation, recoveries, last_seen_at, acknowledged, version, user_cutoff, everyone_cutoff) SELECT UNHEX(MD5(seq)), seq DIV 3, '', '', seq, seq, '', '', \
+             0, 0, seq, -1, 0, 0, 0 \
              FROM seq_1_to_{MANY}; \
              INSERT INTO axum_refresh_revocations (written_at, kind, subject) SELECT seq, 1, '' \
              FROM seq_1_to_{MANY}; \
