@@ -376,3 +376,17 @@ async fn an_error_of_the_store_is_not_an_outage() {
         node.refresh(&token).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn revoking_an_id_that_no_user_can_have_revokes_nothing_and_asks_nobody() {
+    let node = Node::on(FaultyStore::default(), Clock::new(), |builder| {
+        builder.configure(|settings| settings.realm = Some("staff".to_owned()))
+    });
+    let login = node.login("alice").await.tokens;
+    node.store.calls();
+    for id in ["", "\0", "\0\0", "staff\0", "staff\0alice", &"u".repeat(256)] {
+        assert_eq!(node.auth.revoke_user(id, None, RevocationReason::Other).await.unwrap(), 0, "{id:?}");
+    }
+    assert_eq!(node.store.calls().others, 0);
+    node.auth.authenticate(&login.access_token).await.unwrap();
+}

@@ -18,9 +18,6 @@ use crate::session::{RevocationReason, SessionId};
 use crate::store::{InsertOptions, Inserted, RevokeTarget, SessionLimit, SessionRecord};
 use crate::token::refresh::RefreshToken;
 
-/// The longest user id, in bytes.
-const MAX_USER_ID: usize = 255;
-
 /// The tokens for a client. The `Debug` output shows none of them.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -160,7 +157,7 @@ impl<C: Claims> LoginBuilder<C> {
         let node = &self.auth.inner.node;
         node.start();
         let policy = &node.settings.policy;
-        if self.user_id.is_empty() || self.user_id.len() > MAX_USER_ID || !Realm::allows(&self.user_id) {
+        if !Realm::has_user(&self.user_id) {
             return Err(Error::InvalidUserId);
         }
         let claims = write_claims(&self.claims)?;

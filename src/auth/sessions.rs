@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{Auth, AuthUser};
 use crate::error::Error;
+use crate::node::realm::Realm;
 use crate::node::revocations::EVERYONE;
 use crate::session::{RevocationReason, Session, SessionId};
 use crate::store::{RevokeTarget, SessionRecord};
@@ -75,6 +76,10 @@ impl<C> Auth<C> {
         except: Option<SessionId>,
         reason: RevocationReason,
     ) -> Result<usize, Error> {
+        if !Realm::has_user(user_id) {
+            // No session has such an id, but a scope may.
+            return Ok(0);
+        }
         let target = RevokeTarget::Users { scope: user_id, except, created_until: None };
         Ok(self.inner.node.revoke(target, reason).await?.count)
     }

@@ -238,7 +238,7 @@ impl Node {
             RevokeTarget::Users { scope, except, created_until } => {
                 if scope == EVERYONE {
                     stored = Cow::Owned(self.realm.everyone());
-                } else if Realm::allows(scope) {
+                } else if Realm::has_user(scope) {
                     stored = self.realm.stored(scope);
                 } else {
                     // Not a user of ours: no session has such an id.

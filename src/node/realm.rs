@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use crate::store::{RevokedItem, RevokedUsers, SEPARATOR, SessionRecord, everyone};
 
+/// The longest user id, in bytes.
+const MAX_USER_ID: usize = 255;
+
 #[derive(Debug)]
 pub(crate) struct Realm(Option<Box<str>>);
 
@@ -14,9 +17,9 @@ impl Realm {
         Self(realm.map(Box::from))
     }
 
-    /// Whether a user id can be stored: one with the separator could name another realm's user.
-    pub(crate) fn allows(user_id: &str) -> bool {
-        !user_id.contains(SEPARATOR)
+    /// Whether a user can have this id. One with the separator could name another realm's user.
+    pub(crate) fn has_user(user_id: &str) -> bool {
+        (1..=MAX_USER_ID).contains(&user_id.len()) && !user_id.contains(SEPARATOR)
     }
 
     /// A user id, or the id of an access token, as the store has it.
@@ -30,7 +33,7 @@ impl Realm {
     /// The id as the app knows it; none if it is another realm's.
     fn own_id<'a>(&self, stored: &'a str) -> Option<&'a str> {
         match &self.0 {
-            None => Some(stored).filter(|id| Self::allows(id)),
+            None => Some(stored).filter(|id| !id.contains(SEPARATOR)),
             Some(realm) => stored.strip_prefix(&**realm)?.strip_prefix(SEPARATOR),
         }
     }
