@@ -58,7 +58,8 @@ pub(super) fn is_missing_table(error: &sqlx::Error) -> bool {
 }
 
 macro_rules! migrating {
-    ($Store:ident, $migrations:expr) => {
+    // `$precondition` is checked first, before anything is prepared or written.
+    ($Store:ident, $migrations:expr $(, $precondition:path)?) => {
         impl $Store {
             /// Creates the tables or updates them to the latest version: `axum_refresh_sessions`,
             /// `axum_refresh_revocations` and a few more with that prefix.
@@ -69,8 +70,9 @@ macro_rules! migrating {
             /// # Errors
             ///
             /// Returns an error if the database fails, or if the tables have a later version than this release
-            /// supports.
+            /// supports. On PostgreSQL, also behind a connection pooler in transaction mode.
             pub async fn migrate(&self) -> Result<(), StoreError> {
+                $($precondition(&self.0.pool).await?;)?
                 let found = self.installed_version().await.map_err(super::failed)?;
                 if found >= $migrations.latest_version() {
                     return $migrations.check_version(found);
@@ -84,8 +86,9 @@ macro_rules! migrating {
             /// # Errors
             ///
             /// Returns an error if tables are missing or have another version, or if the database is unreachable or not
-            /// the primary.
+            /// the primary. On PostgreSQL, also behind a connection pooler in transaction mode.
             pub async fn check(&self) -> Result<(), StoreError> {
+                $($precondition(&self.0.pool).await?;)?
                 let mut lease = self.lease().await.map_err(super::failed)?;
                 self.clock(&mut lease.connection).await.map_err(super::failed)?;
                 lease.done();

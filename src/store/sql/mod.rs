@@ -130,13 +130,12 @@ fn pool_options<DB: Database>() -> PoolOptions<DB> {
 async fn test_connection<O: sqlx::ConnectOptions<Connection: Sized>>(
     options: &O,
     server: &str,
-) -> Result<(), StoreError> {
+) -> Result<O::Connection, StoreError> {
     let failed = |problem: String| StoreError::new(format!("{server}: {problem}"));
     let connected = tokio::time::timeout(TIMEOUT, options.connect()).await;
-    let connection = connected
+    connected
         .map_err(|_| {
             failed(format!("no reply within {} seconds; check the address and the firewall", TIMEOUT.as_secs()))
         })?
-        .map_err(|error| failed(error.to_string()))?;
-    connection.close().await.map_err(|error| failed(error.to_string()))
+        .map_err(|error| failed(error.to_string()))
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex};
 
+use sqlx::Connection as _;
 use sqlx::mysql::{MySql, MySqlConnectOptions, MySqlPool};
 
 use super::super::push::Push;
@@ -86,7 +87,7 @@ impl MySqlStore {
         let options = MySqlConnectOptions::from_str(url)
             .map_err(|error| StoreError::new(format!("invalid MySQL URL: {error}")))?;
         let name = format!("mysql://{}:{}", options.get_host(), options.get_port());
-        test_connection(&options, &name).await?;
+        test_connection(&options, &name).await?.close().await.map_err(StoreError::new)?;
         let pool = pool_options().after_connect(|connection, _| {
             Box::pin(async move { sqlx::raw_sql(SESSION).execute(connection).await.map(|_| ()) })
         });

@@ -5,14 +5,15 @@ use std::str::FromStr as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, Postgres};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, Postgres};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::Notify;
 
 use super::super::push::Push;
 use super::migrate::{Migrations, migrating};
 use super::statements::{Dialect, Statements};
 use super::store::sql_store;
-use super::{pool_options, test_connection};
+use super::{failed, pool_options, test_connection};
 
 /// Keeps sessions in PostgreSQL 12 or later, for any number of nodes. Requires the feature `postgres`.
 ///
@@ -31,6 +32,9 @@ use super::{pool_options, test_connection};
 /// Connect to the primary: a lagging replica would return rows that have been superseded. A failover to an asynchronous
 /// replica loses the last commits. A revocation among them is lost too, unless a node that knows of it is still
 /// running; a synchronous replica prevents this.
+///
+/// A connection pooler such as PgBouncer has to be in session mode: see
+/// [the guide](crate::guide::stores#poolers).
 #[derive(Clone)]
 pub struct PostgresStore(Arc<Inner>);
 
@@ -87,8 +91,19 @@ const MIGRATIONS: Migrations = Migrations {
 /// The server aborts the transactions of a client that has vanished, which releases their locks. Without bitmap scans,
 /// the newest sessions of a user are always read in the order of the index: the planner does not know how many they are,
 /// and might read and sort a million of them.
-const SESSION: &str = "SET statement_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'; \
-                       SET enable_bitmapscan = off";
+///
+/// They are sent in the startup packet, and not with `SET`: through a pooler, `SET` would change a connection to the
+/// server that other applications use afterwards.
+const SETTINGS: [(&str, &str); 3] =
+    [("statement_timeout", "5s"), ("idle_in_transaction_session_timeout", "10s"), ("enable_bitmapscan", "off")];
+
+/// The identity of a connection to the server. The process ids of two servers may be equal, but hardly their start too.
+const BACKEND: &str = "SELECT concat(pg_backend_pid(), ' ', \
+                       CAST(EXTRACT(EPOCH FROM pg_postmaster_start_time()) * 1000000 AS BIGINT))";
+/// How often the connections to the server are compared. Other clients of the pooler may get one in between.
+const COMPARISONS: u32 = 5;
+/// How long they are compared at most: in session mode, the second one may have to wait until the first one is closed.
+const COMPARE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The pause before listening again after the connection was lost.
 const LISTEN_PAUSE: Duration = Duration::from_secs(1);
@@ -97,23 +112,35 @@ impl PostgresStore {
     /// Connects with a pool of its own, of at most 10 connections and with a statement timeout of 5 seconds. The URL is
     /// `postgres://user:password@host/database`.
     ///
+    /// The connections have the settings `statement_timeout = 5s`, `idle_in_transaction_session_timeout = 10s` and
+    /// `enable_bitmapscan = off`, unless the URL sets them: `?options[statement_timeout]=2s`.
+    ///
     /// # Errors
     ///
-    /// Returns an error if the URL is invalid, or if the server is unreachable or refuses the login.
+    /// Returns an error if the URL is invalid, or if the server is unreachable or refuses the login. Also if it is a
+    /// connection pooler that refuses these settings or is in transaction mode: see
+    /// [the guide](crate::guide::stores#poolers).
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url)
             .map_err(|error| StoreError::new(format!("invalid PostgreSQL URL: {error}")))?;
-        let name = format!("postgres://{}:{}", options.get_host(), options.get_port());
-        test_connection(&options, &name).await?;
-        let pool = pool_options().after_connect(|connection, _| {
-            Box::pin(async move { sqlx::raw_sql(SESSION).execute(connection).await.map(|_| ()) })
-        });
-        Ok(Self::new(pool.connect_lazy_with(options)))
+        let options = with_settings(options);
+        let mut connection = test_connection(&options, &name(&options)).await.map_err(explain_refused_settings)?;
+        if shares_backends(&mut connection, &options).await == Some(true) {
+            return Err(transaction_mode(&options));
+        }
+        // An error does not matter: the pool has connections of its own.
+        connection.close().await.ok();
+        Ok(Self::new(pool_options().connect_lazy_with(options)))
     }
 
     /// Uses a pool of the app's own; requires sqlx 0.9. Its connections should have a `statement_timeout`, and
-    /// [`push`](Self::push) needs one connection more. If a user may have thousands of sessions, also
-    /// `SET enable_bitmapscan = off`, so that the newest are read without the others.
+    /// [`push`](Self::push) needs one connection more. If a user may have thousands of sessions, also set
+    /// `enable_bitmapscan = off`, so that the newest are read without the others. Set both with
+    /// [`PgConnectOptions::options`], or for the role: through a pooler, `SET` may change the connections of other
+    /// applications.
+    ///
+    /// A connection pooler has to be in session mode. [`migrate`](Self::migrate) and [`check`](Self::check) find out
+    /// if it is not: see [the guide](crate::guide::stores#poolers).
     pub fn new(pool: PgPool) -> Self {
         Self(Arc::new(Inner {
             pool,
@@ -126,7 +153,8 @@ impl PostgresStore {
     /// Listens for revocations by other nodes, so that they arrive within milliseconds. Without this, the feed is
     /// polled every second.
     ///
-    /// Takes one connection of the pool for `LISTEN`, so it does not work through a pooler that shares connections.
+    /// Takes one connection of the pool for `LISTEN`. Through a connection pooler, this works in session mode, where it
+    /// also keeps one connection to the server. In transaction mode, `LISTEN` would stay on a connection that others use.
     ///
     /// # Panics
     ///
@@ -137,6 +165,76 @@ impl PostgresStore {
         let push = Push::listening(|changed| listen(pool.clone(), changed));
         Self(Arc::new(Inner { pool, sql: Statements::new(&DIALECT), push, purge_from: Mutex::default() }))
     }
+}
+
+/// Adds [`SETTINGS`]. What the URL or the environment sets takes precedence.
+fn with_settings(options: PgConnectOptions) -> PgConnectOptions {
+    let theirs = options.get_options().unwrap_or_default().to_ascii_lowercase().replace('-', "_");
+    let ours = SETTINGS.into_iter().filter(|(name, _)| !theirs.contains(name));
+    // sqlx also sends `extra_float_digits`, which poolers refuse. The store has no floats.
+    options.options(ours).extra_float_digits(None)
+}
+
+fn name(options: &PgConnectOptions) -> String {
+    format!("postgres://{}:{}", options.get_host(), options.get_port())
+}
+
+/// Adds what to do if a pooler refuses [`SETTINGS`]. A server accepts all of them.
+fn explain_refused_settings(error: StoreError) -> StoreError {
+    if !error.to_string().contains("unsupported startup parameter") {
+        return error;
+    }
+    StoreError::new(format!(
+        "{}; a connection pooler refuses session settings: connect to the server directly, or to a pooler in \
+         session mode with \"ignore_startup_parameters = options\"",
+        error.0
+    ))
+}
+
+fn transaction_mode(options: &PgConnectOptions) -> StoreError {
+    StoreError::new(format!(
+        "{}: a connection pooler in transaction mode, where prepared statements and LISTEN do not work; connect to the \
+         server directly, or to a pooler in session mode",
+        name(options)
+    ))
+}
+
+/// Returns an error if the pool is connected to a pooler in transaction mode.
+async fn refuse_transaction_mode(pool: &PgPool) -> Result<(), StoreError> {
+    let options = pool.connect_options();
+    let mut lease = Lease::<Postgres>::new(pool.acquire().await.map_err(failed)?);
+    match shares_backends(&mut lease.connection, &options).await {
+        Some(true) => return Err(transaction_mode(&options)),
+        Some(false) => lease.done(),
+        // The connection may still wait for a reply.
+        None => {}
+    }
+    Ok(())
+}
+
+/// Whether a pooler assigns connections to the server for each transaction or statement. `None` if that cannot be found
+/// out: a second connection may be one too many for the server, or have to wait for the first one in session mode.
+///
+/// The second connection is not one of the pool, which may have only one.
+async fn shares_backends(first: &mut PgConnection, options: &PgConnectOptions) -> Option<bool> {
+    let compare = async {
+        let mut second = options.connect().await?;
+        let backend = backend(first).await?;
+        let mut is_shared = false;
+        for _ in 0..COMPARISONS {
+            // Usually a pooler assigns the connection that it has used last. If it assigns them in turn, or if others use
+            // it, then the first client gets another one than before.
+            is_shared |= self::backend(&mut second).await? == backend || self::backend(first).await? != backend;
+        }
+        second.close().await?;
+        Ok::<_, sqlx::Error>(is_shared)
+    };
+    tokio::time::timeout(COMPARE_TIMEOUT, compare).await.ok()?.ok()
+}
+
+/// Does not use a prepared statement, which would stay on the connection to the server.
+async fn backend(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
+    sqlx::raw_sql(BACKEND).fetch_one(connection).await?.try_get(0)
 }
 
 /// Listens as long as the pool is open. Also notifies after each reconnect, since notifications may have been missed.
@@ -162,4 +260,23 @@ impl fmt::Debug for PostgresStore {
 }
 
 sql_store!(PostgresStore, Postgres, DIALECT);
-migrating!(PostgresStore, MIGRATIONS);
+migrating!(PostgresStore, MIGRATIONS, refuse_transaction_mode);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_of_the_url_take_precedence_over_those_of_the_store() {
+        let settings = |url: &str| with_settings(url.parse().unwrap()).get_options().unwrap_or_default().to_owned();
+        let ours = "-c statement_timeout=5s -c idle_in_transaction_session_timeout=10s -c enable_bitmapscan=off";
+        assert_eq!(settings("postgres://app@db/app"), ours);
+        let schema = settings("postgres://app@db/app?options[search_path]=auth");
+        assert_eq!(schema, format!("-c search_path=auth {ours}"));
+        let without_timeout = "-c idle_in_transaction_session_timeout=10s -c enable_bitmapscan=off";
+        let theirs = settings("postgres://app@db/app?options[statement_timeout]=2s");
+        assert_eq!(theirs, format!("-c statement_timeout=2s {without_timeout}"));
+        let theirs = settings("postgres://app@db/app?options=--Statement-Timeout%3D2s");
+        assert_eq!(theirs, format!("--Statement-Timeout=2s {without_timeout}"));
+    }
+}

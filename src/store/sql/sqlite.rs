@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex};
 
+use sqlx::Connection as _;
 use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
 
 use super::super::push::Push;
@@ -94,7 +95,7 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(super::TIMEOUT);
-        test_connection(&options, url).await?;
+        test_connection(&options, url).await?.close().await.map_err(StoreError::new)?;
         Ok(Self::new(pool_options().connect_lazy_with(options)))
     }
 

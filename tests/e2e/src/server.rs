@@ -19,7 +19,8 @@ pub struct Server {
 impl Server {
     /// A new server without data, of a kind that `with-servers --serve` supports. It is not started yet.
     pub fn new(kind: &'static str, settings: &'static [(&'static str, &'static str)]) -> Self {
-        let folder = tempfile::Builder::new().prefix("axum-refresh-server.").tempdir().unwrap();
+        let folder =
+            tempfile::Builder::new().prefix("axum-refresh-server.").tempdir_in(crate::stores::files()).unwrap();
         // The database runs as a different user.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(folder.path(), open).unwrap();

@@ -50,8 +50,12 @@ pub async fn fresh_url_of(kind: &str, purpose: &str) -> String {
 
 /// An empty folder. `with-servers` removes it when it ends.
 pub fn folder() -> std::path::PathBuf {
-    let parent = std::env::var_os("TEST_FOLDER").map_or_else(std::env::temp_dir, Into::into);
-    tempfile::tempdir_in(parent).unwrap().keep()
+    tempfile::tempdir_in(files()).unwrap().keep()
+}
+
+/// Where tests create their files.
+pub(crate) fn files() -> std::path::PathBuf {
+    std::env::var_os("TEST_FOLDER").map_or_else(std::env::temp_dir, Into::into)
 }
 
 /// The URL of a server.

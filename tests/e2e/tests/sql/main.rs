@@ -3,5 +3,6 @@
 #[macro_use]
 mod common;
 mod mysql;
+mod pgbouncer;
 mod postgres;
 mod sqlite;
