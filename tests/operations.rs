@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use axum_refresh::config::OnReuse;
 use axum_refresh::store::{OnMaxSessions, SessionStore as _};
 use axum_refresh::{Event, Policy, RevocationReason};
 use http::{Request, StatusCode};
@@ -389,4 +390,47 @@ async fn revoking_an_id_that_no_user_can_have_revokes_nothing_and_asks_nobody() 
     }
     assert_eq!(node.store.calls().others, 0);
     node.auth.authenticate(&login.access_token).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_that_ended_with_their_user_are_not_taken_for_lost_revocations() {
+    let (store, clock) = (FaultyStore::default(), Clock::new());
+    let [one, two] = [(); 2].map(|()| Node::on(store.clone(), clock.clone(), |builder| builder));
+    let mut tokens = Vec::new();
+    for _ in 0..50 {
+        tokens.push(one.login("alice").await.tokens);
+    }
+    two.auth.authenticate(&tokens[0].access_token).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    one.auth.revoke_user("alice", None, RevocationReason::Logout).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    for login in &tokens {
+        assert_eq!(code(two.auth.authenticate(&login.access_token).await), "access_token_revoked");
+    }
+    store.calls();
+    two.events();
+    clock.advance(MINUTE);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!two.has_event(|event| matches!(event, Event::RevocationsLost { .. })));
+    assert_eq!(store.calls().others, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_revocation_is_in_force_at_once_also_after_an_earlier_one_of_the_user() {
+    let node = Node::with_policy(Policy { on_reuse: OnReuse::User, ..Policy::default() });
+    let _ = node.login("alice").await;
+    node.auth.revoke_user("alice", None, RevocationReason::Logout).await.unwrap();
+    node.clock.advance(Duration::from_secs(1));
+    let stolen = node.refresh_token("alice").await;
+    let other = node.login("alice").await.tokens.access_token;
+    // Known to go on, as of the earlier one.
+    node.auth.authenticate(&other).await.unwrap();
+    let mut newest = stolen.clone();
+    for _ in 0..3 {
+        newest = node.rotate(&newest).await;
+        node.after_grace();
+    }
+    node.store.set(Fault::FailsForUsers);
+    assert_eq!(code(node.refresh(&stolen).await), "refresh_token_reused");
+    assert_eq!(code(node.auth.authenticate(&other).await), "access_token_revoked");
 }

@@ -178,7 +178,7 @@ impl<C> Auth<C> {
                 node.revoke(RevokeTarget::Session(session.id), RevocationReason::Logout).await?;
             }
             // The feed has it, but this node may not have read it yet, and is about to confirm the logout.
-            Some(_) => node.note_revoked(&[session.id]),
+            Some(_) => node.found_revoked(session.id),
         }
         Ok(())
     }

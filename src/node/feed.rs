@@ -13,6 +13,8 @@ use crate::time::Timestamp;
 
 /// About how many entries one call reads.
 const PAGE: usize = 10_000;
+/// At least this much is read again, because other nodes may have a longer `store_timeout`.
+const MIN_OVERLAP: Duration = Duration::from_secs(20);
 /// How much more of the feed is read than this node keeps.
 const MARGIN: Duration = Duration::from_secs(60);
 /// How many revocations are compared with the feed once in [`COMPARE_EVERY`]. Twice as many are compared half as often.
@@ -62,7 +64,7 @@ impl Node {
     /// How late an entry can become visible in the store: a call that takes longer has failed, and the server ends its
     /// transaction soon after.
     fn overlap(&self) -> Duration {
-        2 * self.settings.store_timeout
+        (2 * self.settings.store_timeout).max(MIN_OVERLAP)
     }
 
     /// Reads on from `position` to the end of the feed. The entries are in force by then.
@@ -84,16 +86,18 @@ impl Node {
                     }
                     let now = self.now();
                     for RevocationEntry { item, age } in batch.entries {
-                        let kept_until = now.after(self.retention()).before(age);
-                        if kept_until >= now
+                        // A little older than this node keeps it, so that a comparison does not miss what becomes too old
+                        // while it reads.
+                        if age < self.retention() + MARGIN
                             && let Some(item) = self.realm.own_item(item)
                         {
-                            self.revoked.apply(&item, kept_until);
+                            self.revoked.apply(&item, now.after(self.retention()).before(age), age);
                         }
                     }
-                    position.cursor = batch.next;
+                    (position.cursor, position.read_at) = (batch.next, asked_at);
                     if !batch.has_more {
-                        break;
+                        self.revoked.caught_up(asked_at);
+                        return Ok(());
                     }
                 }
                 Err(error) => {
@@ -104,10 +108,6 @@ impl Node {
                 }
             }
         }
-        // As of the beginning: later entries of an earlier page were not read.
-        position.read_at = now;
-        self.revoked.caught_up(now);
-        Ok(())
     }
 
     /// Reports a difference between this node's clock and the store's, once until it is gone or has changed much.
@@ -135,14 +135,14 @@ impl Node {
         let now = self.now();
         let known = u32::try_from(self.revoked.len() / COMPARED_EACH_TIME).unwrap_or(u32::MAX);
         let every = COMPARE_EVERY.saturating_mul(known.max(1));
-        if position.compared_at.is_some_and(|at| at <= now && !now.is_past(at, every)) {
+        let is_compared = position.compared_at.is_some_and(|at| at <= now && !now.is_past(at, every));
+        if is_compared || self.reasserting.load(Ordering::Relaxed) {
             return self.read_feed(&mut position).await;
         }
         self.revoked.begin_comparison();
         position.cursor = FeedCursor::START;
         self.read_feed(&mut position).await?;
-        // What is about to be forgotten may be too old to be read.
-        let mut lost = self.revoked.missing(now.after(self.overlap()));
+        let mut lost = self.revoked.missing(self.retention());
         // What has not reached the store yet is tried again elsewhere.
         lost.retain(|lost| !self.unfinished.has(lost));
         if lost.is_empty() {

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
 use self::feed::FeedPosition;
 use self::outage::Outage;
@@ -34,6 +35,8 @@ use crate::time::{Clock, Timestamp};
 const BATCH: usize = 500;
 /// How many sessions of a user are listed. A list of more is of no use to anybody.
 const MAX_LISTED: usize = 1_000;
+/// An error that takes longer than this is no response.
+const MAX_ERROR_DELAY: Duration = Duration::from_secs(1);
 const PURGE_STEP: usize = 1_000;
 /// Ends a purge even if the store always reports more.
 const MAX_PURGE_STEPS: usize = 100_000;
@@ -147,11 +150,18 @@ impl Node {
         call: &'static str,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
+        let call_began = Instant::now();
         let result = self.within_timeout(call, work).await;
-        if result.is_ok() {
+        // A driver may have a timeout of its own, and report it as an error.
+        let is_response = match &result {
+            Ok(Ok(_)) => true,
+            Ok(Err(_)) => call_began.elapsed() < self.settings.store_timeout.min(MAX_ERROR_DELAY),
+            Err(_) => false,
+        };
+        if is_response {
             self.outage.end();
         } else {
-            self.outage.begin();
+            self.outage.begin(call_began);
         }
         let result = result.and_then(|result| result);
         if let Err(error) = &result {
@@ -256,7 +266,7 @@ impl Node {
         match target {
             RevokeTarget::Session(id) => self.note_revoked(&[id]),
             RevokeTarget::Token(jti) => {
-                self.revoked.apply(&RevokedItem::Token(jti.into()), self.kept_until());
+                self.revoked.apply(&RevokedItem::Token(jti.into()), self.kept_until(), Duration::ZERO);
                 self.events.emit(Event::TokenRevoked { jti: jti.into() });
             }
             RevokeTarget::Users { .. } => {}
@@ -287,7 +297,7 @@ impl Node {
             _ => None,
         });
         if let Some(users) = &revoked.users {
-            self.revoked.apply(&RevokedItem::Users(users.clone()), self.kept_until());
+            self.revoked.revoke_users(users, self.kept_until());
         }
         revoked
     }
@@ -298,13 +308,18 @@ impl Node {
         }
     }
 
+    /// A session was found to be revoked, by whatever and however long ago.
+    pub(crate) fn found_revoked(&self, id: SessionId) {
+        self.revoked.found_revoked(id, self.kept_until());
+    }
+
     /// Asks the store whether a session of a revoked user is one of those that go on, unless it is known by now.
     pub(crate) async fn ask_about(&self, id: SessionId, user_id: &str) -> Result<(), StoreError> {
         let Known::Unknown(standing) = self.revoked.known(id, user_id) else { return Ok(()) };
         // A session that the store has lost does not go on.
         let is_revoked = self.load(id).await?.is_none_or(|session| session.rotation.revoked.is_some());
         if is_revoked {
-            self.note_revoked(&[id]);
+            self.found_revoked(id);
         } else {
             self.revoked.spare(id, standing);
         }

@@ -1,7 +1,8 @@
 //! The revocations in force: a set in memory, filled from the store's feed, and checked on every request.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -30,6 +31,7 @@ pub(crate) struct LiveRevocations {
     spared: DashMap<SessionId, Standing>,
     /// The number of the last comparison with the store's feed.
     comparison: AtomicU32,
+    created_at: Instant,
     /// When the store's feed was last read, in milliseconds since the Unix epoch; `i64::MIN` before the first read.
     caught_up_at: AtomicI64,
     max_staleness: Duration,
@@ -40,28 +42,45 @@ struct Kept {
     until: Timestamp,
     /// The number of the comparison in or after which it was last added.
     added_in: u32,
+    /// When it was written to the store, in seconds since `created_at`: by a clock that nobody sets.
+    written: i32,
 }
+
+/// Instead of the number of a comparison: the store's feed need not have it.
+const NOT_IN_FEED: u32 = u32::MAX;
 
 impl Kept {
     fn add(&mut self, again: Self) {
         self.until = self.until.max(again.until);
-        self.added_in = again.added_in;
+        if again.added_in != NOT_IN_FEED {
+            self.added_in = again.added_in;
+            self.written = self.written.max(again.written);
+        }
     }
 }
 
 /// The newest revocation of a user, or of everyone.
 #[derive(Clone, Copy, Debug)]
 struct Cutoff {
-    number: i64,
+    mark: Mark,
     revoked_at: Timestamp,
     kept: Kept,
 }
 
-/// The newest revocations of a user and of everyone, by number. The store's word on a session counts until one is newer.
+/// Changes with every revocation of a scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Mark {
+    number: i64,
+    /// How often this node has revoked the scope itself. A store that has lost writes may give a number that is lower than
+    /// the known one, and a revocation that has not reached it has none.
+    here: u32,
+}
+
+/// The newest revocations of a user and of everyone. The store's word on a session counts until one is newer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
-    user: Option<i64>,
-    everyone: Option<i64>,
+    user: Option<Mark>,
+    everyone: Option<Mark>,
 }
 
 /// What this node knows about a session.
@@ -82,54 +101,68 @@ impl LiveRevocations {
             user_count: AtomicUsize::new(0),
             spared: DashMap::new(),
             comparison: AtomicU32::new(0),
+            created_at: Instant::now(),
             caught_up_at: AtomicI64::new(i64::MIN),
             max_staleness,
         }
     }
 
-    /// Adds an entry of the feed. Adding it again changes nothing but how long it is kept.
-    pub(crate) fn apply(&self, item: &RevokedItem, kept_until: Timestamp) {
+    /// Adds an entry of the feed, written so long ago. Adding it again changes nothing but how long it is kept.
+    pub(crate) fn apply(&self, item: &RevokedItem, kept_until: Timestamp, age: Duration) {
+        let kept = self.kept(kept_until, age);
         match item {
-            RevokedItem::Session(id) => self.revoke_session(*id, kept_until),
+            RevokedItem::Session(id) => self.keep_session(*id, kept),
             RevokedItem::Token(jti) => {
                 if let Some(id) = TokenId::parse(jti) {
-                    self.revoke_token(id, kept_until);
+                    self.tokens.entry(id).and_modify(|known| known.add(kept)).or_insert(kept);
                 }
             }
-            RevokedItem::Users(users) => self.revoke_users(users, kept_until),
+            RevokedItem::Users(users) => self.keep_users(users, kept, false),
         }
     }
 
+    /// Adds a session that was revoked just now.
     pub(crate) fn revoke_session(&self, id: SessionId, kept_until: Timestamp) {
-        let new = self.kept(kept_until);
+        self.keep_session(id, self.kept(kept_until, Duration::ZERO));
+    }
+
+    /// Adds a session that was found to be revoked, by whatever: the feed need not name it.
+    pub(crate) fn found_revoked(&self, id: SessionId, kept_until: Timestamp) {
+        self.keep_session(id, Kept { added_in: NOT_IN_FEED, ..self.kept(kept_until, Duration::ZERO) });
+    }
+
+    /// Adds a revocation of many sessions that this node has made just now.
+    pub(crate) fn revoke_users(&self, users: &RevokedUsers, kept_until: Timestamp) {
+        self.keep_users(users, self.kept(kept_until, Duration::ZERO), true);
+    }
+
+    fn keep_session(&self, id: SessionId, new: Kept) {
         self.sessions.entry(id).and_modify(|known| known.add(new)).or_insert(new);
     }
 
-    pub(crate) fn revoke_token(&self, id: TokenId, kept_until: Timestamp) {
-        let new = self.kept(kept_until);
-        self.tokens.entry(id).and_modify(|known| known.add(new)).or_insert(new);
-    }
-
-    fn revoke_users(&self, users: &RevokedUsers, kept_until: Timestamp) {
-        let new = Cutoff { number: users.cutoff, revoked_at: users.revoked_at, kept: self.kept(kept_until) };
+    fn keep_users(&self, users: &RevokedUsers, kept: Kept, is_from_here: bool) {
+        let mark = Mark { number: users.cutoff, here: u32::from(is_from_here) };
         match self.users.entry(users.scope.clone()) {
             Entry::Vacant(entry) => {
                 self.user_count.fetch_add(1, Ordering::AcqRel);
-                entry.insert(new);
+                entry.insert(Cutoff { mark, revoked_at: users.revoked_at, kept });
             }
             Entry::Occupied(mut entry) => {
                 let known = entry.get_mut();
-                if known.number <= new.number {
-                    (known.number, known.revoked_at) = (new.number, new.revoked_at);
-                    known.kept.added_in = new.kept.added_in;
+                if known.mark.number <= mark.number {
+                    (known.mark.number, known.revoked_at) = (mark.number, users.revoked_at);
+                    known.kept.add(kept);
                 }
-                known.kept.until = known.kept.until.max(kept_until);
+                known.mark.here = known.mark.here.wrapping_add(mark.here);
+                known.kept.until = known.kept.until.max(kept.until);
             }
         }
     }
 
-    fn kept(&self, until: Timestamp) -> Kept {
-        Kept { until, added_in: self.comparison.load(Ordering::Relaxed) }
+    fn kept(&self, until: Timestamp, age: Duration) -> Kept {
+        let seconds = |duration: Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
+        let written = seconds(self.created_at.elapsed()).saturating_sub(seconds(age));
+        Kept { until, added_in: self.comparison.load(Ordering::Relaxed), written }
     }
 
     pub(crate) fn has_session(&self, id: SessionId) -> bool {
@@ -148,7 +181,7 @@ impl LiveRevocations {
         if self.user_count.load(Ordering::Acquire) == 0 {
             return Known::Live;
         }
-        let cutoff = |scope: &str| self.users.get(scope).map(|cutoff| cutoff.number);
+        let cutoff = |scope: &str| self.users.get(scope).map(|cutoff| cutoff.mark);
         let standing = Standing { user: cutoff(user_id), everyone: cutoff(EVERYONE) };
         if standing == (Standing { user: None, everyone: None }) || self.is_spared(id, standing) {
             return Known::Live;
@@ -170,17 +203,18 @@ impl LiveRevocations {
         self.comparison.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns what was not added since the comparison began, and is kept until after `kept_until`.
-    pub(crate) fn missing(&self, kept_until: Timestamp) -> Vec<RevokedItem> {
+    /// Returns what was not added since the comparison began, and was written less than `max_age` ago.
+    pub(crate) fn missing(&self, max_age: Duration) -> Vec<RevokedItem> {
         let comparison = self.comparison.load(Ordering::Relaxed);
-        let is_missing = |kept: &Kept| kept.added_in != comparison && kept.until > kept_until;
+        let oldest = self.kept(Timestamp::MAX, max_age).written;
+        let is_missing = |kept: &Kept| ![comparison, NOT_IN_FEED].contains(&kept.added_in) && kept.written > oldest;
         let sessions = self.sessions.iter().filter(|entry| is_missing(entry.value()));
         let sessions = sessions.map(|entry| RevokedItem::Session(*entry.key()));
         let tokens = self.tokens.iter().filter(|entry| is_missing(entry.value()));
         let tokens = tokens.map(|entry| RevokedItem::Token(entry.key().to_string().into()));
         let users = self.users.iter().filter(|entry| is_missing(&entry.kept)).map(|entry| {
             let scope = entry.key().clone();
-            RevokedItem::Users(RevokedUsers { scope, cutoff: entry.number, revoked_at: entry.revoked_at })
+            RevokedItem::Users(RevokedUsers { scope, cutoff: entry.mark.number, revoked_at: entry.revoked_at })
         });
         sessions.chain(tokens).chain(users).collect()
     }
@@ -213,8 +247,14 @@ impl LiveRevocations {
             }
             is_kept
         });
-        if self.user_count.load(Ordering::Acquire) == 0 {
-            self.spared.clear();
+        if !self.spared.is_empty() {
+            let marks: HashSet<Mark> = self.users.iter().map(|cutoff| cutoff.mark).collect();
+            let is_current = |mark: &Option<Mark>| mark.is_none_or(|mark| marks.contains(&mark));
+            self.spared.retain(|_, standing| {
+                *standing != Standing { user: None, everyone: None }
+                    && is_current(&standing.user)
+                    && is_current(&standing.everyone)
+            });
         }
     }
 }
@@ -225,6 +265,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
     const ID: SessionId = SessionId::from_bytes([7; 16]);
+    const AGE: Duration = Duration::from_secs(5);
 
     fn revocations() -> LiveRevocations {
         LiveRevocations::new(Duration::from_secs(30))
@@ -240,10 +281,10 @@ mod tests {
         let jti = "A".repeat(24);
         let token = TokenId::parse(&jti).unwrap();
         assert!(!revocations.has_session(ID) && !revocations.has_token(token));
-        revocations.apply(&RevokedItem::Session(ID), NOW);
-        revocations.apply(&RevokedItem::Token(jti.as_str().into()), NOW);
-        revocations.apply(&RevokedItem::Token("not a token id".into()), NOW);
-        revocations.apply(&users("alice", 1), NOW);
+        revocations.apply(&RevokedItem::Session(ID), NOW, AGE);
+        revocations.apply(&RevokedItem::Token(jti.as_str().into()), NOW, AGE);
+        revocations.apply(&RevokedItem::Token("not a token id".into()), NOW, AGE);
+        revocations.apply(&users("alice", 1), NOW, AGE);
         revocations.forget(NOW);
         assert!(revocations.has_session(ID) && revocations.has_token(token));
         assert_ne!(revocations.known(SessionId::from_bytes([8; 16]), "alice"), Known::Live);
@@ -258,13 +299,13 @@ mod tests {
         let (late, token) = (NOW.after(Duration::from_secs(9)), TokenId::parse(&"A".repeat(24)).unwrap());
         for kept_until in [late, NOW] {
             revocations.revoke_session(ID, kept_until);
-            revocations.revoke_token(token, kept_until);
-            revocations.apply(&users("alice", 1), kept_until);
+            revocations.apply(&RevokedItem::Token(token.to_string().into()), kept_until, AGE);
+            revocations.apply(&users("alice", 1), kept_until, AGE);
         }
         revocations.forget(late);
         assert!(revocations.has_session(ID) && revocations.has_token(token));
         revocations.begin_comparison();
-        assert_eq!(revocations.missing(NOW).len(), 3);
+        assert_eq!(revocations.missing(Duration::from_secs(60)).len(), 3);
     }
 
     #[test]
@@ -274,14 +315,16 @@ mod tests {
         let other = SessionId::from_bytes([8; 16]);
         revocations.revoke_session(ID, late);
         revocations.revoke_session(other, late);
-        revocations.revoke_session(SessionId::from_bytes([9; 16]), NOW);
-        revocations.apply(&users("alice", 2), late);
-        revocations.apply(&users("bob", 2), late);
+        let old = RevokedItem::Session(SessionId::from_bytes([9; 16]));
+        revocations.apply(&old, late, Duration::from_secs(61));
+        revocations.found_revoked(SessionId::from_bytes([10; 16]), late);
+        revocations.apply(&users("alice", 2), late, AGE);
+        revocations.apply(&users("bob", 2), late, AGE);
         revocations.begin_comparison();
         revocations.revoke_session(other, NOW);
-        revocations.apply(&users("alice", 1), NOW);
-        revocations.apply(&users("bob", 2), NOW);
-        let missing = revocations.missing(NOW);
+        revocations.apply(&users("alice", 1), NOW, AGE);
+        revocations.apply(&users("bob", 2), NOW, AGE);
+        let missing = revocations.missing(Duration::from_secs(60));
         assert_eq!(missing, [RevokedItem::Session(ID), users("alice", 2)]);
     }
 
@@ -290,18 +333,23 @@ mod tests {
         for scope in ["alice", EVERYONE] {
             let revocations = revocations();
             assert_eq!(revocations.known(ID, "alice"), Known::Live);
-            revocations.apply(&users(scope, 3), NOW);
+            revocations.apply(&users(scope, 3), NOW, AGE);
             let Known::Unknown(standing) = revocations.known(ID, "alice") else { panic!("{scope:?}") };
             assert_eq!(revocations.known(ID, "bob") == Known::Live, scope == "alice");
             revocations.spare(ID, standing);
             // Read again, and an older one.
-            revocations.apply(&users(scope, 3), NOW);
-            revocations.apply(&users(scope, 2), NOW);
+            revocations.apply(&users(scope, 3), NOW, AGE);
+            revocations.apply(&users(scope, 2), NOW, AGE);
             assert_eq!(revocations.known(ID, "alice"), Known::Live);
-            revocations.apply(&users(scope, 4), NOW);
+            revocations.apply(&users(scope, 4), NOW, AGE);
             assert_ne!(revocations.known(ID, "alice"), Known::Live);
             // The store was asked before the newer one was known.
             revocations.spare(ID, standing);
+            let Known::Unknown(standing) = revocations.known(ID, "alice") else { panic!("{scope:?}") };
+            revocations.spare(ID, standing);
+            // A revocation by this node counts, whatever its number.
+            let RevokedItem::Users(lower) = users(scope, 1) else { panic!() };
+            revocations.revoke_users(&lower, NOW);
             assert_ne!(revocations.known(ID, "alice"), Known::Live);
         }
     }

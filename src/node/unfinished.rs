@@ -127,7 +127,7 @@ impl Node {
         if unfinished.others {
             // Each of the user's sessions is now looked up once (`ask_about`), and found in what is left here.
             let users = RevokedUsers { scope: (&**user_id).into(), cutoff: NOT_WRITTEN, revoked_at: *at };
-            self.revoked.apply(&RevokedItem::Users(users), self.kept_until());
+            self.revoked.revoke_users(&users, self.kept_until());
         }
         self.events.emit(Event::RevocationDelayed { user_id: Arc::clone(user_id), session_id: *session_id });
         self.unfinished.add(unfinished);

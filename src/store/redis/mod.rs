@@ -55,8 +55,11 @@ use crate::time::Timestamp;
 ///
 /// Loading a session and a compare-and-swap are one script and one round trip each. A login also takes one round trip, or
 /// two if there is a session limit and the user has other sessions. Listing the sessions of a user or revoking all of
-/// them takes two, and so does revoking everyone's; a revocation writes as much for a million sessions as for one. A node has one connection for all calls and a second one that listens for revocations, so that
-/// they reach every node within milliseconds; without it, within a second.
+/// them takes two, and so does revoking everyone's; what a revocation writes does not depend on the number of
+/// sessions.
+///
+/// A node has one connection for all calls and a second one that listens for revocations, so that they reach every node
+/// within milliseconds; without it, within a second.
 ///
 /// # Server configuration
 ///
