@@ -102,7 +102,7 @@ const SCENES: [Scene; 16] = [
     Scene { name: "a thief", tabs: 2, horizon: 8, thief: true, ..PLAIN },
     Scene { name: "a clock far ahead", tabs: 2, horizon: 8, ..LEAP },
     Scene { name: "a clock far ahead, idle", horizon: 14, far: 4, idle: 5, ..LEAP },
-    Scene { name: "a clock far ahead, a fallback", horizon: 8, fallbacks: 1, ..LEAP },
+    Scene { name: "a clock far ahead, a fallback", horizon: 7, fallbacks: 1, ..LEAP },
     Scene { name: "a clock far ahead, load and swap", tabs: 2, horizon: 5, split: true, ..LEAP },
     Scene { name: "a clock far ahead, a thief", horizon: 8, thief: true, ..LEAP },
 ];

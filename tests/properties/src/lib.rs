@@ -41,13 +41,13 @@ fn client() -> ClientInfo {
     ClientInfo::new().ip("203.0.113.7".parse().unwrap()).user_agent("curl/8.5.0")
 }
 
-/// A clock that stands still until a test moves it.
+/// A clock that stands still until a test moves it. In the past: servers delete only what has expired by their own clock.
 #[derive(Clone)]
 struct Clock(Arc<AtomicI64>);
 
 impl Clock {
     fn new() -> Self {
-        Self(Arc::new(AtomicI64::new(1_800_000_000_000)))
+        Self(Arc::new(AtomicI64::new(1_700_000_000_000)))
     }
 
     fn now(&self) -> Timestamp {

@@ -93,8 +93,10 @@ impl SessionStore for Slow {
         self.inner.record_activity(batch).await
     }
 
+    /// Without the clock of the store, which is not that of the schedule.
     async fn read_revocations(&self, since: FeedCursor, window: FeedWindow) -> Result<RevocationBatch, StoreError> {
-        self.inner.read_revocations(since, window).await
+        let batch = self.inner.read_revocations(since, window).await?;
+        Ok(RevocationBatch { now: None, ..batch })
     }
 
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
