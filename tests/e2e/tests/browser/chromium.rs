@@ -49,9 +49,12 @@ pub(crate) struct Chromium {
     profile: PathBuf,
 }
 
-impl Chromium {
-    /// Starts a browser with an empty profile and one empty window.
-    pub(crate) async fn start() -> Self {
+/// Starts a driver, and returns its port.
+///
+/// chromedriver chooses a free IPv4 port and exits if another process has the IPv6 port of the same number.
+async fn driver() -> (Child, u16) {
+    let mut output = String::new();
+    for _ in 0..5 {
         let mut driver = Command::new(DRIVER)
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -61,18 +64,30 @@ impl Chromium {
             .spawn()
             .unwrap_or_else(|error| panic!("{DRIVER} does not start ({error}): tests/run installs it, and Chromium"));
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port: u16 = timeout(Duration::from_secs(20), async {
+        let port = timeout(Duration::from_secs(20), async {
             while let Some(line) = lines.next_line().await.unwrap() {
                 if let Some((_, port)) = line.trim_end_matches('.').rsplit_once("successfully on port ") {
-                    return port.parse().unwrap();
+                    return Some(port.parse().unwrap());
                 }
+                output.push_str(&line);
+                output.push('\n');
             }
-            panic!("{DRIVER} has exited")
+            None
         })
         .await
         .expect("chromedriver prints its port");
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        if let Some(port) = port {
+            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+            return (driver, port);
+        }
+    }
+    panic!("{DRIVER} has exited five times:\n{output}")
+}
 
+impl Chromium {
+    /// Starts a browser with an empty profile and one empty window.
+    pub(crate) async fn start() -> Self {
+        let (driver, port) = driver().await;
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("chromium-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
         let profile = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
