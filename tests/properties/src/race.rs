@@ -203,7 +203,7 @@ fn after_at(state: State, event: &Event, now: Millis) -> Option<State> {
             Some(row) => (Reply::Done(true), Some(Row { claims: number, ..row })),
         },
         Call::IsListed => (Reply::Listed(state.is_some_and(|row| row.is_live(now))), state),
-        Call::Look => (Reply::Row(state), state),
+        Call::Look => (Reply::Row(meaning(state)), state),
         Call::Purge => (Reply::Purged, state.filter(|row| row.expires >= now - GRACE)),
     };
     (reply == event.reply).then_some(next)
@@ -350,7 +350,7 @@ impl Race {
                 Reply::Done(auth.update_claims(&self.caller, claims(&number.to_string())).await.is_ok())
             }
             Call::IsListed => Reply::Listed(!auth.sessions(&self.user).await.unwrap().is_empty()),
-            Call::Look => Reply::Row(look(&self.store, self.session).await),
+            Call::Look => Reply::Row(meaning(look(&self.store, self.session).await)),
             Call::Purge => {
                 auth.purge().await.unwrap();
                 Reply::Purged
@@ -422,6 +422,15 @@ async fn look(store: &Slow, session: SessionId) -> State {
         claims: claims.role.parse().unwrap(),
         cutoff: 0,
     })
+}
+
+/// What a look at the row proves: a store may still write to a row whose session was revoked by a cutoff (see
+/// `SessionStore::compare_and_swap`), for a call that took effect just before.
+fn meaning(state: State) -> State {
+    let row = state?;
+    let revoked =
+        Row { generation: 0, parent: None, rotated_at: None, acknowledged: None, expires: 0, claims: 0, ..row };
+    Some(if row.revoked { revoked } else { row })
 }
 
 fn bytes_of(text: &str) -> Vec<u8> {
