@@ -169,12 +169,18 @@ fn after(state: State, event: &Event) -> Vec<State> {
         // Live when it was looked up and expired when it was revoked: the row is marked all the same, and the reply is
         // "not found".
         let is_marked = (event.call, event.reply) == (Call::Revoke, Reply::Done(false));
+        // Two calls that revoke a session at the same time may both count it: each looks for live sessions first.
+        let is_counted = matches!(
+            (event.call, event.reply),
+            (Call::Revoke, Reply::Done(true)) | (Call::RevokeAll, Reply::Revoked(1))
+        );
+        let counted = state.filter(|row| is_counted && row.revoked && now < row.expires).map(Some);
         // Loaded before it was purged, and decided after a logout that found nothing, which the node remembers.
         let is_remembered = matches!(event.call, Call::Refresh(_))
             && event.reply == Reply::Refresh(Answer::Refused("session_revoked"), None);
         let remembered = (state.is_none() && is_remembered).then_some(None);
         let marked = state.filter(|row| is_marked && now >= row.expires).map(|row| Some(Row { revoked: true, ..row }));
-        next.into_iter().chain(purged).chain(marked).chain(remembered)
+        next.into_iter().chain(purged).chain(marked).chain(counted).chain(remembered)
     };
     clocks.into_iter().flat_map(next).collect()
 }
