@@ -191,6 +191,28 @@ pub fn present(state: &RotationState, presented: Presented, now: Timestamp, poli
     present_without(None, state, presented, now, policy)
 }
 
+/// A rotation whose refresh token has not left the server yet: what [`Outcome::next`] replaced, and with what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rotation {
+    /// The verdict that handed out the refresh token.
+    pub verdict: Verdict,
+    /// The rotation state that was read.
+    pub before: RotationState,
+    /// The rotation state that was written.
+    pub after: RotationState,
+}
+
+/// Takes back a rotation whose refresh token never left the server: a page took too long to get its cookies, failed, or its
+/// visitor has gone. Returns the state that replaces the stored one, or `None` if it stays as it is.
+///
+/// Nobody has the token, so it was not lost on its way, and neither does it count as a recovery nor does the next request
+/// with its parent. A [`Rotate`](Verdict::Rotate) is undone if it is still the last rotation. If it is not, another request
+/// has recovered from its loss, and that recovery does not count. The generation of a recovery stays: the page's handler
+/// has had an access token of the one before it, whose use must not acknowledge the newest.
+pub fn take_back(state: &RotationState, rotation: &Rotation) -> Option<RotationState> {
+    take_back_without(None, state, rotation)
+}
+
 /// Returns whether using an access token at `now` proves that the refresh token of its generation has reached the
 /// client.
 ///
@@ -222,10 +244,14 @@ pub enum Rule {
     FutureRotation,
     /// Echo and Busy correct the time of a rotation that is far ahead.
     FutureCorrection,
+    /// A rotation whose token never left the server is undone.
+    TakeBackRotation,
+    /// A recovery whose token never left the server, or from such a loss, does not count.
+    TakeBackRecovery,
 }
 
 impl Rule {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Forged,
         Self::Revoked,
         Self::Expired,
@@ -241,6 +267,8 @@ impl Rule {
         Self::LateAcknowledgement,
         Self::FutureRotation,
         Self::FutureCorrection,
+        Self::TakeBackRotation,
+        Self::TakeBackRecovery,
     ];
 }
 
@@ -249,6 +277,23 @@ impl Rule {
 #[inline]
 pub fn acknowledges_without(off: Option<Rule>, issued_at: Timestamp, now: Timestamp, policy: &Policy) -> bool {
     now > issued_at.after(policy.grace) || off == Some(Rule::LateAcknowledgement)
+}
+
+/// [`take_back`], with one rule switched off.
+#[doc(hidden)]
+#[inline]
+pub fn take_back_without(off: Option<Rule>, state: &RotationState, rotation: &Rotation) -> Option<RotationState> {
+    let on = |rule| off != Some(rule);
+    let Rotation { verdict, before, after } = rotation;
+    if state.revoked.is_some() {
+        return None;
+    }
+    let is_last = state.generation == after.generation && state.rotated_at == after.rotated_at;
+    if *verdict == Verdict::Rotate && is_last && on(Rule::TakeBackRotation) {
+        return Some(RotationState { last_seen_at: state.last_seen_at, acknowledged: state.acknowledged, ..*before });
+    }
+    let is_in_same_run = state.parent == after.parent && state.generation >= after.generation && state.recoveries > 0;
+    (is_in_same_run && on(Rule::TakeBackRecovery)).then(|| RotationState { recoveries: state.recoveries - 1, ..*state })
 }
 
 /// [`present`], with one rule switched off.
@@ -573,6 +618,64 @@ mod tests {
         let ahead = next(judge(&rotated_state(), 8, at(0)));
         assert_eq!(judge(&ahead, 7, at(GRACE + 1)).verdict, Verdict::Reuse);
         assert_eq!(judge(&ahead, 8, at(GRACE + 1)).verdict, Verdict::Recover);
+    }
+
+    fn rotation(state: &RotationState, p: u32, now: Timestamp) -> Rotation {
+        let outcome = judge(state, p, now);
+        Rotation { verdict: outcome.verdict, before: *state, after: next(outcome) }
+    }
+
+    #[test]
+    fn a_rotation_is_taken_back_and_activity_since_is_kept() {
+        let unsent = rotation(&rotated_state(), 5, at(GRACE + 1));
+        let mut now = unsent.after;
+        now.merge_activity(at(GRACE * 200), Some(5));
+        let expected = RotationState { last_seen_at: at(GRACE * 200), acknowledged: Some(5), ..rotated_state() };
+        assert_eq!(take_back(&now, &unsent), Some(expected));
+    }
+
+    #[test]
+    fn a_recovery_that_is_taken_back_keeps_its_generation() {
+        let unsent = rotation(&rotated_state(), 4, at(GRACE + 1));
+        assert_eq!((unsent.verdict, unsent.after.recoveries), (Verdict::Recover, 1));
+        assert_eq!(take_back(&unsent.after, &unsent), Some(RotationState { recoveries: 0, ..unsent.after }));
+    }
+
+    #[test]
+    fn a_recovery_from_a_token_that_was_never_sent_does_not_count() {
+        let unsent = rotation(&rotated_state(), 5, at(GRACE + 1));
+        let recovered = rotation(&unsent.after, 5, at(GRACE * 2 + 2)).after;
+        assert_eq!(take_back(&recovered, &unsent), Some(RotationState { recoveries: 0, ..recovered }));
+    }
+
+    #[test]
+    fn two_unsent_tokens_leave_no_recovery_behind_in_whatever_order_they_are_taken_back() {
+        let rotated = rotation(&rotated_state(), 5, at(GRACE + 1));
+        let first = rotation(&rotated.after, 5, at(GRACE * 2 + 2));
+        let second = rotation(&first.after, 5, at(GRACE * 3 + 3));
+        for [one, two] in [[&rotated, &first], [&first, &second]] {
+            for order in [[one, two], [two, one]] {
+                let state =
+                    order.into_iter().fold(two.after, |state, unsent| take_back(&state, unsent).unwrap_or(state));
+                assert_eq!((state.recoveries, state.parent), (0, Some(5)));
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_taken_back_after_a_later_rotation_or_a_revocation() {
+        let unsent = rotation(&rotated_state(), 5, at(GRACE + 1));
+        let recovered = rotation(&unsent.after, 5, at(GRACE * 2 + 2)).after;
+        let later = rotation(&recovered, 7, at(GRACE * 3 + 3)).after;
+        assert_eq!(take_back(&later, &unsent), None);
+        let revocation = Revocation { at: at(0), reason: RevocationReason::Logout };
+        assert_eq!(take_back(&RotationState { revoked: Some(revocation), ..unsent.after }, &unsent), None);
+    }
+
+    #[test]
+    fn a_generation_that_was_trusted_after_a_lost_write_is_not_taken_back() {
+        let unsent = rotation(&rotated_state(), 8, at(GRACE + 1));
+        assert_eq!((unsent.verdict, take_back(&unsent.after, &unsent)), (Verdict::Ahead, None));
     }
 
     #[test]

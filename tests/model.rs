@@ -13,7 +13,8 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use axum_refresh::ratchet::{
-    BindingVerdict, Next, Outcome, Presented, Rule, Verdict, acknowledges_without, present_without,
+    BindingVerdict, Next, Outcome, Presented, Rotation, Rule, Verdict, acknowledges_without, present_without,
+    take_back_without,
 };
 use axum_refresh::store::{Revocation, RotationState, Timestamp};
 use axum_refresh::{Policy, RevocationReason};
@@ -57,6 +58,11 @@ struct Scene {
     far: i64,
     /// The refresh at that node may be one with an older generation.
     leaps_in_races: bool,
+    /// The requests are those of pages: a response may be withheld, because it took too long or nobody waits for it. It is
+    /// sent with its cookies within `delay` of the decision.
+    pages: bool,
+    /// How many recoveries in a row the policy allows.
+    recovery_limit: Option<u32>,
     /// The rule that is switched off.
     off: Option<Rule>,
 }
@@ -79,8 +85,12 @@ const PLAIN: Scene = Scene {
     leaps: 0,
     far: 100,
     leaps_in_races: false,
+    pages: false,
+    recovery_limit: None,
     off: None,
 };
+
+const PAGES: Scene = Scene { pages: true, ..PLAIN };
 
 const LEAP: Scene = Scene { leaps: 1, ..PLAIN };
 
@@ -88,7 +98,7 @@ const LEAP: Scene = Scene { leaps: 1, ..PLAIN };
 const CRASH: Scene = Scene { crashes: 1, grace: 4, disk: 4 - 2 + 1, ..PLAIN };
 
 /// All scenes. Together they have to stay under three minutes on two cores.
-const SCENES: [Scene; 16] = [
+const SCENES: [Scene; 20] = [
     Scene { name: "one tab, or a native client", horizon: 14, ..PLAIN },
     Scene { name: "two tabs, one jar", tabs: 2, horizon: 10, ..PLAIN },
     Scene { name: "three tabs, one jar", tabs: 3, horizon: 7, ..PLAIN },
@@ -105,6 +115,11 @@ const SCENES: [Scene; 16] = [
     Scene { name: "a clock far ahead, a fallback", horizon: 7, fallbacks: 1, ..LEAP },
     Scene { name: "a clock far ahead, load and swap", tabs: 2, horizon: 5, split: true, ..LEAP },
     Scene { name: "a clock far ahead, a thief", horizon: 8, thief: true, ..LEAP },
+    // With one tab, a withheld response never counts; with two, the other may recover while it is under way.
+    Scene { name: "slow pages, no recovery allowed", horizon: 13, recovery_limit: Some(0), ..PAGES },
+    Scene { name: "slow pages, two tabs", tabs: 2, horizon: 8, recovery_limit: Some(1), ..PAGES },
+    Scene { name: "slow pages, a crash", horizon: 11, pages: true, ..CRASH },
+    Scene { name: "slow pages, a thief", horizon: 8, thief: true, ..PAGES },
 ];
 
 /// A refresh token's generation.
@@ -124,6 +139,7 @@ struct State {
     access: Option<(Generation, i64)>,
     requests: Vec<Request>,
     answers: Vec<Answer>,
+    pages: Vec<Page>,
     thief: Thief,
     /// The refresh tokens that were handed out, one bit each.
     handed_out: u64,
@@ -159,6 +175,25 @@ struct Answer {
     access: Generation,
     issued: i64,
     expires_at: i64,
+}
+
+/// A page that is being rendered. Its cookies have not left the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Page {
+    answer: Answer,
+    rotation: Option<Rotation>,
+    /// It is the thief's, or its visitor's browser has crashed.
+    thief: bool,
+    orphan: bool,
+}
+
+/// Sorts the pages, so that states that differ only in their order are equal.
+fn sort_pages(pages: &mut [Page]) {
+    pages.sort_unstable_by_key(|page| {
+        let row = |state: &RotationState| (state.rotated_at, state.acknowledged, state.recoveries, state.last_seen_at);
+        let rotation = page.rotation.map(|rotation| (row(&rotation.before), row(&rotation.after)));
+        (page.answer, page.thief, page.orphan, rotation)
+    });
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -197,6 +232,19 @@ enum Act {
         request: usize,
         lost: bool,
     },
+    /// A node decides, and begins to render a page.
+    Render {
+        request: usize,
+    },
+    /// A page is sent with its cookies.
+    SendPage {
+        page: usize,
+    },
+    /// A page is sent without its cookies, or not at all.
+    Withhold {
+        page: usize,
+    },
+    ThiefVisits,
     /// A node reads the row and decides; the write follows later.
     Load {
         request: usize,
@@ -226,7 +274,8 @@ enum Act {
 impl Scene {
     fn policy(&self) -> Policy {
         let ticks = |n: i64| Duration::from_secs(n.unsigned_abs());
-        Policy { grace: ticks(self.grace), idle_timeout: ticks(self.idle), ..Policy::default() }
+        let (grace, idle_timeout) = (ticks(self.grace), ticks(self.idle));
+        Policy { grace, idle_timeout, recovery_limit: self.recovery_limit, ..Policy::default() }
     }
 
     fn present(&self, row: &RotationState, presented: Presented, now: i64) -> Outcome {
@@ -269,6 +318,7 @@ impl State {
             access: None,
             requests: Vec::new(),
             answers: Vec::new(),
+            pages: Vec::new(),
             thief: Thief::Nowhere,
             handed_out: 1,
             crashes: scene.crashes,
@@ -307,7 +357,11 @@ impl State {
             }
             self.see(scene, now);
         }
-        if let Some(generation) = outcome.refresh {
+        self.hand_out(scene, outcome.refresh);
+    }
+
+    fn hand_out(&mut self, scene: &Scene, refresh: Option<Generation>) {
+        if let Some(generation) = refresh {
             let bit = 1 << generation;
             // A store that has lost a write does not know that the token was handed out.
             if self.handed_out & bit != 0 && self.fallbacks == scene.fallbacks {
@@ -376,6 +430,62 @@ impl State {
         self.grant(scene, &outcome, over, now);
         self.answer(scene, request, &outcome, now, decided, lost);
         true
+    }
+
+    /// A node begins to render a page for the browser or for the thief.
+    fn render(&mut self, scene: &Scene, request: Request, thief: bool) {
+        let (now, before) = (self.now, self.row);
+        let over = self.is_over(scene, now);
+        let outcome = scene.present(&self.row, honest(request.generation), now);
+        self.write(&outcome, scene, now);
+        // The refresh token is handed out with the page.
+        self.grant(scene, &Outcome { refresh: None, ..outcome }, over, now);
+        if !thief {
+            // The answer follows with the page.
+            self.answer(scene, request, &outcome, now, now, true);
+        } else if outcome.verdict == Verdict::Reuse || outcome.verdict == Verdict::Revoked {
+            self.thief = Thief::Gone;
+        }
+        let Some(access) = outcome.access else { return };
+        if outcome.refresh.is_none() {
+            // Without new cookies there is nothing to withhold.
+            if !thief && !request.orphan {
+                let expires_at = now + scene.delay;
+                self.answers.push(Answer { refresh: None, access, issued: now, expires_at });
+                self.answers.sort_unstable();
+            }
+            return;
+        }
+        let rotation = outcome.refresh.map(|_| Rotation { verdict: outcome.verdict, before, after: self.row });
+        let answer = Answer { refresh: outcome.refresh, access, issued: now, expires_at: now + scene.delay };
+        self.pages.push(Page { answer, rotation, thief, orphan: request.orphan });
+        sort_pages(&mut self.pages);
+    }
+
+    fn send_page(&mut self, scene: &Scene, page: usize) {
+        let Page { answer, thief, orphan, .. } = self.pages.remove(page);
+        self.hand_out(scene, answer.refresh);
+        if thief {
+            if let (Thief::Has(stolen), Some(refresh)) = (self.thief, answer.refresh) {
+                self.thief = Thief::Has(refresh.max(stolen));
+            }
+        } else if !orphan {
+            self.answers.push(answer);
+            self.answers.sort_unstable();
+        }
+    }
+
+    fn withhold(&mut self, scene: &Scene, page: usize) {
+        let page = self.pages.remove(page);
+        let taken_back = page.rotation.and_then(|rotation| take_back_without(scene.off, &self.row, &rotation));
+        if let Some(row) = taken_back {
+            if scene.fallbacks > 0 {
+                self.before.push((self.now, self.row));
+            }
+            self.row = row;
+            // Loads and swaps are not apart here, so the version matters to nobody, and without it the states are finite.
+            self.version = 0;
+        }
     }
 
     /// The page uses its access token at a node whose clock shows `now`, which may refuse it.
@@ -454,10 +564,22 @@ impl Model for Scene {
             acts.push(Act::Tick);
         }
         let own = state.requests.iter().filter(|request| !request.orphan).count();
-        if own + state.answers.len() < self.tabs {
+        let rendered = state.pages.iter().filter(|page| !page.orphan && !page.thief).count();
+        if own + rendered + state.answers.len() < self.tabs {
             acts.push(Act::Send(state.jar));
         }
+        for (page, rendered) in state.pages.iter().enumerate() {
+            if rendered.answer.expires_at >= state.now {
+                acts.push(Act::SendPage { page });
+            }
+            acts.push(Act::Withhold { page });
+        }
         for (request, waiting) in state.requests.iter().enumerate() {
+            if self.pages {
+                // A withheld page is as good as a lost response.
+                acts.push(Act::Render { request });
+                continue;
+            }
             if self.split && waiting.loaded.is_none() {
                 acts.push(Act::Load { request });
                 continue;
@@ -496,6 +618,9 @@ impl Model for Scene {
         }
         if matches!(state.thief, Thief::Has(_)) {
             acts.push(Act::ThiefPresents);
+            if self.pages && !state.pages.iter().any(|page| page.thief) {
+                acts.push(Act::ThiefVisits);
+            }
             if state.leaps > 0 {
                 acts.push(Act::ThiefPresentsFarAhead);
             }
@@ -519,6 +644,17 @@ impl Model for Scene {
                 let expires_at = state.now + self.delay;
                 state.requests.push(Request { generation, expires_at, orphan: false, loaded: None });
                 sort(&mut state.requests);
+            }
+            Act::Render { request } => {
+                let request = state.requests.remove(request);
+                state.render(self, request, false);
+            }
+            Act::SendPage { page } => state.send_page(self, page),
+            Act::Withhold { page } => state.withhold(self, page),
+            Act::ThiefVisits => {
+                let Thief::Has(generation) = state.thief else { return None };
+                let request = Request { generation, expires_at: state.now, orphan: false, loaded: None };
+                state.render(self, request, true);
             }
             Act::Load { request } => {
                 state.requests[request].loaded = Some((state.now, state.version, state.row));
@@ -563,6 +699,8 @@ impl Model for Scene {
                 state.access = None;
                 state.answers.clear();
                 state.requests.iter_mut().for_each(|request| request.orphan = true);
+                state.pages.iter_mut().filter(|page| !page.thief).for_each(|page| page.orphan = true);
+                sort_pages(&mut state.pages);
             }
             Act::FallBack => {
                 state.fallbacks -= 1;
@@ -591,8 +729,8 @@ impl Model for Scene {
         }
         // Nothing is under way.
         if let Thief::Has(stolen) = state.thief {
-            let rest = state.requests.is_empty() && state.answers.is_empty() && state.row.revoked.is_none();
-            if rest && !state.theft_is_found(self, stolen) {
+            let sent = state.requests.is_empty() && state.answers.is_empty() && state.pages.is_empty();
+            if sent && state.row.revoked.is_none() && !state.theft_is_found(self, stolen) {
                 state.harm = Some(Harm::TheftUnseen);
             }
         }

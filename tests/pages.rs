@@ -506,6 +506,94 @@ async fn a_response_that_takes_half_the_grace_period_counts_as_lost() {
     assert_eq!(browser.get("/me").await.names(), ["__Host-refresh", "__Host-access"]);
 }
 
+fn with_recovery_limit(limit: u32) -> Node {
+    let policy = Policy { recovery_limit: Some(limit), ..Policy::default() };
+    Node::with(|builder| builder.settings(Settings { policy, ..with_login_page() }))
+}
+
+#[tokio::test]
+async fn a_page_that_took_too_long_to_get_its_cookies_is_no_lost_response() {
+    for limit in [0, 1, 3] {
+        for path in ["/slow", "/slow/claims"] {
+            let node = with_recovery_limit(limit);
+            let mut browser = Browser::after_a_pause(&node).await;
+            for _ in 0..8 {
+                let answer = if path == "/slow" { browser.get(path).await } else { browser.post(path, "").await };
+                assert_eq!(answer.status, StatusCode::OK, "{limit} {path}: {answer:?}");
+                browser.clock.advance(ACCESS_TTL);
+            }
+            for _ in 0..3 {
+                assert_eq!(browser.get("/me").await.body, "alice", "{limit} {path}");
+                browser.clock.advance(ACCESS_TTL);
+            }
+            let is_bad = |event: &Event| matches!(event, Event::Reuse { .. } | Event::ManyRecoveries { .. });
+            assert!(!node.has_event(is_bad), "{limit} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slow_page_after_a_lost_response_does_not_count_and_the_lost_one_does() {
+    let node = with_recovery_limit(1);
+    let mut browser = Browser::after_a_pause(&node).await;
+    browser.send("GET", "/me", &[HTML], "").await;
+    for _ in 0..4 {
+        browser.clock.advance(ACCESS_TTL);
+        assert_eq!(browser.get("/slow").await.body, "alice");
+    }
+    browser.clock.advance(ACCESS_TTL);
+    // The last one that the limit allows. It is lost too.
+    assert_eq!(browser.send("GET", "/me", &[HTML], "").await.body, "alice");
+    browser.clock.advance(ACCESS_TTL);
+    assert_eq!(browser.get("/me").await.redirect(), (303, "/login?next=/me"));
+    assert!(node.has_event(|event| matches!(event, Event::Reuse { .. })));
+}
+
+#[tokio::test]
+async fn a_visitor_who_does_not_wait_for_the_page_has_lost_no_response() {
+    let node = with_recovery_limit(1);
+    let never = Router::new()
+        .route("/never", get(async |_: AuthUser<Claims>| std::future::pending::<String>().await))
+        .layer(node.auth.pages().unwrap());
+    let mut browser = Browser::after_a_pause(&node).await;
+    browser.app = app(&node).merge(never);
+    for _ in 0..5 {
+        let gone = tokio::time::timeout(Duration::from_millis(10), browser.send("GET", "/never", &[HTML], "")).await;
+        assert!(gone.is_err());
+        // The task that takes the rotation back runs.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        browser.clock.advance(ACCESS_TTL);
+    }
+    assert_eq!(browser.get("/me").await.names(), ["__Host-refresh", "__Host-access"]);
+    assert!(!node.has_event(|event| matches!(event, Event::Reuse { .. })));
+}
+
+#[tokio::test]
+async fn a_slow_page_that_another_one_has_overtaken_does_not_count() {
+    let node = with_recovery_limit(1);
+    let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let gates = (Arc::clone(&entered), Arc::clone(&release));
+    let handler = async move |_: AuthUser<Claims>| {
+        gates.0.notify_one();
+        gates.1.notified().await;
+    };
+    let waiting = Router::new().route("/report", get(handler)).layer(node.auth.pages().unwrap());
+    let mut browser = Browser::after_a_pause(&node).await;
+    browser.app = app(&node).merge(waiting);
+    let report = tokio::spawn({
+        let browser = browser.clone();
+        async move { browser.send("GET", "/report", &[HTML], "").await }
+    });
+    entered.notified().await;
+    node.after_grace();
+    // Recovers, and is lost on its way.
+    assert_eq!(browser.send("GET", "/me", &[HTML], "").await.names().len(), 2);
+    release.notify_one();
+    assert_eq!(report.await.unwrap().names().len(), 0);
+    browser.clock.advance(ACCESS_TTL);
+    assert_eq!(browser.get("/me").await.body, "alice");
+}
+
 #[tokio::test]
 async fn an_undecided_race_returns_409_after_a_while_and_never_redirects_to_the_login_page() {
     let node = node();

@@ -6,6 +6,7 @@ mod login;
 mod refresh;
 mod registry;
 mod sessions;
+mod unsent;
 mod verify;
 
 use std::fmt;
@@ -20,7 +21,9 @@ pub use self::builder::AuthBuilder;
 use self::claims::ClaimsHook;
 pub use self::claims::{Claims, NoClaims};
 pub use self::login::{Login, LoginBuilder, Tokens};
+pub(crate) use self::refresh::PageRefresh;
 pub use self::refresh::Refreshed;
+pub(crate) use self::unsent::Unsent;
 pub use self::verify::AuthUser;
 pub(crate) use self::verify::{Decision, Verified};
 use crate::client::ClientInfo;

@@ -6,13 +6,14 @@ use std::time::Duration;
 use tracing::Instrument as _;
 
 use super::login::Tokens;
+use super::unsent::Unsent;
 use super::{Auth, Claims, Decision, MAX_TRIES, Verified};
 use crate::client::{ClientInfo, binding};
 use crate::config::OnReuse;
 use crate::error::Error;
 use crate::event::Event;
 use crate::node::unfinished::Unfinished;
-use crate::ratchet::{BindingVerdict, Next, Outcome, Presented, RotationState, Verdict, present};
+use crate::ratchet::{BindingVerdict, Next, Outcome, Presented, Rotation, RotationState, Verdict, present};
 use crate::session::{Client, Revocation, RevocationReason};
 use crate::store::{SessionRecord, StoreError};
 use crate::time::Timestamp;
@@ -32,6 +33,17 @@ pub struct Refreshed {
     pub tokens: Tokens,
     /// The ratchet's verdict.
     pub verdict: Verdict,
+    /// The rotation that was written for the new refresh token, if there is one.
+    rotation: Option<Rotation>,
+}
+
+/// The result of a refresh within the request of a page.
+pub(crate) struct PageRefresh<C> {
+    pub(crate) tokens: Tokens,
+    /// The access token for the layers and handlers inside; none if the session was revoked meanwhile.
+    pub(crate) token: Option<Arc<Verified<C>>>,
+    /// The refresh token, until the page is sent.
+    pub(crate) unsent: Unsent,
 }
 
 /// Why a candidate was refused.
@@ -89,8 +101,7 @@ impl<C: Claims> Auth<C> {
         self.refresh_candidates(candidates, client, &[]).await
     }
 
-    /// [`refresh_newest`](Self::refresh_newest) within the request of a page. Also returns the verified access token for
-    /// the layers and handlers inside; none if the session was revoked meanwhile.
+    /// [`refresh_newest`](Self::refresh_newest) within the request of a page.
     ///
     /// If the refresh token is a new one, the returned access token has the generation before it: what a handler does with
     /// it must not acknowledge a refresh token whose response may still get lost.
@@ -98,8 +109,9 @@ impl<C: Claims> Auth<C> {
         &self,
         candidates: impl IntoIterator<Item = &[u8]>,
         client: impl FnOnce() -> ClientInfo,
-    ) -> Result<(Tokens, Option<Arc<Verified<C>>>), Error> {
-        let tokens = self.refresh_candidates(candidates, client, &PAGE_PAUSES).await?.tokens;
+    ) -> Result<PageRefresh<C>, Error> {
+        let Refreshed { tokens, rotation, .. } = self.refresh_candidates(candidates, client, &PAGE_PAUSES).await?;
+        let unsent = Unsent::new(Arc::clone(&self.inner.node), tokens.session_id, rotation);
         let token = self.inner.access.verify(&tokens.access_token).ok().map(|mut token| {
             if tokens.refresh_token.is_some() {
                 token.generation = token.generation.saturating_sub(1);
@@ -107,13 +119,14 @@ impl<C: Claims> Auth<C> {
             Arc::new(Verified::from(token))
         });
         // Between the verdict and now the session may have been revoked.
-        let Some(token) = token else { return Ok((tokens, None)) };
+        let Some(token) = token else { return Ok(PageRefresh { tokens, token, unsent }) };
         let mut decision = self.admit_as_known(&token, self.now());
         if let Decision::AskStore(()) = decision {
             self.inner.node.ask_about(token.session_id, &token.user_id).await?;
             decision = self.admit_as_known(&token, self.now());
         }
-        Ok((tokens, matches!(decision, Decision::Pass(())).then_some(token)))
+        let token = matches!(decision, Decision::Pass(())).then_some(token);
+        Ok(PageRefresh { tokens, token, unsent })
     }
 
     async fn refresh_candidates(
@@ -212,12 +225,16 @@ impl<C: Claims> Auth<C> {
             {
                 node.resume(&session.user_id, session.id, revoked.at);
             }
+            let mut rotation = None;
             if let Some(Next::State(state)) = outcome.next {
                 let before = session.rotation;
                 session.rotation = RotationState { last_seen_at: state.last_seen_at.max(now), ..state };
                 if !node.compare_and_swap(session.version, &session).await? {
                     continue;
                 }
+                // Echo and Busy may write, and hand out no refresh token.
+                rotation =
+                    outcome.refresh.map(|_| Rotation { verdict: outcome.verdict, before, after: session.rotation });
                 if outcome.verdict == Verdict::Ahead {
                     self.emit(Event::Ahead {
                         user_id: Arc::clone(&session.user_id),
@@ -230,7 +247,8 @@ impl<C: Claims> Auth<C> {
             self.report(&session, token, presented.binding, outcome.verdict, client);
             refuse(outcome.verdict)?;
             let claims = claims.unwrap_or_default();
-            return self.grant(&session, token, outcome, &claims, now).map(Some);
+            let tokens = self.grant(&session, token, outcome, &claims, now)?;
+            return Ok(Some(Refreshed { tokens, verdict: outcome.verdict, rotation }));
         }
         Err(Error::RefreshBusy)
     }
@@ -288,12 +306,12 @@ impl<C: Claims> Auth<C> {
         outcome: Outcome,
         claims: &str,
         now: Timestamp,
-    ) -> Result<Refreshed, Error> {
+    ) -> Result<Tokens, Error> {
         self.inner.node.write_behind.touch(session.id, now);
         let generation = outcome.access.unwrap_or(token.generation);
         let mut tokens = self.tokens(session, generation, claims, now, true)?;
         tokens.refresh_token = outcome.refresh.map(|generation| self.inner.refresh.encode(&token.at(generation)));
-        Ok(Refreshed { tokens, verdict: outcome.verdict })
+        Ok(tokens)
     }
 
     fn report(

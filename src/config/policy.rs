@@ -47,7 +47,8 @@ pub struct Policy {
     /// one session.
     pub on_reuse: OnReuse,
     /// How many times in a row a lost refresh token is replaced before the next time counts as theft. Default: `None`,
-    /// no limit; from the fourth time on, each is an [`Event::ManyRecoveries`](crate::Event::ManyRecoveries).
+    /// no limit; from the fourth time on, each is an [`Event::ManyRecoveries`](crate::Event::ManyRecoveries). A token that
+    /// never left the server, because a [page](crate::PagesLayer) took too long, does not count.
     pub recovery_limit: Option<u32>,
     /// Which properties of the client a session is bound to. Default: none.
     pub binding: Binding,

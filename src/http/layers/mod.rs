@@ -49,8 +49,13 @@ pub(super) trait Check: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Addition, Response>> + Send + 'a;
 
     /// Completes the response to a request that [`check_in_store`](Self::check_in_store) has let through.
-    fn complete(&self, addition: Self::Addition, response: &mut Response) {
+    fn complete<'a>(
+        &'a self,
+        addition: Self::Addition,
+        response: &'a mut Response,
+    ) -> impl Future<Output = ()> + Send + 'a {
         let _ = (addition, response);
+        std::future::ready(())
     }
 }
 
@@ -98,7 +103,7 @@ where
                         Err(refusal) => return Ok(refusal),
                     };
                     let mut response = inner.call(Request::from_parts(parts, body)).await?;
-                    check.complete(addition, &mut response);
+                    check.complete(addition, &mut response).await;
                     Ok(response)
                 });
                 Kind::Waiting { future }

@@ -7,7 +7,7 @@ use http::request::Parts;
 use tower_layer::Layer;
 
 use super::{Check, CheckService, PagesService};
-use crate::auth::{Auth, Claims, Decision, NoClaims, Tokens};
+use crate::auth::{Auth, Claims, Decision, NoClaims, PageRefresh, Tokens, Unsent};
 use crate::config::SettingsError;
 use crate::http::csrf::cookie_is_trusted;
 use crate::http::extract::client_info;
@@ -41,7 +41,9 @@ use crate::time::Timestamp;
 ///    `Cache-Control: no-store` in place of the handler's. Other cookies of the handler stay. If the handler sets one of
 ///    these two cookies (a login, a logout, an update of the claims), the handler's counts.
 /// 8. A response that takes longer than half the [grace period](crate::Policy::grace) does not get the cookies, because it
-///    could replace the newer ones of a later page. That is harmless: the next page gets a new refresh token.
+///    could replace the newer ones of a later page. The rotation is taken back, so this does not count as a lost response
+///    ([`recovery_limit`](crate::Policy::recovery_limit)). The same applies if the inner service fails, or if the visitor
+///    disconnects before there is a response.
 ///
 /// # Revoked access tokens
 ///
@@ -145,6 +147,7 @@ pub(crate) struct Granted {
     tokens: Tokens,
     /// When the refresh began.
     since: Timestamp,
+    unsent: Unsent,
 }
 
 impl<C: Claims> PagesLayer<C> {
@@ -175,9 +178,9 @@ impl<C: Claims> PagesLayer<C> {
         let since = auth.now();
         let candidates: Vec<_> = self.refresh_tokens(parts).collect();
         match auth.refresh_page(candidates, || client_info(parts)).await {
-            Ok((tokens, token)) => {
+            Ok(PageRefresh { tokens, token, unsent }) => {
                 remember(auth, parts, token);
-                Ok(Some(Granted { tokens, since }))
+                Ok(Some(Granted { tokens, since, unsent }))
             }
             Err(error) if Problem::from(&error).is_unauthorized() => {
                 remember(auth, parts, None);
@@ -228,12 +231,15 @@ impl<C: Claims> Check for PagesLayer<C> {
         self.refresh(parts).await
     }
 
-    fn complete(&self, granted: Option<Granted>, response: &mut Response) {
-        let Some(Granted { tokens, since }) = granted else { return };
+    async fn complete(&self, granted: Option<Granted>, response: &mut Response) {
+        let Some(Granted { tokens, since, unsent }) = granted else { return };
         let settings = self.auth.resolved();
         let is_late = self.auth.now().since(since) > settings.policy.grace / 2;
-        if !is_late {
+        if is_late {
+            unsent.withheld().await;
+        } else {
             tokens::add_to(settings, &tokens, response.headers_mut());
+            unsent.sent();
         }
     }
 }
