@@ -8,7 +8,7 @@ use super::Node;
 use super::revocations::EVERYONE;
 use crate::event::Event;
 use crate::session::{Revocation, RevocationReason};
-use crate::store::{FeedCursor, FeedWindow, RevocationEntry, RevokeTarget, RevokedItem, StoreError};
+use crate::store::{FeedCursor, FeedWindow, RevocationEntry, RevokeTarget, RevokedItem, Spared, StoreError};
 use crate::time::Timestamp;
 
 /// About how many entries one call reads.
@@ -181,7 +181,8 @@ impl Node {
                 RevokedItem::Users(users) => {
                     stored = self.realm.stored(&users.scope);
                     let created_until = Some(users.revoked_at);
-                    (RevokeTarget::Users { scope: &stored, except: None, created_until }, users.revoked_at)
+                    let except = if let Spared::Session(id) = users.spared { Some(id) } else { None };
+                    (RevokeTarget::Users { scope: &stored, except, created_until }, users.revoked_at)
                 }
             };
             let revocation = Revocation { at, ..revocation };

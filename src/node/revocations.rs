@@ -8,7 +8,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use crate::session::SessionId;
-use crate::store::{RevokedItem, RevokedUsers};
+use crate::store::{RevokedItem, RevokedUsers, Spared};
 use crate::time::Timestamp;
 use crate::token::id::TokenId;
 
@@ -64,6 +64,7 @@ impl Kept {
 struct Cutoff {
     mark: Mark,
     revoked_at: Timestamp,
+    spared: Spared,
     kept: Kept,
 }
 
@@ -145,12 +146,12 @@ impl LiveRevocations {
         match self.users.entry(users.scope.clone()) {
             Entry::Vacant(entry) => {
                 self.user_count.fetch_add(1, Ordering::AcqRel);
-                entry.insert(Cutoff { mark, revoked_at: users.revoked_at, kept });
+                entry.insert(Cutoff { mark, revoked_at: users.revoked_at, spared: users.spared, kept });
             }
             Entry::Occupied(mut entry) => {
                 let known = entry.get_mut();
                 if known.mark.number <= mark.number {
-                    (known.mark.number, known.revoked_at) = (mark.number, users.revoked_at);
+                    (known.mark.number, known.revoked_at, known.spared) = (mark.number, users.revoked_at, users.spared);
                     known.kept.add(kept);
                 }
                 known.mark.here = known.mark.here.wrapping_add(mark.here);
@@ -212,9 +213,11 @@ impl LiveRevocations {
         let sessions = sessions.map(|entry| RevokedItem::Session(*entry.key()));
         let tokens = self.tokens.iter().filter(|entry| is_missing(entry.value()));
         let tokens = tokens.map(|entry| RevokedItem::Token(entry.key().to_string().into()));
-        let users = self.users.iter().filter(|entry| is_missing(&entry.kept)).map(|entry| {
+        let is_repeated = |cutoff: &Cutoff| is_missing(&cutoff.kept) && cutoff.spared != Spared::Newest;
+        let users = self.users.iter().filter(|entry| is_repeated(entry)).map(|entry| {
             let scope = entry.key().clone();
-            RevokedItem::Users(RevokedUsers { scope, cutoff: entry.mark.number, revoked_at: entry.revoked_at })
+            let Cutoff { mark, revoked_at, spared, .. } = *entry;
+            RevokedItem::Users(RevokedUsers { scope, cutoff: mark.number, revoked_at, spared })
         });
         sessions.chain(tokens).chain(users).collect()
     }
@@ -272,7 +275,7 @@ mod tests {
     }
 
     fn users(scope: &str, cutoff: i64) -> RevokedItem {
-        RevokedItem::Users(RevokedUsers { scope: scope.into(), cutoff, revoked_at: NOW })
+        RevokedItem::Users(RevokedUsers { scope: scope.into(), cutoff, revoked_at: NOW, spared: Spared::Nothing })
     }
 
     #[test]

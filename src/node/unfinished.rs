@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::Node;
 use crate::event::Event;
 use crate::session::{RevocationReason, SessionId};
-use crate::store::{RevokeTarget, RevokedItem, RevokedUsers, SessionRecord, StoreError};
+use crate::store::{RevokeTarget, RevokedItem, RevokedUsers, SessionRecord, Spared, StoreError};
 use crate::time::Timestamp;
 
 /// The cutoff of a user whose sessions the store has not revoked yet: lower than any that it gives.
@@ -126,7 +126,8 @@ impl Node {
         }
         if unfinished.others {
             // Each of the user's sessions is now looked up once (`ask_about`), and found in what is left here.
-            let users = RevokedUsers { scope: (&**user_id).into(), cutoff: NOT_WRITTEN, revoked_at: *at };
+            let (scope, spared) = ((&**user_id).into(), Spared::Nothing);
+            let users = RevokedUsers { scope, cutoff: NOT_WRITTEN, revoked_at: *at, spared };
             self.revoked.revoke_users(&users, self.kept_until());
         }
         self.events.emit(Event::RevocationDelayed { user_id: Arc::clone(user_id), session_id: *session_id });

@@ -462,6 +462,21 @@ pub struct RevokedUsers {
     pub cutoff: i64,
     /// The [time](Revocation::at) of the revocation.
     pub revoked_at: Timestamp,
+    /// Which sessions of the scope were spared. If the store loses the revocation, a node repeats it with the same exception.
+    pub spared: Spared,
+}
+
+/// Which sessions a revocation of a user has spared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Spared {
+    /// None.
+    #[default]
+    Nothing,
+    /// One session: see [`RevokeTarget::Users`].
+    Session(SessionId),
+    /// The newest sessions: a login has evicted the others. If the store loses it, nobody repeats it: the next login with a
+    /// limit does.
+    Newest,
 }
 
 /// What a call has revoked.

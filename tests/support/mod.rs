@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use axum_refresh::store::{
     Activity, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, Revoked,
-    RevokedUsers, SessionRecord, StoreError, Timestamp,
+    RevokedUsers, SessionRecord, Spared, StoreError, Timestamp,
 };
 use axum_refresh::{
     Auth, AuthBuilder, ClientInfo, Error, Event, Login, MemoryStore, Policy, Refreshed, Secret, SessionId, SessionStore,
@@ -213,8 +213,9 @@ impl SessionStore for FaultyStore {
                 Err(StoreError::new("the row is damaged"))
             }
             (Fault::PretendsToRevoke, RevokeTarget::Session(id)) => Ok(vec![id].into()),
-            (Fault::PretendsToRevoke, RevokeTarget::Users { scope, .. }) => {
-                let users = RevokedUsers { scope: scope.into(), cutoff: 1, revoked_at: revocation.at };
+            (Fault::PretendsToRevoke, RevokeTarget::Users { scope, except, .. }) => {
+                let (scope, spared) = (scope.into(), except.map_or(Spared::Nothing, Spared::Session));
+                let users = RevokedUsers { scope, cutoff: 1, revoked_at: revocation.at, spared };
                 Ok(Revoked { users: Some(users), ..Revoked::default() })
             }
             (Fault::PretendsToRevoke, RevokeTarget::Token(_)) => Ok(Revoked::default()),

@@ -16,8 +16,8 @@ use self::row::{Realm, Row, User};
 use super::push::Push;
 use super::{
     Activity, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, RevocationBatch, RevocationEntry,
-    RevokeTarget, Revoked, RevokedItem, RevokedUsers, SEPARATOR, SessionLimit, SessionRecord, SessionStore, StoreError,
-    everyone,
+    RevokeTarget, Revoked, RevokedItem, RevokedUsers, SEPARATOR, SessionLimit, SessionRecord, SessionStore, Spared,
+    StoreError, everyone,
 };
 use crate::session::{Revocation, RevocationReason, SessionId};
 use crate::time::Timestamp;
@@ -184,9 +184,9 @@ impl Tables {
     }
 
     /// Adds the revocation of a scope to the feed.
-    fn publish_users(&self, scope: &str, revoked_at: Timestamp) -> RevokedUsers {
+    fn publish_users(&self, scope: &str, revoked_at: Timestamp, spared: Spared) -> RevokedUsers {
         let mut feed = self.feed();
-        let mut users = RevokedUsers { scope: scope.into(), cutoff: 0, revoked_at };
+        let mut users = RevokedUsers { scope: scope.into(), cutoff: 0, revoked_at, spared };
         feed.push(|seq| {
             users.cutoff = seq;
             RevokedItem::Users(users.clone())
@@ -341,7 +341,7 @@ impl Tables {
                 if let Some(mut realm) = self.realms.get_mut(scope) {
                     std::mem::take(&mut *realm).revoke(revocation);
                 }
-                let users = Some(self.publish_users(scope, revocation.at));
+                let users = Some(self.publish_users(scope, revocation.at, Spared::Nothing));
                 Revoked { users, ..Revoked::default() }
             }
             RevokeTarget::Users { scope, except, created_until } => {
@@ -391,7 +391,8 @@ impl Tables {
         if !is_known {
             return Revoked::default();
         }
-        let users = Some(self.publish_users(user_id, revocation.at));
+        let spared = except.map_or(Spared::Nothing, Spared::Session);
+        let users = Some(self.publish_users(user_id, revocation.at, spared));
         Revoked { users, count, sessions: Vec::new() }
     }
 

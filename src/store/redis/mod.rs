@@ -16,6 +16,7 @@
 //! revoked if the row has a revocation of its own, or if one of these cutoffs has risen since.
 
 mod connection;
+mod feed;
 mod options;
 mod push;
 mod row;
@@ -34,8 +35,8 @@ use self::connection::Connection;
 pub use self::options::RedisOptions;
 use super::push::Push;
 use super::{
-    Activity, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, RevocationBatch, RevocationEntry,
-    RevokeTarget, Revoked, RevokedItem, RevokedUsers, SEPARATOR, SessionRecord, SessionStore, StoreError,
+    Activity, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, RevocationBatch, RevokeTarget, Revoked,
+    RevokedUsers, SEPARATOR, SessionRecord, SessionStore, Spared, StoreError,
 };
 use crate::config::OnMaxSessions;
 use crate::session::{Revocation, RevocationReason, SessionId};
@@ -55,8 +56,7 @@ use crate::time::Timestamp;
 ///
 /// Loading a session and a compare-and-swap are one script and one round trip each. A login also takes one round trip, or
 /// two if there is a session limit and the user has other sessions. Listing the sessions of a user or revoking all of
-/// them takes two, and so does revoking everyone's; what a revocation writes does not depend on the number of
-/// sessions.
+/// them takes two, and revoking everyone's three; what a revocation writes does not depend on the number of sessions.
 ///
 /// A node has one connection for all calls and a second one that listens for revocations, so that they reach every node
 /// within milliseconds; without it, within a second.
@@ -69,7 +69,8 @@ use crate::time::Timestamp;
 ///   `appendfsync everysec`, a crash loses up to a second of writes. So does a failover: replication is asynchronous,
 ///   and the store does not wait for replicas. A lost refresh logs nobody out, because a token that is newer than its
 ///   row is accepted. A lost login logs that user out. A lost revocation is written again within a minute by the nodes
-///   that know of it; if all nodes go down together with the server, revoke the session again.
+///   that know of it; if all nodes go down together with the server, revoke the session again. So does a failover of one
+///   shard of a cluster just after everyone was revoked ([`Auth::revoke_all`](crate::Auth::revoke_all)): repeat the call.
 /// - Connect to the primary, never to a replica. A server that refuses writes is an error, when connecting and later.
 ///   The store then reconnects, so it follows an address that moves to another server.
 /// - Keys expire on their own, an hour after the session that they belong to. This uses the server's clock only, so it
@@ -116,6 +117,8 @@ const MAX_TRIES: usize = 200;
 const MAX_COUNTED: usize = 1_000;
 /// How many sessions a login evicts one by one; more are revoked by a cutoff.
 const MAX_MARKED: usize = 200;
+/// How many sessions of a user a login with a session limit reads, the newest. It evicts what is further back.
+const MAX_EXAMINED: usize = 10_000;
 /// How many of the newest sessions in a user's index a login reads at least.
 const MIN_WINDOW: usize = 1_200;
 /// How many sessions are read beyond those that are needed: the index is in the order of insertion, and logins that are
@@ -245,7 +248,8 @@ impl RedisStore {
             let (status, values): (String, Vec<String>) = self.connection().run(&script).await?;
             match (status.as_str(), values.as_slice()) {
                 ("done", [cutoff, count]) => {
-                    let users = Some(revoked_users(user_id, cutoff, revocation.at)?);
+                    let spared = except.map_or(Spared::Nothing, Spared::Session);
+                    let users = Some(feed::revoked_users(user_id, cutoff, revocation.at, spared)?);
                     let count = count.parse().map_err(StoreError::new)?;
                     return Ok(Revoked { sessions: Vec::new(), users, count });
                 }
@@ -260,18 +264,28 @@ impl RedisStore {
     /// without it, and the caller tries again.
     async fn revoke_everyone(&self, scope: &str, revocation: Revocation) -> Result<Revoked, StoreError> {
         let json = row::revocation(&revocation)?;
+        let step = async |step, cutoff: i64| self.step_everyone(step, scope, &json, revocation.at, cutoff).await;
         // Nodes know one cutoff for each scope, so all shards are given the same: the highest that any of them would take.
-        let least = self.raise_everyone(scope, &json, revocation.at, "").await?;
-        let cutoff = self.raise_everyone(scope, &json, revocation.at, &least.to_string()).await?;
-        let users = RevokedUsers { scope: scope.into(), cutoff, revoked_at: revocation.at };
+        // Nodes learn of it when all have it: asked about a session earlier, a shard that has not would spare it.
+        let cutoff = step("raise", step("next", 0).await?).await?;
+        step("publish", cutoff).await?;
+        let (scope, spared) = (scope.into(), Spared::Nothing);
+        let users = RevokedUsers { scope, cutoff, revoked_at: revocation.at, spared };
         Ok(Revoked { users: Some(users), ..Revoked::default() })
     }
 
-    async fn raise_everyone(&self, scope: &str, json: &str, at: Timestamp, least: &str) -> Result<i64, StoreError> {
+    async fn step_everyone(
+        &self,
+        step: &str,
+        scope: &str,
+        json: &str,
+        at: Timestamp,
+        cutoff: i64,
+    ) -> Result<i64, StoreError> {
         let shards: Vec<u8> = (0..SHARDS).collect();
         let prepare = |shards: &[u8]| {
-            let mut script = REVOKE_EVERYONE.arg(scope);
-            script.arg(json).arg(at.as_millis()).arg(self.channel()).arg(FEED_TTL).arg(least);
+            let mut script = REVOKE_EVERYONE.arg(step);
+            script.arg(scope).arg(json).arg(at.as_millis()).arg(self.channel()).arg(FEED_TTL).arg(cutoff);
             for shard in shards {
                 script.key(self.feed(*shard)).key(self.cutoffs(*shard));
                 script.key(self.cutoff_expiries(*shard)).key(self.expiries(*shard));
@@ -342,6 +356,7 @@ impl SessionStore for RedisStore {
         let (evicted, replaced) = (revocation(RevocationReason::Evicted)?, revocation(RevocationReason::Replaced)?);
         let needed = options.limit.map_or(0, |limit| usize::try_from(limit.max).unwrap_or(usize::MAX));
         let mut window = needed.saturating_add(WINDOW_MARGIN).clamp(MIN_WINDOW, MAX_WINDOW);
+        let max_window = window.max(MAX_EXAMINED);
         let mut known = Vec::from_iter(replacing);
         for _ in 0..MAX_TRIES {
             let mut script = INSERT.key(self.row(new.id));
@@ -366,7 +381,7 @@ impl SessionStore for RedisStore {
             };
             script.arg(window);
             script.arg(replacing.map(|id| id.to_string()).unwrap_or_default()).arg(&evicted).arg(&replaced);
-            script.arg(self.channel()).arg(FEED_TTL).arg(MAX_MARKED);
+            script.arg(self.channel()).arg(FEED_TTL).arg(MAX_MARKED).arg(max_window);
             script.arg(fields.len()).arg(&fields).arg(texts(&known));
             let (status, sessions, cutoff, count): (String, Vec<String>, String, usize) =
                 self.connection().run(&script).await?;
@@ -374,12 +389,12 @@ impl SessionStore for RedisStore {
                 "done" => {
                     let users = match cutoff.as_str() {
                         "" => None,
-                        cutoff => Some(revoked_users(&new.user_id, cutoff, now)?),
+                        cutoff => Some(feed::revoked_users(&new.user_id, cutoff, now, Spared::Newest)?),
                     };
                     return Ok(Inserted::Done(Revoked { sessions: ids(&sessions)?, users, count }));
                 }
                 "limit_reached" => return Ok(Inserted::LimitReached),
-                "wider" => window = window.saturating_mul(2).min(MAX_WINDOW),
+                "wider" => window = window.saturating_mul(2).min(max_window),
                 "retry" => known = first_known(replacing, &sessions)?,
                 _ => return Err(StoreError::new("insert: a session with this id already exists")),
             }
@@ -454,7 +469,7 @@ impl SessionStore for RedisStore {
 
     async fn read_revocations(&self, since: FeedCursor, window: FeedWindow) -> Result<RevocationBatch, StoreError> {
         let overlap = millis(window.overlap).max(OVERLAP_MILLIS);
-        let (cursor, is_inside) = cursor_time(since);
+        let (cursor, is_inside) = feed::cursor_time(since);
         let from = match since {
             FeedCursor::START => String::new(),
             _ if is_inside => cursor.to_string(),
@@ -462,7 +477,7 @@ impl SessionStore for RedisStore {
         };
         let shards: Vec<u8> = (0..SHARDS).collect();
         let limit = (window.limit / shards.len()).max(1);
-        let replies: Vec<(i64, String, Vec<String>)> = self
+        let replies: Vec<feed::Reply> = self
             .connection()
             .run_sharded(
                 &shards,
@@ -477,33 +492,7 @@ impl SessionStore for RedisStore {
                 },
             )
             .await?;
-        let now = replies.iter().map(|(now, ..)| *now).min().unwrap_or(cursor);
-        let mut next_from: Option<i64> = None;
-        let mut entries = Vec::new();
-        for (now, from, texts) in &replies {
-            if !from.is_empty() {
-                let from = from.parse().map_err(|_| unreadable("a score in the feed"))?;
-                next_from = Some(next_from.map_or(from, |next| next.min(from)));
-            }
-            for pair in texts.chunks_exact(2) {
-                if let [entry, written_at] = pair {
-                    let score: f64 = written_at.parse().map_err(|_| unreadable("a score in the feed"))?;
-                    #[expect(clippy::cast_possible_truncation, reason = "scores are times in milliseconds")]
-                    let written_at = score as i64;
-                    let age = u64::try_from(now.saturating_sub(written_at)).unwrap_or(0);
-                    let item = feed_item(entry)?;
-                    entries.push((written_at, RevocationEntry { item, age: Duration::from_millis(age) }));
-                }
-            }
-        }
-        entries.sort_by_key(|(written_at, _)| *written_at);
-        let next = next_from.map_or_else(|| complete_cursor(now), inside_cursor);
-        Ok(RevocationBatch {
-            entries: entries.into_iter().map(|(_, entry)| entry).collect(),
-            next: next.max(since),
-            has_more: next_from.is_some(),
-            now: Some(Timestamp::from_millis(now)),
-        })
+        feed::batch(since, &replies)
     }
 
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
@@ -529,30 +518,10 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).min(MAX_TTL)
 }
 
-// A cursor is twice a time of the server, plus one if entries after that time were left for the next call. Only then is
-// the overlap not read again: a call that began before the end of the last one would never get further.
-
-fn complete_cursor(time: i64) -> FeedCursor {
-    FeedCursor(time.saturating_mul(2))
-}
-
-fn inside_cursor(time: i64) -> FeedCursor {
-    FeedCursor(time.saturating_mul(2).saturating_add(1))
-}
-
-fn cursor_time(cursor: FeedCursor) -> (i64, bool) {
-    (cursor.0.div_euclid(2), cursor.0.rem_euclid(2) == 1)
-}
-
 /// The rows to pass to a script that has asked for these sessions, and expects this one first.
 fn first_known(first: Option<SessionId>, asked: &[String]) -> Result<Vec<SessionId>, StoreError> {
     let others = ids(asked)?.into_iter().filter(|id| Some(*id) != first);
     Ok(first.into_iter().chain(others).collect())
-}
-
-fn revoked_users(scope: &str, cutoff: &str, revoked_at: Timestamp) -> Result<RevokedUsers, StoreError> {
-    let cutoff = cutoff.parse().map_err(|_| unreadable("a cutoff"))?;
-    Ok(RevokedUsers { scope: scope.into(), cutoff, revoked_at })
 }
 
 fn texts(ids: &[SessionId]) -> Vec<String> {
@@ -561,22 +530,6 @@ fn texts(ids: &[SessionId]) -> Vec<String> {
 
 fn ids(texts: &[String]) -> Result<Vec<SessionId>, StoreError> {
     texts.iter().map(|text| text.parse().map_err(StoreError::new)).collect()
-}
-
-/// Decodes an entry of the feed: `s:session_id`, `t:jti` or `u:cutoff:revoked_at:scope`.
-fn feed_item(entry: &str) -> Result<RevokedItem, StoreError> {
-    let read = || match entry.split_once(':')? {
-        ("s", id) => Some(RevokedItem::Session(id.parse().ok()?)),
-        ("t", jti) => Some(RevokedItem::Token(jti.into())),
-        ("u", users) => {
-            let (cutoff, users) = users.split_once(':')?;
-            let (at, scope) = users.split_once(':')?;
-            let revoked_at = Timestamp::from_millis(at.parse().ok()?);
-            revoked_users(scope, cutoff, revoked_at).ok().map(RevokedItem::Users)
-        }
-        _ => None,
-    };
-    read().ok_or_else(|| unreadable("an entry of the feed"))
 }
 
 fn unreadable(subject: &str) -> StoreError {

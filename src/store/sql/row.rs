@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::ratchet::RotationState;
 use crate::session::{Client, Revocation, RevocationReason, SecretHash, SessionId};
-use crate::store::{Activity, RevocationEntry, RevokedItem, RevokedUsers, SessionRecord};
+use crate::store::{Activity, RevocationEntry, RevokedItem, RevokedUsers, SessionRecord, Spared};
 use crate::time::Timestamp;
 
 /// The columns of a session, in the order of all statements.
@@ -31,11 +31,11 @@ pub(super) type SessionRow = (
 /// A session that may be revoked: user_id, expires_at, and when it was revoked, in whatever way.
 pub(super) type LockedRow = (Vec<u8>, i64, Option<i64>);
 
-/// The columns of a feed entry: seq, written_at, kind, subject, cutoff, revoked_at.
-pub(super) type FeedRow = (i64, i64, i64, Vec<u8>, Option<i64>, Option<i64>);
+/// The columns of a feed entry: seq, written_at, kind, subject, cutoff, revoked_at, spared.
+pub(super) type FeedRow = (i64, i64, i64, Vec<u8>, Option<i64>, Option<i64>, Option<Vec<u8>>);
 
-/// The columns of a new feed entry: kind, subject, cutoff, revoked_at.
-pub(super) type NewFeedRow<'a> = (i64, &'a [u8], Option<i64>, Option<i64>);
+/// The columns of a new feed entry: kind, subject, cutoff, revoked_at, spared.
+pub(super) type NewFeedRow<'a> = (i64, &'a [u8], Option<i64>, Option<i64>, Option<&'a [u8]>);
 
 /// Encodes `None`: less than every generation, so that the maximum works.
 const NOTHING_ACKNOWLEDGED: i64 = -1;
@@ -128,17 +128,25 @@ fn read_reason(name: Option<&str>) -> RevocationReason {
 
 pub(super) fn feed_entry(item: &RevokedItem) -> NewFeedRow<'_> {
     match item {
-        RevokedItem::Session(id) => (SESSION, id.as_bytes(), None, None),
-        RevokedItem::Token(jti) => (TOKEN, jti.as_bytes(), None, None),
+        RevokedItem::Session(id) => (SESSION, id.as_bytes(), None, None, None),
+        RevokedItem::Token(jti) => (TOKEN, jti.as_bytes(), None, None, None),
         RevokedItem::Users(users) => {
-            (USERS, users.scope.as_bytes(), Some(users.cutoff), Some(users.revoked_at.as_millis()))
+            let spared: Option<&[u8]> = match &users.spared {
+                Spared::Nothing => None,
+                Spared::Session(id) => Some(id.as_bytes()),
+                Spared::Newest => Some(NEWEST),
+            };
+            (USERS, users.scope.as_bytes(), Some(users.cutoff), Some(users.revoked_at.as_millis()), spared)
         }
     }
 }
 
+/// In the column `spared`, instead of a session id.
+const NEWEST: &[u8] = &[];
+
 /// An unknown kind is an error: skipping the entry would skip a revocation.
 pub(super) fn read_feed(row: FeedRow, now: Timestamp) -> Result<RevocationEntry, sqlx::Error> {
-    let (_, written_at, kind, subject, cutoff, revoked_at) = row;
+    let (_, written_at, kind, subject, cutoff, revoked_at, spared) = row;
     let text = |subject| String::from_utf8(subject).map(Box::from).map_err(|_| unreadable("subject"));
     let item = match kind {
         SESSION => RevokedItem::Session(session_id(&subject)?),
@@ -147,6 +155,11 @@ pub(super) fn read_feed(row: FeedRow, now: Timestamp) -> Result<RevocationEntry,
             scope: text(subject)?,
             cutoff: cutoff.ok_or_else(|| unreadable("cutoff"))?,
             revoked_at: Timestamp::from_millis(revoked_at.ok_or_else(|| unreadable("revoked_at"))?),
+            spared: match spared.as_deref() {
+                None => Spared::Nothing,
+                Some(NEWEST) => Spared::Newest,
+                Some(id) => Spared::Session(session_id(id)?),
+            },
         }),
         _ => return Err(unreadable("kind")),
     };

@@ -2,6 +2,7 @@
 
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
+use super::MAX_EXAMINED;
 use super::row::SESSION;
 
 /// How a database differs from the others. All statements use `?` for parameters.
@@ -80,25 +81,36 @@ pub(super) struct Statements {
 const COLUMNS: &str = "id, user_id, secret_hash, created_at, expires_at, client, claims, generation, parent, \
                        rotated_at, recoveries, last_seen_at, acknowledged, revoked_at, revoked_reason, version";
 
-/// The sessions of a user whose cutoff has not risen since, by index; newest first in the order of [`NEWEST_FIRST`].
-/// The parameters: the user id twice, the scope of everyone. Nearly always they all have the cutoff of the user. A
-/// higher one is that of a login during which the cutoff was purged.
-const CURRENT: &str = "user_id = ? \
-                       AND user_cutoff >= COALESCE((SELECT cutoff FROM axum_refresh_cutoffs WHERE scope = ?), 0) \
-                       AND everyone_cutoff >= COALESCE((SELECT cutoff FROM axum_refresh_cutoffs WHERE scope = ?), 0) \
-                       AND revoked_at IS NULL";
-
 /// The order of the index, backward.
 const NEWEST_FIRST: &str = "ORDER BY user_cutoff DESC, created_at DESC, seq DESC";
 
 /// The columns of an entry of the feed, in the order of [`FeedRow`](super::row::FeedRow).
-const ENTRY: &str = "seq, written_at, kind, subject, cutoff, revoked_at";
+const ENTRY: &str = "seq, written_at, kind, subject, cutoff, revoked_at, spared";
 
 impl Statements {
     pub(super) fn new(dialect: &Dialect) -> Self {
         let Dialect { for_update, greatest, now, on_conflict, publish_all, is_read_only, .. } = dialect;
         let sql =
             |text: &str| AssertSqlSafe(if dialect.numbered { number(text) } else { text.to_owned() }).into_sql_str();
+        // The cutoff that a new session of a user gets: one number for both scopes, so that a range of the index excludes
+        // what was revoked with the user as well as what was revoked with everyone. The parameters: both scopes.
+        let floor = format!(
+            "{greatest}(COALESCE((SELECT cutoff FROM axum_refresh_cutoffs WHERE scope = ?), 0), \
+             COALESCE((SELECT cutoff FROM axum_refresh_cutoffs WHERE scope = ?), 0))"
+        );
+        // The sessions of a user whose cutoffs have not risen since, by index. The parameters: the user id twice, the scope
+        // of everyone twice. Nearly always they all have the same cutoff. A higher one is that of a login during which the
+        // cutoff was purged.
+        let current = format!(
+            "user_id = ? AND user_cutoff >= {floor} \
+             AND everyone_cutoff >= COALESCE((SELECT cutoff FROM axum_refresh_cutoffs WHERE scope = ?), 0) \
+             AND revoked_at IS NULL"
+        );
+        // The newest of them. The parameters: those of `current`, how many.
+        let newest = format!(
+            "(SELECT id, user_cutoff, created_at, seq, expires_at, last_seen_at FROM axum_refresh_sessions \
+             WHERE {current} {NEWEST_FIRST} LIMIT ?) AS newest"
+        );
         let compare_and_swap = |also: &str| {
             sql(&format!(
                 "UPDATE axum_refresh_sessions SET claims = ?, generation = ?, parent = ?, rotated_at = ?, recoveries = ?, \
@@ -110,8 +122,7 @@ impl Statements {
             insert: sql(&format!(
                 "INSERT INTO axum_refresh_sessions ({COLUMNS}, everyone, user_cutoff, everyone_cutoff) \
                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
-                 COALESCE((SELECT cutoff FROM axum_refresh_cutoffs WHERE scope = ?), 0), \
-                 COALESCE((SELECT cutoff FROM axum_refresh_cutoffs WHERE scope = ?), 0))"
+                 {floor}, COALESCE((SELECT cutoff FROM axum_refresh_cutoffs WHERE scope = ?), 0))"
             )),
             load: sql(
                 "SELECT s.id, s.user_id, s.secret_hash, s.created_at, s.expires_at, s.client, s.claims, s.generation, s.parent, \
@@ -124,7 +135,7 @@ impl Statements {
             ),
             compare_and_swap: compare_and_swap(""),
             compare_and_revoke: compare_and_swap(", user_cutoff = -1"),
-            list: sql(&format!("SELECT {COLUMNS} FROM axum_refresh_sessions WHERE {CURRENT} {NEWEST_FIRST} LIMIT ?")),
+            list: sql(&format!("SELECT {COLUMNS} FROM axum_refresh_sessions WHERE {current} {NEWEST_FIRST} LIMIT ?")),
             lock_user: dialect
                 .has_locks
                 .then(|| sql(&format!("SELECT stripe FROM axum_refresh_locks WHERE stripe = ?{for_update}"))),
@@ -137,30 +148,38 @@ impl Statements {
             )),
             lock_cutoff: sql(&format!("SELECT cutoff FROM axum_refresh_cutoffs WHERE scope = ?{for_update}")),
             cutoff: sql("SELECT cutoff FROM axum_refresh_cutoffs WHERE scope = ?"),
-            // The lock of the row orders concurrent ones.
+            // The lock of the row orders concurrent ones. The second parameter: higher than the cutoff of everyone.
             raise_cutoff: sql(&format!(
                 "INSERT INTO axum_refresh_cutoffs (scope, cutoff, revoked_at, revoked_reason) \
-                 VALUES (?, {now}, ?, ?) {on_conflict}"
+                 VALUES (?, {greatest}({now}, ?), ?, ?) {on_conflict}"
             )),
             spare_session: sql(
                 "UPDATE axum_refresh_sessions SET user_cutoff = ? WHERE id = ? AND user_id = ? AND user_cutoff >= ?",
             ),
             spare_later: sql("UPDATE axum_refresh_sessions SET user_cutoff = ? \
                  WHERE user_id = ? AND user_cutoff = ? AND created_at > ?"),
+            // The last row, if there is one, is the newest session that was not examined.
             excess: sql(&format!(
-                "SELECT id FROM axum_refresh_sessions WHERE {CURRENT} AND expires_at > ? AND last_seen_at > ? \
-                 AND id <> ? {NEWEST_FIRST} LIMIT ? OFFSET ?"
+                "SELECT id, ? AS is_beyond FROM (SELECT id FROM {newest} WHERE expires_at > ? AND last_seen_at > ? \
+                 AND id <> ? {NEWEST_FIRST} LIMIT ? OFFSET ?) AS excess UNION ALL \
+                 SELECT id, ? AS is_beyond FROM (SELECT id FROM axum_refresh_sessions \
+                 WHERE {current} {NEWEST_FIRST} LIMIT 1 OFFSET ?) AS beyond"
             )),
             oldest_survivor: sql(&format!(
-                "SELECT created_at, seq FROM axum_refresh_sessions WHERE {CURRENT} AND expires_at > ? \
-                 AND last_seen_at > ? AND id <> ? {NEWEST_FIRST} LIMIT 1 OFFSET ?"
+                "SELECT created_at, seq FROM (SELECT user_cutoff, created_at, seq FROM {newest} \
+                 WHERE expires_at > ? AND last_seen_at > ? AND id <> ? {NEWEST_FIRST} LIMIT ?) AS survivors \
+                 ORDER BY user_cutoff, created_at, seq LIMIT 1"
             )),
             spare_survivors: sql("UPDATE axum_refresh_sessions SET user_cutoff = ? \
-                 WHERE user_id = ? AND user_cutoff = ? AND created_at >= ? AND (created_at > ? OR seq >= ?)"),
-            count_live: sql("SELECT COUNT(*) FROM (SELECT 1 AS one FROM axum_refresh_sessions \
+                 WHERE user_id = ? AND user_cutoff = ? AND created_at >= ? AND (created_at > ? OR seq >= ?) \
+                 AND expires_at > ? AND last_seen_at > ?"),
+            count_live: sql(&format!(
+                "SELECT COUNT(*) FROM (SELECT 1 AS one FROM (SELECT expires_at, last_seen_at FROM axum_refresh_sessions \
                  WHERE user_id = ? AND user_cutoff >= ? AND user_cutoff < ? \
                  AND everyone_cutoff >= COALESCE((SELECT cutoff FROM axum_refresh_cutoffs WHERE scope = ?), 0) \
-                 AND revoked_at IS NULL AND expires_at > ? AND last_seen_at > ? LIMIT ?) AS live"),
+                 AND revoked_at IS NULL LIMIT {MAX_EXAMINED}) AS examined WHERE expires_at > ? AND last_seen_at > ? LIMIT ?) \
+                 AS live"
+            )),
             count_all: sql("SELECT COUNT(*) FROM (SELECT 1 AS one FROM axum_refresh_sessions \
                  WHERE user_id = ? AND user_cutoff >= ? AND user_cutoff < ? LIMIT ?) AS found"),
             // A marked session leaves the part of the index where the live ones are.
@@ -168,8 +187,8 @@ impl Statements {
                  version = version + 1 WHERE id = ? AND revoked_at IS NULL"),
             revoke_all: sql(dialect.revoke_all),
             publish: sql(&format!(
-                "INSERT INTO axum_refresh_revocations (written_at, kind, subject, cutoff, revoked_at) \
-                 VALUES ({now}, ?, ?, ?, ?)"
+                "INSERT INTO axum_refresh_revocations (written_at, kind, subject, cutoff, revoked_at, spared) \
+                 VALUES ({now}, ?, ?, ?, ?, ?)"
             )),
             publish_all: sql(&format!(
                 "INSERT INTO axum_refresh_revocations (written_at, kind, subject) \

@@ -6,12 +6,12 @@ macro_rules! sql_store {
     ($Store:ident, $Database:ty, $dialect:expr) => {
         use crate::store::sql::row::{self, FeedRow, LockedRow, SessionRow};
         use crate::store::sql::{
-            CHUNK, CUTOFF_PURGE_STEP, CUTOFF_RETENTION, FEED_PURGE_STEP, Lease, MAX_COUNTED, MAX_EXACTLY_COUNTED,
+            CHUNK, CUTOFF_PURGE_STEP, CUTOFF_RETENTION, FEED_PURGE_STEP, Lease, MAX_COUNTED, MAX_EXACTLY_COUNTED, MAX_EXAMINED,
             MAX_FEED_PURGE_STEPS, MAX_MARKED, retry_conflicts, stripe,
         };
         use crate::store::{
             Activity, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, OnMaxSessions, RevocationBatch,
-            RevokeTarget, Revoked, RevokedItem, RevokedUsers, SEPARATOR, SessionRecord, SessionStore, StoreError,
+            RevokeTarget, Revoked, RevokedItem, RevokedUsers, SEPARATOR, SessionRecord, SessionStore, Spared, StoreError,
             everyone,
         };
         use crate::session::{Revocation, RevocationReason, SessionId};
@@ -54,6 +54,7 @@ macro_rules! sql_store {
                     .bind(row::version(new.version)?)
                     .bind(everyone.as_bytes())
                     .bind(new.user_id.as_bytes())
+                    .bind(everyone.as_bytes())
                     .bind(everyone.as_bytes());
                 insert.execute(connection).await.map(|_| ())
             }
@@ -77,48 +78,62 @@ macro_rules! sql_store {
                 let mut revoked = Revoked::default();
                 if let Some(limit) = options.limit {
                     let room = i64::from(limit.max.saturating_sub(1));
+                    let max_examined = MAX_EXAMINED.max(room.saturating_add(MAX_MARKED + 1));
                     let idle_since = new.created_at.before(limit.idle_timeout).as_millis();
                     let everyone = everyone(&new.user_id);
-                    let excess: Vec<Vec<u8>> = sqlx::query_scalar(self.0.sql.excess.clone())
+                    let examined: Vec<(Vec<u8>, i64)> = sqlx::query_as(self.0.sql.excess.clone())
+                        .bind(0_i64)
                         .bind(new.user_id.as_bytes())
                         .bind(new.user_id.as_bytes())
                         .bind(everyone.as_bytes())
+                        .bind(everyone.as_bytes())
+                        .bind(max_examined)
                         .bind(new.created_at.as_millis())
                         .bind(idle_since)
                         .bind(&replaced.unwrap_or(new.id).as_bytes()[..])
                         .bind(MAX_MARKED + 1)
                         .bind(room)
+                        .bind(1_i64)
+                        .bind(new.user_id.as_bytes())
+                        .bind(new.user_id.as_bytes())
+                        .bind(everyone.as_bytes())
+                        .bind(everyone.as_bytes())
+                        .bind(max_examined)
                         .fetch_all(&mut *transaction)
                         .await?;
-                    if !excess.is_empty() && limit.on_max_sessions == OnMaxSessions::Refuse {
+                    let is_beyond = examined.last().is_some_and(|(_, is_beyond)| *is_beyond != 0);
+                    let excess = examined.iter().filter(|(_, is_beyond)| *is_beyond == 0).map(|(id, _)| id);
+                    let excess = excess.map(|id| row::session_id(id)).collect::<Result<Vec<_>, _>>()?;
+                    let refuses = limit.on_max_sessions == OnMaxSessions::Refuse;
+                    if !excess.is_empty() && refuses {
                         transaction.rollback().await?;
                         lease.done();
                         return Ok(Inserted::LimitReached);
                     }
-                    if i64::try_from(excess.len()).unwrap_or(i64::MAX) <= MAX_MARKED {
+                    let is_short = i64::try_from(excess.len()).unwrap_or(i64::MAX) <= MAX_MARKED;
+                    if is_short && (refuses || !is_beyond) {
                         // Oldest first.
-                        revoked.sessions =
-                            excess.iter().rev().map(|id| row::session_id(id)).collect::<Result<_, _>>()?;
+                        revoked.sessions = excess.into_iter().rev().collect();
                         self.mark_revoked(&mut transaction, &revoked.sessions, by(RevocationReason::Evicted)).await?;
                         revoked.count = revoked.sessions.len();
                     } else {
-                        let oldest_survivor: Option<(i64, i64)> = match room {
-                            0 => None,
-                            room => sqlx::query_as(self.0.sql.oldest_survivor.clone())
-                                .bind(new.user_id.as_bytes())
-                                .bind(new.user_id.as_bytes())
-                                .bind(everyone.as_bytes())
-                                .bind(new.created_at.as_millis())
-                                .bind(idle_since)
-                                .bind(&replaced.unwrap_or(new.id).as_bytes()[..])
-                                .bind(room - 1)
-                                .fetch_optional(&mut *transaction)
-                                .await?,
-                        };
+                        let oldest_survivor: Option<(i64, i64)> = sqlx::query_as(self.0.sql.oldest_survivor.clone())
+                            .bind(new.user_id.as_bytes())
+                            .bind(new.user_id.as_bytes())
+                            .bind(everyone.as_bytes())
+                            .bind(everyone.as_bytes())
+                            .bind(max_examined)
+                            .bind(new.created_at.as_millis())
+                            .bind(idle_since)
+                            .bind(&replaced.unwrap_or(new.id).as_bytes()[..])
+                            .bind(room)
+                            .fetch_optional(&mut *transaction)
+                            .await?;
                         // Before the cutoff rises: what is marked is neither counted nor among the survivors.
                         self.mark_revoked(&mut transaction, replaced.as_slice(), by(RevocationReason::Replaced)).await?;
                         let by = by(RevocationReason::Evicted);
-                        let (old, users) = self.raise_cutoff(&mut transaction, &new.user_id, by).await?;
+                        let (old, mut users) = self.raise_cutoff(&mut transaction, &new.user_id, by).await?;
+                        users.spared = Spared::Newest;
                         if let Some((created_at, seq)) = oldest_survivor {
                             sqlx::query(self.0.sql.spare_survivors.clone())
                                 .bind(users.cutoff)
@@ -127,6 +142,8 @@ macro_rules! sql_store {
                                 .bind(created_at)
                                 .bind(created_at)
                                 .bind(seq)
+                                .bind(new.created_at.as_millis())
+                                .bind(idle_since)
                                 .execute(&mut *transaction)
                                 .await?;
                         }
@@ -178,7 +195,8 @@ macro_rules! sql_store {
                     .await
             }
 
-            /// Raises the cutoff of a scope and returns the old one, 0 if there was none. A user must be locked.
+            /// Raises the cutoff of a scope, and returns the one that the current sessions of a user have: 0 if there was
+            /// none. A user must be locked.
             async fn raise_cutoff(
                 &self,
                 connection: &mut <$Database as sqlx::Database>::Connection,
@@ -186,12 +204,18 @@ macro_rules! sql_store {
                 revocation: Revocation,
             ) -> Result<(i64, RevokedUsers), sqlx::Error> {
                 // Locked, because a purge may delete the row.
-                let old: Option<i64> = sqlx::query_scalar(self.0.sql.lock_cutoff.clone())
+                let own: Option<i64> = sqlx::query_scalar(self.0.sql.lock_cutoff.clone())
                     .bind(scope.as_bytes())
                     .fetch_optional(&mut *connection)
                     .await?;
+                let everyones: Option<i64> = sqlx::query_scalar(self.0.sql.cutoff.clone())
+                    .bind(everyone(scope).into_bytes())
+                    .fetch_optional(&mut *connection)
+                    .await?;
+                let old = own.max(everyones).unwrap_or(0);
                 sqlx::query(self.0.sql.raise_cutoff.clone())
                     .bind(scope.as_bytes())
+                    .bind(old.saturating_add(1))
                     .bind(revocation.at.as_millis())
                     .bind(row::reason(revocation.reason))
                     .execute(&mut *connection)
@@ -200,7 +224,8 @@ macro_rules! sql_store {
                     .bind(scope.as_bytes())
                     .fetch_one(connection)
                     .await?;
-                Ok((old.unwrap_or(0), RevokedUsers { scope: scope.into(), cutoff, revoked_at: revocation.at }))
+                let (scope, spared) = (scope.into(), Spared::Nothing);
+                Ok((old, RevokedUsers { scope, cutoff, revoked_at: revocation.at, spared }))
             }
 
             /// How many sessions a new cutoff has revoked that were live: exact if they are few.
@@ -277,12 +302,13 @@ macro_rules! sql_store {
                 connection: &mut <$Database as sqlx::Database>::Connection,
                 item: &RevokedItem,
             ) -> Result<(), sqlx::Error> {
-                let (kind, subject, cutoff, revoked_at) = row::feed_entry(item);
+                let (kind, subject, cutoff, revoked_at, spared) = row::feed_entry(item);
                 sqlx::query(self.0.sql.publish.clone())
                     .bind(kind)
                     .bind(subject)
                     .bind(cutoff)
                     .bind(revoked_at)
+                    .bind(spared)
                     .execute(&mut *connection)
                     .await?;
                 self.notify_nodes(connection).await
@@ -378,8 +404,9 @@ macro_rules! sql_store {
                     }
                     RevokeTarget::Users { scope, except, created_until } => {
                         self.lock_user(&mut transaction, scope).await?;
-                        let (old, users) = self.raise_cutoff(&mut transaction, scope, revocation).await?;
+                        let (old, mut users) = self.raise_cutoff(&mut transaction, scope, revocation).await?;
                         if let Some(except) = except {
+                            users.spared = Spared::Session(except);
                             sqlx::query(self.0.sql.spare_session.clone())
                                 .bind(users.cutoff)
                                 .bind(&except.as_bytes()[..])
@@ -435,6 +462,7 @@ macro_rules! sql_store {
                 let rows: Vec<SessionRow> = sqlx::query_as(self.0.sql.list.clone())
                     .bind(user_id.as_bytes())
                     .bind(user_id.as_bytes())
+                    .bind(everyone(user_id).into_bytes())
                     .bind(everyone(user_id).into_bytes())
                     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
                     .fetch_all(&mut *lease.connection)

@@ -8,8 +8,8 @@ local id, user, now, expires, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 -- An empty maximum means no session limit.
 local max, refuse, idle_timeout, window = tonumber(ARGV[6]), ARGV[7] == '1', tonumber(ARGV[8]), tonumber(ARGV[9])
 local replacing, evicted, replaced = ARGV[10], ARGV[11], ARGV[12]
-local channel, feed_ttl, max_marked = ARGV[13], ARGV[14], tonumber(ARGV[15])
-local first_known = 17 + tonumber(ARGV[16])
+local channel, feed_ttl, max_marked, max_examined = ARGV[13], ARGV[14], tonumber(ARGV[15]), tonumber(ARGV[16])
+local first_known = 18 + tonumber(ARGV[17])
 
 if redis.call('EXISTS', row) == 1 then
   return {'exists', {}, '', '0'}
@@ -41,7 +41,7 @@ if max then
   if excess > 0 and refuse then
     return {'limit_reached', {}, '', '0'}
   end
-  if not is_all and (excess < 0 or refuse) then
+  if not is_all and (excess < 0 or refuse) and window < max_examined then
     -- Whether there is room depends on sessions further back.
     return {'wider', {}, '', '0'}
   end
@@ -52,10 +52,11 @@ if max then
     table.insert(victims, live[i])
     is_victim[live[i].id] = true
   end
-  raises = not is_all or #victims > max_marked
+  raises = (not is_all and not refuse) or #victims > max_marked
   if raises then
     for _, session in ipairs(sessions) do
-      if not is_victim[session.id] and session.id ~= replacing then
+      -- Idle ones go as well, or the next login would have to read them again.
+      if session.is_live and not is_victim[session.id] and session.id ~= replacing then
         table.insert(staying, session)
       end
     end
@@ -83,7 +84,7 @@ if raises then
     redis.call('HSET', session.key, 'uc', cutoff)
   end
   replace_index(index, staying)
-  table.insert(subjects, 'u:' .. cutoff .. ':' .. ARGV[3] .. ':' .. user)
+  table.insert(subjects, 'u:' .. cutoff .. ':' .. ARGV[3] .. ':newest:' .. user)
 else
   for _, victim in ipairs(victims) do
     mark_revoked(victim.key, evicted)
@@ -99,7 +100,7 @@ if old then
   end
 end
 
-redis.call('HSET', row, 'uc', text(user_cutoff), 'ec', text(everyone_cutoff), unpack(ARGV, 17, first_known - 1))
+redis.call('HSET', row, 'uc', text(user_cutoff), 'ec', text(everyone_cutoff), unpack(ARGV, 18, first_known - 1))
 redis.call('PEXPIRE', row, ttl)
 local last = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')[2]
 redis.call('ZADD', index, (tonumber(last) or 0) + 1, id)

@@ -1,16 +1,18 @@
 -- KEYS: for each shard its feed, its cutoffs, its cutoff expiries, its session expiries
--- ARGV: the scope, the revocation, its time, the channel, the feed's time to live, the least cutoff
--- Returns the highest cutoff. Without a least cutoff, returns the one that would be next and writes nothing.
-local scope, revocation, at, channel, feed_ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+-- ARGV: the step, the scope, the revocation, its time, the channel, the feed's time to live, the cutoff of the last step
+-- Returns the highest cutoff: with 'next' that which would be next, with 'raise' what it was raised to. 'publish' adds the
+-- entries to the feeds.
+local step, scope, revocation, at, channel, feed_ttl, cutoff = unpack(ARGV)
 local highest = 0
 for i = 1, #KEYS, 4 do
-  if ARGV[6] == '' then
+  if step == 'next' then
     highest = math.max(highest, next_cutoff(KEYS[i + 1], scope, server_time()))
-  else
+  elseif step == 'raise' then
     local ttl = redis.call('PTTL', KEYS[i + 3])
-    local cutoff = raise_cutoff(KEYS[i + 1], KEYS[i + 2], scope, tonumber(ARGV[6]), revocation, ttl)
-    publish(KEYS[i], channel, {'u:' .. cutoff .. ':' .. at .. ':' .. scope}, feed_ttl)
-    highest = math.max(highest, tonumber(cutoff))
+    local raised = raise_cutoff(KEYS[i + 1], KEYS[i + 2], scope, tonumber(cutoff), revocation, ttl)
+    highest = math.max(highest, tonumber(raised))
+  else
+    publish(KEYS[i], channel, {'u:' .. cutoff .. ':' .. at .. '::' .. scope}, feed_ttl)
   end
 end
 return text(highest)

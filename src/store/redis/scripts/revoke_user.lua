@@ -69,5 +69,5 @@ replace_index(index, spared)
 for _, session in ipairs(spared) do
   extend_ttl(index, redis.call('PTTL', session.key))
 end
-publish(feed, channel, {'u:' .. cutoff .. ':' .. at .. ':' .. user}, feed_ttl)
+publish(feed, channel, {'u:' .. cutoff .. ':' .. at .. ':' .. except .. ':' .. user}, feed_ttl)
 return {'done', {cutoff, text(count)}}

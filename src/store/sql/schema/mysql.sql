@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS axum_refresh_revocations (
     subject VARBINARY(576) NOT NULL,
     cutoff BIGINT,
     revoked_at BIGINT,
+    spared VARBINARY(16),
     KEY axum_refresh_revocations_written_at (written_at)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 

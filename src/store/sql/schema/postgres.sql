@@ -29,7 +29,8 @@ CREATE TABLE axum_refresh_revocations (
     kind BIGINT NOT NULL,
     subject BYTEA NOT NULL,
     cutoff BIGINT,
-    revoked_at BIGINT
+    revoked_at BIGINT,
+    spared BYTEA
 );
 CREATE INDEX axum_refresh_revocations_written_at ON axum_refresh_revocations (written_at);
 

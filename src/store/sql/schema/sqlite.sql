@@ -29,7 +29,8 @@ CREATE TABLE axum_refresh_revocations (
     kind INTEGER NOT NULL,
     subject BLOB NOT NULL,
     cutoff INTEGER,
-    revoked_at INTEGER
+    revoked_at INTEGER,
+    spared BLOB
 );
 CREATE INDEX axum_refresh_revocations_written_at ON axum_refresh_revocations (written_at);
 

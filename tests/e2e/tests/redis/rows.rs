@@ -447,6 +447,40 @@ async fn a_user_with_20_000_sessions_is_revoked_and_logs_in_at_once() {
 }
 
 #[tokio::test]
+async fn a_login_with_a_limit_reads_thousands_of_idle_sessions_once() {
+    let rig = rig().await;
+    for chunk in 0..11 {
+        let inserts: Vec<_> = (0..1_000)
+            .map(|n| {
+                let created = Timestamp::from_millis(NOW.as_millis() + 1_000 * chunk + n);
+                let (store, new) = (rig.store.clone(), conformance::session("alice", created, LIFETIME));
+                tokio::spawn(async move { store.insert(&new, ALONE).await.unwrap() })
+            })
+            .collect();
+        for insert in inserts {
+            insert.await.unwrap();
+        }
+    }
+    let later = Timestamp::from_millis(NOW.as_millis() + 1_000_000);
+    let login = async |on_max_sessions| {
+        let session = conformance::session("alice", later, LIFETIME);
+        let limit = SessionLimit { max: 3, on_max_sessions, idle_timeout: Duration::from_secs(600) };
+        let options = InsertOptions { limit: Some(limit), ..ALONE };
+        let Inserted::Done(revoked) = rig.store.insert(&session, options).await.unwrap() else { panic!("refused") };
+        (session.id, revoked)
+    };
+    // Nobody else's login ends a session where the limit refuses, not even an idle one.
+    let (first, revoked) = login(OnMaxSessions::Refuse).await;
+    assert_eq!((revoked.count, revoked.users), (0, None));
+    let (second, revoked) = login(OnMaxSessions::EvictOldest).await;
+    assert!(revoked.users.is_some());
+    let listed = rig.store.list("alice", 10).await.unwrap();
+    assert_eq!(listed.iter().map(|session| session.id).collect::<HashSet<_>>(), HashSet::from([first, second]));
+    let (_, revoked) = login(OnMaxSessions::EvictOldest).await;
+    assert_eq!((revoked.count, revoked.users), (0, None));
+}
+
+#[tokio::test]
 async fn a_long_feed_is_read_in_pages_without_gaps() {
     let rig = rig().await;
     let mut server = plain(&url()).await;

@@ -370,6 +370,68 @@ macro_rules! for_every_database {
         }
 
         #[tokio::test]
+        async fn sessions_that_ended_with_everyone_are_outside_the_part_of_the_index_that_is_read() {
+            use axum_refresh::SessionStore as _;
+            use axum_refresh::store::{RevokeTarget, everyone};
+            let (store, url) = $new().await;
+            for _ in 0..10 {
+                crate::common::insert(&store, "alice").await;
+            }
+            for scope in ["alice", &everyone("alice")] {
+                let target = RevokeTarget::Users { scope, except: None, created_until: None };
+                store.revoke(target, crate::common::revocation()).await.unwrap();
+            }
+            let after = crate::common::insert(&store, "alice").await;
+            let read = "SELECT COUNT(*) FROM axum_refresh_sessions \
+                        WHERE user_cutoff >= (SELECT MAX(cutoff) FROM axum_refresh_cutoffs)";
+            assert_eq!($count(&url, read).await, 1);
+            assert_eq!(store.list("alice", 10).await.unwrap(), std::slice::from_ref(&after));
+            // A revocation of the user exceeds the cutoff of everyone, also if the clock was set back meanwhile.
+            $execute(&url, "UPDATE axum_refresh_cutoffs SET cutoff = cutoff + 3600000").await;
+            $execute(
+                &url,
+                "UPDATE axum_refresh_sessions SET user_cutoff = user_cutoff + 3600000, \
+                            everyone_cutoff = everyone_cutoff + 3600000",
+            )
+            .await;
+            assert_eq!(store.list("alice", 10).await.unwrap(), [after]);
+            store.revoke(crate::common::ALICE, crate::common::revocation()).await.unwrap();
+            assert_eq!(store.list("alice", 10).await.unwrap(), []);
+            let last = crate::common::insert(&store, "alice").await;
+            assert_eq!(store.list("alice", 10).await.unwrap(), [last]);
+        }
+
+        #[tokio::test]
+        async fn a_login_with_a_limit_reads_thousands_of_idle_sessions_once() {
+            use axum_refresh::SessionStore as _;
+            use axum_refresh::store::{InsertOptions, Inserted, OnMaxSessions, SessionLimit, Timestamp};
+            let (store, url) = $new().await;
+            let old = crate::common::insert(&store, "alice").await;
+            for _ in 0..14 {
+                $execute(&url, &crate::common::double($random_id)).await;
+            }
+            let at = Timestamp::from_millis(old.created_at.as_millis() + 1_000_000);
+            let login = async |on_max_sessions| {
+                let idle_timeout = std::time::Duration::from_secs(600);
+                let limit = SessionLimit { max: 3, on_max_sessions, idle_timeout };
+                let session = axum_refresh::store::conformance::session("alice", at, 3_600_000);
+                let options = InsertOptions { limit: Some(limit), ..crate::common::alone() };
+                let Inserted::Done(revoked) = store.insert(&session, options).await.unwrap() else { panic!("refused") };
+                (session.id, revoked)
+            };
+            // Nobody else's login ends a session where the limit refuses, not even an idle one.
+            let (first, revoked) = login(OnMaxSessions::Refuse).await;
+            assert_eq!((revoked.count, revoked.users), (0, None));
+            assert!(store.load(old.id).await.unwrap().unwrap().rotation.revoked.is_none());
+            let (second, revoked) = login(OnMaxSessions::EvictOldest).await;
+            assert_eq!((revoked.count, revoked.users.is_some()), (0, true));
+            let listed = store.list("alice", 10).await.unwrap();
+            assert_eq!(listed.iter().map(|session| session.id).collect::<Vec<_>>(), [second, first]);
+            let (_, revoked) = login(OnMaxSessions::EvictOldest).await;
+            assert_eq!((revoked.count, revoked.users), (0, None));
+        }
+
+        #[tokio::test]
         async fn a_batch_of_thousands_is_written() {
             use axum_refresh::SessionStore as _;
             use axum_refresh::store::Activity;
