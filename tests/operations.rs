@@ -124,6 +124,27 @@ async fn a_node_with_a_longer_ttl_remembers_what_one_with_a_shorter_ttl_has_revo
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_token_that_has_expired_here_can_be_revoked_where_it_has_not() {
+    let (store, clock) = (FaultyStore::default(), Clock::new());
+    let strict = Node::on(store.clone(), clock.clone(), |builder| builder);
+    let lenient = Node::on(store.clone(), clock.clone(), |builder| {
+        builder.configure(|settings| settings.leeway = Duration::from_secs(120))
+    });
+    let login = lenient.login("alice").await.tokens;
+    clock.advance(login.expires_in + MINUTE);
+    assert_eq!(code(strict.auth.authenticate(&login.access_token).await), "access_token_expired");
+    lenient.auth.authenticate(&login.access_token).await.unwrap();
+    strict.auth.revoke_access_token(&login.access_token).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(code(lenient.auth.authenticate(&login.access_token).await), "access_token_revoked");
+    // Nobody accepts it any more, and the feed need not have it.
+    clock.advance(5 * MINUTE);
+    store.calls();
+    strict.auth.revoke_access_token(&login.access_token).await.unwrap();
+    assert_eq!(store.calls().others, 0);
+}
+
 // ---- users with many sessions ---------------------------------------------------------------------------------------
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::{Auth, AuthUser};
+use crate::config::{MAX_GRACE, MAX_LEEWAY};
 use crate::error::Error;
 use crate::node::realm::Realm;
 use crate::node::revocations::EVERYONE;
@@ -122,7 +123,8 @@ impl<C> Auth<C> {
     /// [`Error::Store`] if the store fails.
     pub async fn revoke_token_id(&self, jti: &str, expires_at: SystemTime) -> Result<(), Error> {
         let node = &self.inner.node;
-        let is_over = Timestamp::from(expires_at).after(self.settings().leeway) <= node.now();
+        // Another node may have a longer leeway, and a clock that is behind.
+        let is_over = Timestamp::from(expires_at).after(MAX_LEEWAY + MAX_GRACE) <= node.now();
         if !is_over && TokenId::parse(jti).is_some() {
             node.revoke(RevokeTarget::Token(jti), RevocationReason::Other).await?;
         }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use self::cookie::strip_prefix;
 pub use self::cookie::{CookieSettings, SameSite};
 pub use self::error::SettingsError;
+pub(crate) use self::policy::MAX_GRACE;
 pub use self::policy::{Binding, BindingMode, OnMaxSessions, OnReuse, Policy};
 pub(crate) use self::resolved::ResolvedSettings;
 pub use self::transport::Transport;
@@ -110,6 +111,8 @@ pub struct Settings {
     pub login_page: Option<String>,
 }
 
+/// The longest leeway.
+pub(crate) const MAX_LEEWAY: Duration = Duration::from_secs(120);
 /// The longest realm, in bytes.
 const MAX_REALM: usize = 32;
 /// The feed of revocations is read again for twice as long, every second.
@@ -202,7 +205,7 @@ impl Settings {
                 ));
             }
         }
-        if self.leeway > Duration::from_secs(120) {
+        if self.leeway > MAX_LEEWAY {
             return Err(SettingsError::new("leeway", "too long; the limit is 2 minutes"));
         }
         if self.policy.idle_timeout <= self.policy.access_ttl + self.leeway {

@@ -77,7 +77,7 @@ impl Default for Policy {
 }
 
 /// The longest grace period.
-const MAX_GRACE: Duration = Duration::from_secs(120);
+pub(crate) const MAX_GRACE: Duration = Duration::from_secs(120);
 const MAX_ACCESS_TTL: Duration = Duration::from_secs(24 * 3600);
 const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
