@@ -7,6 +7,7 @@
 //! `PROPTEST_CASES` sets how many schedules each property tries, `RACE_ROUNDS` how many races run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod deploys;
 mod oracle;
 mod race;
 mod schedule;
@@ -107,6 +108,8 @@ macro_rules! suite {
             a_session_shared_with_a_thief_is_revoked_once_each_has_presented_twice_outside_every_window
             a_few_concurrent_calls_are_linearizable
             sixty_four_concurrent_calls_are_linearizable
+            whatever_a_deploy_changes_nothing_revoked_is_accepted_and_nobody_honest_is_logged_out
+            every_assumption_about_deploys_is_needed
         }
     };
     (@ $open:expr; $($property:ident)+) => {
@@ -184,6 +187,16 @@ pub fn a_few_concurrent_calls_are_linearizable(open: Open) {
 /// Invariant 6, with 64 callers.
 pub fn sixty_four_concurrent_calls_are_linearizable(open: Open) {
     race::large_races(open, race::rounds(1_500) / 20);
+}
+
+/// Settings are a property of a node: two nodes with any settings, replaced by others at any time, on one store.
+pub fn whatever_a_deploy_changes_nothing_revoked_is_accepted_and_nobody_honest_is_logged_out(open: Open) {
+    deploys::check_deploys(open);
+}
+
+/// With a store that breaks its contract, or if more were promised, the schedules of deploys find a counterexample.
+pub fn every_assumption_about_deploys_is_needed(open: Open) {
+    deploys::check_assumptions(open);
 }
 
 /// The search accepts a history that has a valid order and rejects one that has none.

@@ -14,6 +14,16 @@ pub(crate) const STALENESS: Millis = 30_000;
 
 pub(crate) const UNAVAILABLE: &str = "store_unavailable";
 
+/// The settings of a node that the protocol's table depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) grace: Millis,
+    pub(crate) idle: Millis,
+    pub(crate) rotation: bool,
+}
+
+const RULES: Rules = Rules { grace: GRACE, idle: IDLE, rotation: true };
+
 /// The response to a refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -56,23 +66,34 @@ impl Row {
     }
 
     pub(crate) const fn is_live(&self, now: Millis) -> bool {
-        !self.revoked && now < self.expires && now - self.seen < IDLE
+        self.is_live_by(now, RULES)
+    }
+
+    pub(crate) const fn is_live_by(&self, now: Millis, rules: Rules) -> bool {
+        !self.revoked && now < self.expires && now - self.seen < rules.idle
+    }
+
+    pub(crate) fn present(&self, p: u32, now: Millis) -> (Answer, Option<Self>) {
+        self.present_by(p, now, RULES)
     }
 
     /// The protocol's table, row by row: the response, and the row to write, if any.
-    pub(crate) fn present(&self, p: u32, now: Millis) -> (Answer, Option<Self>) {
+    pub(crate) fn present_by(&self, p: u32, now: Millis, rules: Rules) -> (Answer, Option<Self>) {
         if self.revoked {
             return (Answer::Refused("session_revoked"), None);
         }
         if now >= self.expires {
             return (Answer::Refused("session_expired"), None);
         }
-        if now - self.seen >= IDLE {
+        if now - self.seen >= rules.idle {
             return (Answer::Refused("session_idle"), None);
         }
-        let fresh = matches!(self.rotated_at, Some(rotated_at) if now - rotated_at <= GRACE);
+        if !rules.rotation {
+            return (Answer::Granted("Touch", p, None), None);
+        }
+        let fresh = matches!(self.rotated_at, Some(rotated_at) if now - rotated_at <= rules.grace);
         // No clock skew explains it.
-        let far_ahead = matches!(self.rotated_at, Some(rotated_at) if rotated_at - now > GRACE);
+        let far_ahead = matches!(self.rotated_at, Some(rotated_at) if rotated_at - now > rules.grace);
         let corrected = far_ahead.then_some(Self { rotated_at: Some(now), ..*self });
         let acknowledged = matches!(self.acknowledged, Some(highest) if highest >= self.generation);
         let is_parent = self.parent == Some(p);

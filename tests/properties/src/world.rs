@@ -26,7 +26,7 @@ use super::{Claims, Clock, Open, SECRET, claims, client};
 
 /// A store that fails on request and counts calls.
 #[derive(Clone)]
-struct FaultyStore {
+pub(crate) struct FaultyStore {
     inner: Arc<dyn SessionStore>,
     fault: Arc<Mutex<Fault>>,
     inserted: Arc<Mutex<Vec<SessionId>>>,
@@ -35,8 +35,17 @@ struct FaultyStore {
 }
 
 impl FaultyStore {
-    fn over(inner: Arc<dyn SessionStore>) -> Self {
+    pub(crate) fn over(inner: Arc<dyn SessionStore>) -> Self {
         Self { inner, fault: Arc::default(), inserted: Arc::default(), loads: Arc::default(), writes: Arc::default() }
+    }
+
+    pub(crate) fn set(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    /// The sessions that it was asked to insert, in this order.
+    pub(crate) fn inserted(&self) -> Vec<SessionId> {
+        self.inserted.lock().unwrap().clone()
     }
 
     fn fault(&self) -> Fault {
@@ -115,18 +124,37 @@ pub(crate) struct Pass {
     pub(crate) what: Access,
 }
 
-struct RealNode {
-    auth: Auth<Claims>,
+/// An `Auth` on a runtime of its own.
+pub(crate) struct RealNode<C = Claims> {
+    auth: Auth<C>,
     /// Dropped first, without running any further: pending writes are lost.
     runtime: Option<Runtime>,
     clock: Clock,
 }
 
-impl Drop for RealNode {
+impl<C> Drop for RealNode<C> {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+impl<C> RealNode<C> {
+    pub(crate) fn start(clock: Clock, build: impl FnOnce(&Clock) -> Auth<C>) -> Self {
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let entered = runtime.enter();
+        let auth = build(&clock);
+        drop(entered);
+        Self { auth, runtime: Some(runtime), clock }
+    }
+
+    pub(crate) fn run<T>(&self, work: impl AsyncFnOnce(&Auth<C>) -> T) -> T {
+        self.runtime.as_ref().unwrap().block_on(work(&self.auth))
+    }
+
+    fn now(&self) -> Millis {
+        self.clock.now().as_millis()
     }
 }
 
@@ -140,20 +168,17 @@ impl RealNode {
             grace: seconds(GRACE),
             ..Policy::default()
         };
-        let builder =
-            Auth::<Claims>::builder(Secret::new(SECRET), store.clone()).configure(|settings| settings.policy = policy);
-        let auth = builder.clock(clock.reader()).build().unwrap();
-        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        Self { auth, runtime: Some(runtime), clock }
+        Self::start(clock, |clock| {
+            let builder = Auth::<Claims>::builder(Secret::new(SECRET), store.clone());
+            builder.configure(|settings| settings.policy = policy).clock(clock.reader()).build().unwrap()
+        })
     }
+}
 
-    fn run<T>(&self, work: impl AsyncFnOnce(&Auth<Claims>) -> T) -> T {
-        self.runtime.as_ref().unwrap().block_on(work(&self.auth))
-    }
-
-    fn now(&self) -> Millis {
-        self.clock.now().as_millis()
-    }
+/// The generation of a refresh token.
+pub(crate) fn generation_of(text: &str) -> Check<u32> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| error.to_string())?;
+    Ok(bytes[18..22].try_into().map(u32::from_be_bytes).unwrap())
 }
 
 pub(crate) type Check<T = ()> = Result<T, String>;
@@ -180,11 +205,11 @@ pub(crate) struct World {
     start: Millis,
 }
 
-const fn name(user: usize) -> &'static str {
+pub(crate) const fn name(user: usize) -> &'static str {
     if user == 0 { "alice" } else { "bob" }
 }
 
-fn code<T>(result: Result<T, Error>) -> Result<T, &'static str> {
+pub(crate) fn code<T>(result: Result<T, Error>) -> Result<T, &'static str> {
     result.map_err(|error| error.code())
 }
 
@@ -264,7 +289,7 @@ impl World {
 
     pub(crate) fn set_fault(&mut self, fault: Fault) {
         self.log(|| format!("store: {fault:?}"));
-        *self.store.fault.lock().unwrap() = fault;
+        self.store.set(fault);
         self.oracle.fault = fault;
     }
 
@@ -280,7 +305,7 @@ impl World {
             };
             code(login.await)
         });
-        if let Some(id) = self.store.inserted.lock().unwrap().get(session) {
+        if let Some(id) = self.store.inserted().get(session) {
             self.ids.push(*id);
         }
         self.asked_to_revoke.extend(replacing);
@@ -381,8 +406,7 @@ impl World {
         let what = Access { session, generation, issued: now, expires: now + life };
         let pass = Pass { text: tokens.access_token.as_str().into(), what };
         let Some(text) = &tokens.refresh_token else { return Ok((pass, None)) };
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| error.to_string())?;
-        let generation = bytes[18..22].try_into().map(u32::from_be_bytes).unwrap();
+        let generation = generation_of(text)?;
         if !self.handed_out.insert((session, generation)) {
             return Err(format!("refresh token {generation} of session {session} was handed out twice"));
         }
