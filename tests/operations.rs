@@ -145,6 +145,30 @@ async fn a_token_that_has_expired_here_can_be_revoked_where_it_has_not() {
     assert_eq!(store.calls().others, 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn replacing_a_session_that_has_expired_ends_its_access_tokens_where_there_is_a_leeway() {
+    let (store, clock) = (FaultyStore::default(), Clock::new());
+    let [one, two] = [(); 2].map(|()| {
+        Node::on(store.clone(), clock.clone(), |builder| {
+            builder.configure(|settings| {
+                settings.leeway = Duration::from_secs(120);
+                (settings.policy.idle_timeout, settings.policy.lifetime) = (20 * MINUTE, 20 * MINUTE);
+            })
+        })
+    });
+    let old = one.login("alice").await.tokens;
+    clock.advance(19 * MINUTE);
+    let access = one.refresh(&old.refresh_token.unwrap()).await.unwrap().tokens.access_token;
+    clock.advance(2 * MINUTE);
+    for node in [&one, &two] {
+        node.auth.authenticate(&access).await.unwrap();
+    }
+    let _ = one.auth.login("alice", support::claims("user")).replacing(old.session_id).await.unwrap();
+    assert_eq!(code(one.auth.authenticate(&access).await), "access_token_revoked");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(code(two.auth.authenticate(&access).await), "access_token_revoked");
+}
+
 // ---- users with many sessions ---------------------------------------------------------------------------------------
 
 #[tokio::test]

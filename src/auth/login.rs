@@ -195,6 +195,10 @@ impl<C: Claims> LoginBuilder<C> {
                 return Err(Error::SessionLimitReached);
             }
             Inserted::Done(mut revoked) => {
+                if let Some(replaced) = replacing {
+                    // The store does not return one that had expired, and access tokens may be accepted a little longer.
+                    node.found_revoked(replaced);
+                }
                 if let Some(replaced) = replacing.filter(|id| revoked.sessions.contains(id)) {
                     let reason = RevocationReason::Replaced;
                     node.events.emit(Event::SessionRevoked { session_id: replaced, reason });

@@ -172,8 +172,9 @@ pub trait SessionStore: Send + Sync + 'static {
     ///    until there is (in the same millisecond, those inserted first), or nothing is written and the call returns
     ///    [`Inserted::LimitReached`]. [`SessionLimit::make_room`] makes this choice.
     /// 3. The new session is written as it is, version included.
-    /// 4. The sessions revoked here get `new.created_at` as [`Revocation::at`], and enter the feed. If many have to make
-    ///    room, the store may raise the cutoff of the user instead, and move the sessions that stay to the new cutoff.
+    /// 4. The sessions revoked here get `new.created_at` as [`Revocation::at`], and enter the feed, also if they have
+    ///    expired. If many have to make room, the store may raise the cutoff of the user instead, and move the sessions that
+    ///    stay to the new cutoff.
     ///
     /// Concurrent inserts for one user must count each other: the limit holds at every moment. The call must not become
     /// slower with the number of sessions over the limit: a deploy may have switched the limit on.

@@ -44,6 +44,7 @@ macro_rules! store_conformance {
             the_session_limit_refuses_and_writes_nothing
             the_session_limit_counts_only_live_sessions
             a_replaced_session_is_revoked_and_does_not_count
+            a_replaced_session_that_has_expired_enters_the_feed_too
             only_a_session_of_the_same_user_is_replaced
             a_revoked_session_keeps_its_first_reason
             revoke_returns_the_sessions_that_were_live

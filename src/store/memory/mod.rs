@@ -255,16 +255,19 @@ impl Tables {
         let evicted = evicted.into_iter().map(|id| (id, RevocationReason::Evicted));
         let to_revoke = evicted.chain(replaced.map(|id| (id, RevocationReason::Replaced)));
         let mut revoked = Vec::new();
+        let mut published = Vec::new();
         for (id, reason) in to_revoke {
             let revocation = Revocation { at: new.created_at, reason };
             if self.rows.get_mut(&id).is_some_and(|mut row| row.revoke(revocation)) {
                 revoked.push(id);
             }
+            // Also if it has expired: a node with a leeway may still accept its access tokens.
+            published.push(RevokedItem::Session(id));
             live.ids.remove(id);
         }
         drop(live);
-        if !revoked.is_empty() {
-            self.publish(revoked.iter().copied().map(RevokedItem::Session));
+        if !published.is_empty() {
+            self.publish(published);
         }
         Ok(Inserted::Done(revoked.into()))
     }

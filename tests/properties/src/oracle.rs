@@ -229,9 +229,12 @@ impl Oracle {
         self.read()?;
         self.rows.insert(session, Row::new(user, now, self.cutoff(user)));
         self.users.insert(session, user);
-        let revoked = replacing.filter(|old| self.revoke_row(*old, now));
+        let replaced = replacing.filter(|old| self.rows.contains_key(old));
+        if let Some(old) = replaced {
+            self.revoke_row(old, now);
+        }
         self.wrote()?;
-        self.nodes[node].revoked.extend(revoked);
+        self.nodes[node].revoked.extend(replaced);
         Ok(())
     }
 

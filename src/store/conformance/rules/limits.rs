@@ -98,6 +98,16 @@ pub async fn a_replaced_session_is_revoked_and_does_not_count(store: impl Sessio
     assert_eq!(feed(&store).await, HashSet::from([RevokedItem::Session(old.id)]));
 }
 
+/// A node with a leeway accepts an access token for a little longer than its session.
+pub async fn a_replaced_session_that_has_expired_enters_the_feed_too(store: impl SessionStore) {
+    let old = session("alice", NOW, 10);
+    insert(&store, &old).await;
+    let options = InsertOptions { replacing: Some(old.id), ..unlimited() };
+    store.insert(&session("alice", later(10), LIFETIME), options).await.unwrap();
+    assert!(load(&store, &old).await.rotation.revoked.is_some());
+    assert_eq!(feed(&store).await, HashSet::from([RevokedItem::Session(old.id)]));
+}
+
 pub async fn only_a_session_of_the_same_user_is_replaced(store: impl SessionStore) {
     let bob = new("bob");
     insert(&store, &bob).await;

@@ -97,6 +97,9 @@ if old then
   redis.call('ZREM', index, replacing)
   if now < tonumber(old[3]) then
     add_revoked(replacing)
+  else
+    -- A node with a leeway may still accept its access tokens.
+    table.insert(subjects, 's:' .. replacing)
   end
 end
 
