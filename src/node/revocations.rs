@@ -54,8 +54,9 @@ impl Kept {
     fn add(&mut self, again: Self) {
         self.until = self.until.max(again.until);
         if again.added_in != NOT_IN_FEED {
+            // When it was found says nothing about when it was written.
+            self.written = if self.added_in == NOT_IN_FEED { again.written } else { self.written.max(again.written) };
             self.added_in = again.added_in;
-            self.written = self.written.max(again.written);
         }
     }
 }
@@ -330,6 +331,17 @@ mod tests {
         revocations.apply(&users("bob", 2), NOW, AGE);
         let missing = revocations.missing(Duration::from_secs(60));
         assert_eq!(missing, [RevokedItem::Session(ID), users("alice", 2)]);
+    }
+
+    #[test]
+    fn what_was_found_and_then_read_is_as_old_as_the_feed_says() {
+        let revocations = revocations();
+        let late = NOW.after(Duration::from_secs(9));
+        revocations.found_revoked(ID, late);
+        revocations.apply(&RevokedItem::Session(ID), late, Duration::from_secs(61));
+        revocations.begin_comparison();
+        assert_eq!(revocations.missing(Duration::from_secs(60)), []);
+        assert_eq!(revocations.missing(Duration::from_secs(62)), [RevokedItem::Session(ID)]);
     }
 
     #[test]
