@@ -482,3 +482,21 @@ async fn a_delayed_revocation_is_in_force_at_once_also_after_an_earlier_one_of_t
     assert_eq!(code(node.refresh(&stolen).await), "refresh_token_reused");
     assert_eq!(code(node.auth.authenticate(&other).await), "access_token_revoked");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_logout_is_written_also_while_a_revocation_of_the_user_is_delayed() {
+    let node = Node::with_policy(Policy { on_reuse: OnReuse::User, ..Policy::default() });
+    let stolen = node.refresh_token("alice").await;
+    let other = node.refresh_token("alice").await;
+    let mut newest = stolen.clone();
+    for _ in 0..3 {
+        newest = node.rotate(&newest).await;
+        node.after_grace();
+    }
+    node.store.set(Fault::FailsForUsers);
+    assert_eq!(code(node.refresh(&stolen).await), "refresh_token_reused");
+    node.auth.logout(&other).await.unwrap();
+    // The node may crash before it tries again.
+    let two = Node::on(node.store.clone(), node.clock.clone(), |builder| builder);
+    assert_eq!(code(two.refresh(&other).await), "session_revoked");
+}

@@ -168,7 +168,8 @@ impl<C> Auth<C> {
 
     async fn logout_session_of(&self, token: &RefreshToken) -> Result<(), Error> {
         let node = &self.inner.node;
-        let Some(session) = node.load(token.session_id).await? else {
+        // A revocation that only this node knows is lost if it crashes, and the logout is about to be confirmed.
+        let Some(session) = node.load_as_stored(token.session_id).await? else {
             // The tag is valid, so there was such a session.
             return self.revoke_once(token.session_id).await;
         };

@@ -197,16 +197,21 @@ impl Node {
 
     /// The session as stored, with the activity and revocations that this node knows and the store does not yet.
     pub(crate) async fn load(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
+        Ok(self.load_as_stored(id).await?.map(|mut session| {
+            self.overlay_local(&mut session);
+            session
+        }))
+    }
+
+    /// The session as stored, without anything that only this node knows.
+    pub(crate) async fn load_as_stored(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
         let Some(session) = self.call("load", self.store().load(id)).await? else { return Ok(None) };
         if session.id != id {
             let error = StoreError::new("load returned a session with another id");
             self.events.emit(Event::StoreFailed { call: "load", error: error.to_string() });
             return Err(error);
         }
-        Ok(self.realm.own(session).map(|mut session| {
-            self.overlay_local(&mut session);
-            session
-        }))
+        Ok(self.realm.own(session))
     }
 
     fn overlay_local(&self, session: &mut SessionRecord) {
