@@ -181,7 +181,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         20 => (client(), node(), proptest::bool::weighted(0.25))
             .prop_map(|(client, node, is_lost)| Step::Refresh { client, node, arrives: !is_lost }),
-        16 => (client(), 0..4_usize, node()).prop_map(|(client, nth, node)| Step::Use { client, nth, node }),
+        16 => (client(), 0..6_usize, node()).prop_map(|(client, nth, node)| Step::Use { client, nth, node }),
         9 => pause.prop_map(Step::Wait),
         12 => (edge, client(), node(), -1..=1_i64)
             .prop_map(|(edge, client, node, offset)| Step::WaitFor { edge, client, node, offset }),

@@ -116,7 +116,8 @@ impl FeedStore {
 
     /// An entry with its age, unless it is missing from the feed.
     fn entry(&self, mut entry: RevocationEntry, oldest: Option<std::time::Duration>) -> Option<RevocationEntry> {
-        let (written, retention) = *self.state().written.get(&entry.item)?;
+        let written = self.state().written.get(&entry.item).copied();
+        let (written, retention) = written.unwrap_or_else(|| panic!("nobody has revoked {:?}", entry.item));
         let age = self.now() - written;
         entry.age = duration(age);
         let is_missing = match self.flaw {
@@ -141,6 +142,7 @@ impl SessionStore for FeedStore {
         let inserted = self.inner.insert(new, options).await?;
         if let Inserted::Done(revoked) = &inserted {
             self.wrote_all(revoked);
+            options.replacing.into_iter().for_each(|id| self.wrote(RevokedItem::Session(id)));
         }
         Ok(inserted)
     }

@@ -71,6 +71,7 @@ struct Pass {
 
 struct Session {
     id: SessionId,
+    client: usize,
     user: usize,
     realm: Option<&'static str>,
     created: Millis,
@@ -306,6 +307,10 @@ impl World {
             if new.seen < session.stored_use {
                 return Err(format!("activity of session {number} was lost"));
             }
+            let claims: serde_json::Value = serde_json::from_str(&after.claims).map_err(|error| error.to_string())?;
+            if claims["role"] != session.role.to_string() {
+                return Err(format!("session {number} has the claims {claims}, and not {}", session.role));
+            }
             let rotated = effects.rotated.filter(|(rotated, _)| *rotated == number).map_or(old, |(_, row)| row);
             if rotation(&new) != rotation(&rotated) {
                 return Err(format!("the row of session {number} is {new:?}, but the protocol requires {rotated:?}"));
@@ -429,8 +434,12 @@ impl World {
         let row = self.store.inserted().get(inserted).and_then(|id| Some((*id, self.feed.row(*id)?)));
         if let Some((id, row)) = row {
             self.last_role = role;
+            // In one millisecond, a later login cannot be told from an earlier one.
+            let is_doomed =
+                self.scope(node, Some(user(client))).iter().any(|s| self.sessions[*s].reused_at == Some(now));
             self.sessions.push(Session {
                 id,
+                client,
                 user: user(client),
                 realm: settings.realm,
                 created: now,
@@ -442,7 +451,7 @@ impl World {
                 passes: Vec::new(),
                 superseded: BTreeMap::new(),
                 is_contested: false,
-                is_doomed: false,
+                is_doomed,
                 reused_at: None,
                 revoked: None,
                 stored_use: now,
@@ -467,22 +476,37 @@ impl World {
         Ok(())
     }
 
-    /// A client refreshes with its newest token. If the response is lost, it presents the same one again later.
+    /// A client refreshes with its newest token. If the response is lost, it presents the same one again later. If it learns
+    /// that its session has ended, it logs in again.
     pub(super) fn refresh(&mut self, client: usize, node: usize, arrives: bool) -> Check {
-        let Client { session: Some(session), token: Some(token) } = self.client(client) else { return Ok(()) };
-        let next = self.present(node, session, &token, arrives, true)?;
-        if arrives && next.is_some() {
+        let Client { session: Some(session), token: Some(token) } = self.client(client) else {
+            return self.login(client, node, false);
+        };
+        let (answer, next) = self.present(node, session, &token, arrives, true)?;
+        if !arrives {
+            return Ok(());
+        }
+        if next.is_some() {
             self.clients[client].token = next;
         }
-        Ok(())
+        let is_over = ["session_revoked", "session_expired", "session_idle", "refresh_token_reused"];
+        match answer {
+            Answer::Refused(code) if is_over.contains(&code) => self.login(client, node, false),
+            _ => Ok(()),
+        }
     }
 
-    /// Somebody presents one of the tokens that a session ever had: a thief, or a network that delivers a request twice.
+    /// Somebody presents one of the tokens that a client's sessions ever had: a thief, or a network that delivers a request
+    /// twice.
     pub(super) fn present_any(&mut self, client: usize, nth: usize, node: usize) -> Check {
-        let Some(number) = self.clients[client].session else { return Ok(()) };
         let now = self.now();
+        let own = self.sessions.iter().enumerate().filter(|(_, session)| session.client == client);
+        let tokens =
+            own.rev().flat_map(|(number, session)| session.tokens.iter().rev().map(move |token| (number, token)));
+        let Some((number, token)) = tokens.cycle().nth(nth).map(|(number, token)| (number, token.clone())) else {
+            return Ok(());
+        };
         let session = &mut self.sessions[number];
-        let Some(token) = session.tokens.iter().rev().cycle().nth(nth).cloned() else { return Ok(()) };
         let age = session.superseded.get(&token.generation).map(|at| now - at);
         let is_late_duplicate = age.is_some_and(|age| age <= self.nodes[node].settings.grace);
         session.is_contested |= !is_late_duplicate;
@@ -496,24 +520,18 @@ impl World {
         token: &Token,
         arrives: bool,
         is_owner: bool,
-    ) -> Check<Option<Token>> {
+    ) -> Check<(Answer, Option<Token>)> {
         let now = self.now();
+        if self.decide(node, number, token).0 == Answer::Refused("refresh_token_reused") {
+            // The node revokes in a task of its own, beside which its background task runs.
+            self.run_background(node);
+            self.observe(node, &Effects::default())?;
+        }
         let settings = self.nodes[node].settings.clone();
         let session = &self.sessions[number];
-        let has_key = settings.has_key(token.secret, session.realm);
-        let reads = settings.claims.reads(session.claims);
-        let row = self.row(node, number);
+        let last_use = session.last_use;
         let mut effects = Effects { is_confirmed: true, ..Effects::default() };
-        // The settings and the row decide.
-        let (decided, next) = match row {
-            _ if !has_key => (Answer::Refused("refresh_token_invalid"), None),
-            _ if self.fault == Fault::Fails => (Answer::Refused(UNAVAILABLE), None),
-            None => (Answer::Refused("refresh_token_invalid"), None),
-            Some(row) => match row.present_by(token.generation, now, settings.rules()) {
-                (Answer::Granted(..), _) if !reads => (Answer::Refused("session_outdated"), None),
-                decided => decided,
-            },
-        };
+        let (decided, next) = self.decide(node, number, token);
         let is_reply_lost = next.is_some() && self.fault == Fault::LosesReplies;
         let expected = if is_reply_lost { Answer::Refused(UNAVAILABLE) } else { decided };
         let doomed: Vec<_> = match decided {
@@ -563,7 +581,7 @@ impl World {
                 if settings.realm != session.realm {
                     return Err(format!("{what}: a token of another realm is accepted"));
                 }
-                if now >= session.expires || now - session.last_use.max(session.stored_use) >= settings.idle_timeout {
+                if now >= session.expires || now - last_use >= settings.idle_timeout {
                     return Err(format!("{what}: accepted, and it has expired or is idle"));
                 }
             }
@@ -573,6 +591,9 @@ impl World {
                     self.check_refusal(node, number, token, refused).map_err(|error| format!("{what}: {error}"))?;
                 }
             }
+        }
+        if answer == Answer::Refused("session_outdated") && self.feed.row(session.id) != session.row {
+            return Err(format!("{what}: {answer:?}, and the row has changed"));
         }
         let is_known_to_be_doomed = session.is_doomed && answer == Answer::Refused("session_revoked");
         if answer != expected && !is_known_to_be_doomed {
@@ -593,10 +614,25 @@ impl World {
         {
             return Err(format!("{what}: the user's session {other} goes on"));
         }
-        let Ok(refreshed) = response else { return Ok(None) };
+        let (Ok(refreshed), Answer::Granted(_, generation, _)) = (response, answer) else { return Ok((answer, None)) };
         self.used(node, number, None);
-        let Answer::Granted(_, generation, _) = answer else { return Ok(None) };
-        self.take(node, number, &refreshed.tokens, generation, arrives)
+        Ok((answer, self.take(node, number, &refreshed.tokens, generation, arrives)?))
+    }
+
+    /// The response that the settings and the row require, and the row afterwards if it changes.
+    fn decide(&self, node: usize, number: usize, token: &Token) -> (Answer, Option<Row>) {
+        let (settings, session) = (&self.nodes[node].settings, &self.sessions[number]);
+        match self.row(node, number) {
+            _ if !settings.has_key(token.secret, session.realm) => (Answer::Refused("refresh_token_invalid"), None),
+            _ if self.fault == Fault::Fails => (Answer::Refused(UNAVAILABLE), None),
+            None => (Answer::Refused("refresh_token_invalid"), None),
+            Some(row) => match row.present_by(token.generation, self.now(), settings.rules()) {
+                (Answer::Granted(..), _) if !settings.claims.reads(session.claims) => {
+                    (Answer::Refused("session_outdated"), None)
+                }
+                decided => decided,
+            },
+        }
     }
 
     /// The other sessions of the user that began until then.
@@ -631,11 +667,14 @@ impl World {
         self.check_pass(node, session, pass).map(drop)
     }
 
+    /// Of all that the client's sessions ever had, newest first.
     fn nth_pass(&self, client: usize, nth: usize, is_owner: bool) -> Option<(usize, usize)> {
-        let session = self.clients[client].session?;
-        let passes = self.sessions[session].passes.iter().enumerate().rev();
-        let (pass, _) = passes.filter(|(_, pass)| pass.arrived || !is_owner).cycle().nth(nth)?;
-        Some((session, pass))
+        let own = self.sessions.iter().enumerate().rev().filter(|(_, session)| session.client == client);
+        let passes = own.flat_map(|(number, session)| {
+            session.passes.iter().enumerate().rev().map(move |(pass, what)| (number, pass, what))
+        });
+        let passes = passes.filter(|(_, _, pass)| pass.arrived || !is_owner);
+        passes.cycle().nth(nth).map(|(number, pass, _)| (number, pass))
     }
 
     fn check_pass(&mut self, node: usize, number: usize, pass: usize) -> Check<bool> {
@@ -898,6 +937,12 @@ impl World {
         self.observe(node, &Effects::default())
     }
 
+    fn run_background(&mut self, node: usize) {
+        let now = self.now();
+        let time = now - std::mem::replace(&mut self.nodes[node].rested_at, now);
+        self.server(node).rest(duration(time));
+    }
+
     /// The node's background task does what is due.
     pub(super) fn rest(&mut self, node: usize) -> Check {
         // The feed is read every second.
@@ -907,8 +952,7 @@ impl World {
         }
         self.log(|| format!("node {node}: rests"));
         let now = self.now();
-        let time = now - std::mem::replace(&mut self.nodes[node].rested_at, now);
-        self.server(node).rest(duration(time));
+        self.run_background(node);
         let has_read = self.feed.read_by(node).is_some_and(|read| read.at == now);
         if !has_read && self.fault != Fault::Fails {
             return Err(format!("node {node} has not read the feed"));
@@ -1003,9 +1047,8 @@ impl World {
             let session = &self.sessions[number];
             let has_ended = session.has_ended(self.now()) || session.is_contested;
             let node = usize::from(session.realm.is_some());
-            let refreshed = self.trace.len();
-            self.present(node, number, &token, true, true)?;
-            if !has_ended && !self.trace[refreshed].contains("Granted") {
+            let (answer, _) = self.present(node, number, &token, true, true)?;
+            if !has_ended && !matches!(answer, Answer::Granted(..)) {
                 return Err(format!("client {client} is logged out, and nothing explains it"));
             }
         }
