@@ -1,5 +1,5 @@
-//! Random schedules on real nodes, compared with an oracle that was written from the text of the protocol; and races on
-//! real threads, whose histories must be linearizable.
+//! Random schedules on real nodes, compared with an oracle that was written from the text of the protocol; random deploys of
+//! nodes with other settings in the middle of schedules; and races on real threads, whose histories must be linearizable.
 //!
 //! This is a library because the properties run twice: on the memory store with a plain `cargo test` (`tests/properties.rs`),
 //! and on every server store from `tests/e2e`. [`suite!`] defines the tests; it takes a function that opens an empty store.

@@ -172,7 +172,8 @@ impl SessionStore for FeedStore {
         if let (Some(Flaw::IgnoresRealms), RevokeTarget::Users { scope, except, created_until }) = (self.flaw, target) {
             let staff = format!("{STAFF}\0{scope}");
             let scope = scope.strip_prefix(&format!("{STAFF}\0")).unwrap_or(&staff);
-            self.inner.revoke(RevokeTarget::Users { scope, except, created_until }, revocation).await?;
+            let target = RevokeTarget::Users { scope, except, created_until };
+            self.wrote_all(&self.inner.revoke(target, revocation).await?);
         }
         let revoked = self.inner.revoke(target, revocation).await?;
         self.wrote_all(&revoked);

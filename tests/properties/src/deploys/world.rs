@@ -49,7 +49,7 @@ struct Revoked {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Token {
+struct Token {
     text: Arc<str>,
     generation: u32,
     secret: usize,
@@ -117,8 +117,8 @@ struct Node {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Client {
-    pub(super) session: Option<usize>,
+struct Client {
+    session: Option<usize>,
     token: Option<Token>,
 }
 
@@ -232,7 +232,7 @@ impl World {
         self.trace.join("\n")
     }
 
-    pub(super) fn client(&self, client: usize) -> Client {
+    fn client(&self, client: usize) -> Client {
         self.clients[client].clone()
     }
 
@@ -308,7 +308,7 @@ impl World {
                 return Err(format!("activity of session {number} was lost"));
             }
             let claims: serde_json::Value = serde_json::from_str(&after.claims).map_err(|error| error.to_string())?;
-            if claims["role"] != session.role.to_string() {
+            if claims["role"].as_str() != Some(&*session.role.to_string()) {
                 return Err(format!("session {number} has the claims {claims}, and not {}", session.role));
             }
             let rotated = effects.rotated.filter(|(rotated, _)| *rotated == number).map_or(old, |(_, row)| row);
@@ -595,14 +595,13 @@ impl World {
         if answer == Answer::Refused("session_outdated") && self.feed.row(session.id) != session.row {
             return Err(format!("{what}: {answer:?}, and the row has changed"));
         }
-        let is_known_to_be_doomed = session.is_doomed && answer == Answer::Refused("session_revoked");
-        if answer != expected && !is_known_to_be_doomed {
-            return Err(format!("{what}: {answer:?}, but the protocol requires {expected:?}"));
-        }
-        if is_known_to_be_doomed && answer != expected {
+        // The node may be about to revoke it.
+        let is_refused_early = session.is_doomed && answer == Answer::Refused("session_revoked") && answer != expected;
+        if is_refused_early {
             effects.rotated = None;
-        }
-        if matches!(decided, Answer::Granted(..)) && next.is_some() {
+        } else if answer != expected {
+            return Err(format!("{what}: {answer:?}, but the protocol requires {expected:?}"));
+        } else if matches!(decided, Answer::Granted(..)) && next.is_some() {
             self.sessions[number].stored_use = now;
         }
         self.observe(node, &effects)?;
@@ -832,14 +831,14 @@ impl World {
         let id = own.map(|own| self.sessions[own].id);
         let response = code(self.server(node).revoke_user(name(user(client)), id));
         let what = format!("node {node}: all sessions of {} but {own:?} are revoked", name(user(client)));
-        self.revoked_many(node, &what, response.map(Some), scope, "revoked with its user")
+        self.revoked_many(node, &what, response.map(Some), &scope, "revoked with its user")
     }
 
     pub(super) fn revoke_everyone(&mut self, node: usize) -> Check {
         let scope = self.scope(node, None);
         let response = code(self.server(node).revoke_everyone());
         let what = format!("node {node}: everyone is revoked");
-        self.revoked_many(node, &what, response.map(|()| None), scope, "revoked with everyone")
+        self.revoked_many(node, &what, response.map(|()| None), &scope, "revoked with everyone")
     }
 
     fn revoked_many(
@@ -847,7 +846,7 @@ impl World {
         node: usize,
         what: &str,
         response: Result<Option<usize>, &'static str>,
-        scope: Vec<usize>,
+        scope: &[usize],
         why: &'static str,
     ) -> Check {
         let now = self.now();
@@ -893,8 +892,9 @@ impl World {
             self.check_code(&what, refused)?;
         }
         if has_key && (response.is_ok() || self.fault == Fault::LosesReplies) {
-            let revoked = self.revocation(response.is_ok().then_some(node), "the access token alone");
-            self.sessions[number].passes[pass].revoked.get_or_insert(revoked);
+            let known = response.is_ok().then_some((node, self.nodes[node].number));
+            let revoked = self.revocation(None, "the access token alone");
+            self.sessions[number].passes[pass].revoked.get_or_insert(revoked).known_to.extend(known);
         }
         self.observe(node, &Effects::default())
     }
