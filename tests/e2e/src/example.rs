@@ -93,7 +93,8 @@ pub fn command_with_default_features(settings: &[(&str, &str)]) -> Command {
     command_of(demo_with_default_features(), settings)
 }
 
-fn command_of(binary: &Path, settings: &[(&str, &str)]) -> Command {
+/// The same for another program.
+pub fn command_of(binary: &Path, settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(binary);
     for name in SETTINGS {
         command.env_remove(name);
@@ -124,7 +125,11 @@ impl Process {
         Self::spawn(command_of(pages(), settings)).await
     }
 
-    async fn spawn(mut command: Command) -> Result<Self, String> {
+    /// Starts a program that prints its address as the examples do.
+    ///
+    /// # Errors
+    /// Its output, if it exited or was not ready within 20 seconds.
+    pub async fn spawn(mut command: Command) -> Result<Self, String> {
         let mut child = command.spawn().expect("the example starts");
         let output = Arc::new(Mutex::new(Vec::new()));
         let (announce, announced) = oneshot::channel();

@@ -6,6 +6,7 @@
 
 pub mod demo;
 pub mod example;
+pub mod fill;
 pub mod proxy;
 pub mod server;
 pub mod stores;

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 /// A server and its data. Dropping it removes both.
 pub struct Server {
     kind: &'static str,
-    settings: &'static [(&'static str, &'static str)],
+    settings: Vec<(&'static str, String)>,
     folder: tempfile::TempDir,
     pub port: u16,
     process: Option<Child>,
@@ -18,7 +18,8 @@ pub struct Server {
 
 impl Server {
     /// A new server without data, of a kind that `with-servers --serve` supports. It is not started yet.
-    pub fn new(kind: &'static str, settings: &'static [(&'static str, &'static str)]) -> Self {
+    pub fn new(kind: &'static str, settings: &[(&'static str, &str)]) -> Self {
+        let settings = settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         let folder =
             tempfile::Builder::new().prefix("axum-refresh-server.").tempdir_in(crate::stores::files()).unwrap();
         // The database runs as a different user.
@@ -67,7 +68,7 @@ impl Server {
             .args(["--serve", self.kind])
             .arg(self.data())
             .arg(self.port.to_string())
-            .envs(self.settings.iter().copied())
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
             // Stays open as long as this process lives. The server exits when it closes.
             .stdin(Stdio::piped())
             .stdout(log.try_clone().unwrap())

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
@@ -157,18 +157,45 @@ struct Line {
 pub struct StoreLine {
     pub port: u16,
     line: watch::Sender<Line>,
+    latency: Option<Latency>,
+}
+
+/// A delay of every response of the store.
+#[derive(Clone)]
+struct Latency {
+    by: Duration,
+    /// How many it has delayed.
+    delayed: Arc<AtomicU64>,
 }
 
 impl StoreLine {
     pub async fn open(store: u16) -> Self {
+        Self::open_with(store, None).await
+    }
+
+    /// Every response of the store is delayed by this much, and therefore every call.
+    pub async fn open_with_latency(store: u16, latency: Duration) -> Self {
+        let delayed = Arc::new(AtomicU64::new(0));
+        Self::open_with(store, Some(Latency { by: latency, delayed })).await
+    }
+
+    async fn open_with(store: u16, latency: Option<Latency>) -> Self {
         let (listener, port) = listen().await;
         let (line, seen) = watch::channel(Line { condition: Condition::Fine, cuts: 0, store });
-        tokio::spawn(async move {
-            while let Ok((node, _)) = listener.accept().await {
-                tokio::spawn(connect(node, seen.clone()));
+        tokio::spawn({
+            let latency = latency.clone();
+            async move {
+                while let Ok((node, _)) = listener.accept().await {
+                    tokio::spawn(connect(node, seen.clone(), latency.clone()));
+                }
             }
         });
-        Self { port, line }
+        Self { port, line, latency }
+    }
+
+    /// How many responses the latency has delayed.
+    pub fn delayed(&self) -> u64 {
+        self.latency.as_ref().map_or(0, |latency| latency.delayed.load(Ordering::Relaxed))
     }
 
     pub fn set_condition(&self, condition: Condition) {
@@ -189,7 +216,7 @@ impl StoreLine {
     }
 }
 
-async fn connect(node: TcpStream, mut line: watch::Receiver<Line>) {
+async fn connect(node: TcpStream, mut line: watch::Receiver<Line>, latency: Option<Latency>) {
     let Line { store, cuts, .. } = *line.borrow_and_update();
     let Ok(store) = TcpStream::connect(("127.0.0.1", store)).await else {
         reset(&node);
@@ -204,13 +231,18 @@ async fn connect(node: TcpStream, mut line: watch::Receiver<Line>) {
     let (from_store, to_store) = store.into_split();
     let (forth, back) = (line.clone(), line.clone());
     tokio::select! {
-        _ = pump(from_node, to_store, forth) => {}
-        _ = pump(from_store, to_node, back) => {}
+        _ = pump(from_node, to_store, forth, None) => {}
+        _ = pump(from_store, to_node, back, latency) => {}
         _ = line.wait_for(|line| line.cuts != cuts) => {}
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut line: watch::Receiver<Line>) -> io::Result<()> {
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut line: watch::Receiver<Line>,
+    latency: Option<Latency>,
+) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let read = from.read(&mut buffer).await?;
@@ -223,6 +255,10 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut line: watch::
         };
         if let Condition::Slow(late) = condition {
             sleep(late).await;
+        }
+        if let Some(Latency { by, delayed }) = &latency {
+            delayed.fetch_add(1, Ordering::Relaxed);
+            sleep(*by).await;
         }
         to.write_all(&buffer[..read]).await?;
     }

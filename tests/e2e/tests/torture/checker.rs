@@ -21,11 +21,35 @@ const MIN_SLACK: Millis = 100;
 /// The conditions of the test: the faults, and the settings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Conditions {
+    /// The shortest grace period of any node.
     pub(crate) grace: Millis,
+    pub(crate) longest_grace: Millis,
     /// How long a node relies on its state without the store.
     pub(crate) max_staleness: Millis,
     pub(crate) outages: Vec<Outage>,
     pub(crate) failovers: Vec<Failover>,
+    /// The settings of the nodes over time. Those of a node that is not listed allow everything.
+    pub(crate) deployed: Vec<Deployed>,
+    /// By how much the clock of each node is ahead. Those that are not listed are right.
+    pub(crate) clocks: Vec<Millis>,
+    /// When a user with very many sessions was revoked.
+    pub(crate) crowded: Option<Crowded>,
+}
+
+/// The settings of a node, from when the previous ones began to end until the next ones are in force.
+#[derive(Clone, Debug)]
+pub(crate) struct Deployed {
+    pub(crate) node: usize,
+    pub(crate) from: Millis,
+    pub(crate) until: Millis,
+    pub(crate) access_ttl: Millis,
+    pub(crate) leeway: Millis,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Crowded {
+    pub(crate) from: Millis,
+    pub(crate) until: Millis,
 }
 
 /// The store was unreachable or too slow.
@@ -83,6 +107,18 @@ pub(crate) struct Counts {
     /// Thefts that took all the turns of invariant 2.
     pub(crate) thefts_owed: usize,
     pub(crate) thefts_detected: usize,
+    /// Sessions of the user with very many, and the nodes that refused their access tokens as revoked.
+    pub(crate) crowd_refused: usize,
+    pub(crate) crowd_sessions: u64,
+    /// The medians of the response times while that user was revoked, and otherwise.
+    pub(crate) median_then: Millis,
+    pub(crate) median_otherwise: Millis,
+    /// Requests with tokens from a node whose clock differs, or for sessions from one.
+    pub(crate) across_clocks: usize,
+    /// What a node refused because of its clock, or of that of the issuer, as documented.
+    pub(crate) refused_by_clock: usize,
+    /// Refresh tokens that a node with the right time accepted after one whose clock is wrong had refused them.
+    pub(crate) restored: usize,
     pub(crate) slowest_answer: Millis,
     /// The longest time that a revoked token was accepted while the store was reachable.
     pub(crate) latest_acceptance: Millis,
@@ -156,11 +192,23 @@ pub(crate) fn check(log: &[Exchange], conditions: &Conditions) -> Findings {
                 stories.entry(&token.session).or_default().refreshes.push(presented);
             }
             Request::Logout(token) => stories.entry(&token.session).or_default().endings.push(exchange),
+            // Below, when all logins are known.
+            Request::EndUser { .. } => {}
             Request::End { session, .. } => stories.entry(session).or_default().endings.push(exchange),
             Request::RevokeToken { token, .. } => checker.revoked_tokens.entry(&token.text).or_default().push(exchange),
             Request::Use(_) => {}
         }
     }
+    for exchange in log {
+        let Request::EndUser { client, .. } = &exchange.request else { continue };
+        for story in stories.values_mut() {
+            if story.login.is_some_and(|login| login.client == *client && login.end <= exchange.start) {
+                story.endings.push(exchange);
+                checker.findings.counts.crowd_refused += story.refusing_nodes(exchange.start);
+            }
+        }
+    }
+    checker.compare_response_times(log);
     checker.findings.counts.sessions = stories.len();
     for exchange in log {
         checker.count(exchange);
@@ -176,9 +224,10 @@ pub(crate) fn check(log: &[Exchange], conditions: &Conditions) -> Findings {
 /// The access token of a request.
 fn used(exchange: &Exchange) -> Option<&Access> {
     match &exchange.request {
-        Request::Use(access) | Request::End { by: access, .. } | Request::RevokeToken { by: access, .. } => {
-            Some(access)
-        }
+        Request::Use(access)
+        | Request::End { by: access, .. }
+        | Request::EndUser { by: access, .. }
+        | Request::RevokeToken { by: access, .. } => Some(access),
         _ => None,
     }
 }
@@ -194,6 +243,7 @@ fn describe(exchange: &Exchange) -> String {
         Request::Use(access) => format!("use {}/{}, valid until {}", access.session, access.generation, access.expires),
         Request::Logout(presented) => format!("logout {}", token(presented)),
         Request::End { session, .. } => format!("end {session}"),
+        Request::EndUser { user, .. } => format!("end all sessions of {user}"),
         Request::RevokeToken { token, .. } => format!("revoke an access token of {}", token.session),
     };
     let answer = match &exchange.answer {
@@ -233,6 +283,11 @@ impl Checker<'_> {
             Request::Logout(_) | Request::End { .. } | Request::RevokeToken { .. } if granted.is_some() => {
                 counts.revocations += 1;
             }
+            Request::EndUser { .. } => {
+                counts.revocations += usize::from(granted.is_some());
+                let revoked = granted.and_then(|answer| answer.revoked).unwrap_or_default();
+                counts.crowd_sessions = counts.crowd_sessions.max(revoked);
+            }
             _ => {}
         }
     }
@@ -254,10 +309,12 @@ impl Checker<'_> {
             Request::End { .. } => {
                 &[(204, ""), (401, "access_token_expired"), (401, "access_token_revoked"), (404, "session_not_found")]
             }
+            Request::EndUser { .. } => &[(200, "")],
             Request::RevokeToken { .. } => &[(204, ""), (401, "access_token_expired"), (401, "access_token_revoked")],
         };
         let is_expected = (answer.status, &*answer.code) == (503, "store_unavailable")
-            || expected.contains(&(answer.status, &*answer.code));
+            || expected.contains(&(answer.status, &*answer.code))
+            || self.is_due_to_clocks(exchange);
         let must_have_tokens = matches!(exchange.request, Request::Login | Request::Refresh { .. });
         let has_tokens = answer.access.is_some() && (answer.refresh.is_some() || exchange.request != Request::Login);
         if !is_expected || answer.is_success() && must_have_tokens && !has_tokens {
@@ -265,12 +322,77 @@ impl Checker<'_> {
         }
     }
 
+    /// By how much the clock of a node is ahead.
+    fn clock(&self, node: usize) -> Millis {
+        self.conditions.clocks.get(node).copied().unwrap_or_default()
+    }
+
+    /// Whether this is a refusal that the guide documents for clocks that differ by more than the grace period. Whether the
+    /// token really crossed from one clock to another is part of it for access tokens; for refresh tokens the session tells.
+    fn is_due_to_clocks(&self, exchange: &Exchange) -> bool {
+        let Some(answer) = exchange.answer.as_ref().filter(|answer| answer.status == 401) else { return false };
+        let clock = self.clock(exchange.node);
+        match &exchange.request {
+            Request::Use(access) if access.clock > clock => answer.code == "access_token_invalid",
+            Request::Use(access) if access.clock < clock => answer.code == "access_token_expired",
+            Request::Refresh { .. } if clock > 0 => ["session_expired", "session_idle"].contains(&&*answer.code),
+            _ => false,
+        }
+    }
+
+    /// The settings that may have been in force at the node of this exchange.
+    fn settings_at(&self, exchange: &Exchange) -> impl Iterator<Item = &Deployed> {
+        let is_in_force = |deployed: &&Deployed| {
+            deployed.node == exchange.node && deployed.from <= exchange.end && exchange.start <= deployed.until
+        };
+        self.conditions.deployed.iter().filter(is_in_force)
+    }
+
+    /// When this access token expires at this node at the earliest: no node accepts it for longer than it would accept one
+    /// of its own.
+    fn earliest_end(&self, exchange: &Exchange, access: &Access) -> Millis {
+        let ends = self.settings_at(exchange).map(|settings| access.issued + settings.access_ttl + settings.leeway);
+        let latest = self.settings_at(exchange).map(|settings| settings.leeway).min().unwrap_or_default();
+        ends.min().unwrap_or(Millis::MAX).min(access.expires + latest)
+    }
+
+    /// The same at the latest. The fraction of a second is missing.
+    fn latest_end(&self, exchange: &Exchange, access: &Access) -> Millis {
+        let ends = self.settings_at(exchange).map(|settings| access.issued + settings.access_ttl + settings.leeway);
+        let latest = self.settings_at(exchange).map(|settings| settings.leeway).max().unwrap_or_default();
+        ends.max().unwrap_or(Millis::MAX).min(access.expires + latest)
+    }
+
+    /// Compares the response times of all other clients while the user with very many sessions was revoked, and in the
+    /// second after, with those at other times.
+    fn compare_response_times(&mut self, log: &[Exchange]) {
+        let Some(Crowded { from, until }) = self.conditions.crowded else { return };
+        let clients: Vec<_> = log
+            .iter()
+            .filter_map(|exchange| match exchange.request {
+                Request::EndUser { client, .. } => Some([client, exchange.client]),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let others = log.iter().filter(|exchange| exchange.answer.is_some() && !clients.contains(&exchange.client));
+        let (then, otherwise): (Vec<_>, Vec<_>) =
+            others.partition(|exchange| from <= exchange.start && exchange.start <= until + 1000);
+        let median = |exchanges: Vec<&Exchange>| {
+            let mut times: Vec<_> = exchanges.iter().map(|exchange| exchange.end - exchange.start).collect();
+            times.sort_unstable();
+            times.get(times.len() / 2).copied().unwrap_or_default()
+        };
+        (self.findings.counts.median_then, self.findings.counts.median_otherwise) = (median(then), median(otherwise));
+    }
+
     /// Invariant 3.
     fn tokens_are_handed_out_once(&mut self, log: &[Exchange]) {
-        let mut first: HashMap<Arc<str>, &Exchange> = HashMap::new();
+        // Not its text: two secrets sign the same token differently.
+        let mut first: HashMap<(Arc<str>, u32), &Exchange> = HashMap::new();
         for exchange in log {
             let Some(token) = exchange.granted().and_then(|answer| answer.refresh.as_ref()) else { continue };
-            if let Some(first) = first.insert(Arc::clone(&token.text), exchange) {
+            if let Some(first) = first.insert((Arc::clone(&token.session), token.generation), exchange) {
                 if self.is_after_a_failover(exchange.end) {
                     self.findings.counts.handed_out_twice_after_failover += 1;
                 } else {

@@ -1,17 +1,21 @@
 //! Clients: browsers whose tabs share a jar, native clients, and thieves with their victims. They log what they observe
 //! and do not judge it.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum_refresh::SessionId;
+use axum_refresh_e2e::fill;
 use reqwest::header::{HeaderMap, SET_COOKIE};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::log::{Access, Answer, Exchange, Log, Refresh, Request};
-use super::nodes::{GRACE, Node};
+use super::log::{Access, Answer, Exchange, Log, Millis, Refresh, Request};
+use super::nodes::{LONGEST_GRACE, Node};
+use super::server::Server;
 
 const COOKIE: &str = "__Secure-refresh";
 /// How long a client waits for a response: longer than any delay that the faults cause.
@@ -32,6 +36,8 @@ pub(crate) enum Phase {
 pub(crate) struct Net {
     pub(crate) log: Log,
     pub(crate) nodes: Vec<Node>,
+    /// How many of them have the right time. They come first.
+    pub(crate) right: usize,
     http: reqwest::Client,
     phase: AtomicU8,
     probes: Mutex<JoinSet<()>>,
@@ -42,7 +48,8 @@ impl Net {
         // One connection for every request, so that a fault affects a single request.
         let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
         let phase = AtomicU8::new(Phase::Storm as u8);
-        Arc::new(Self { log: Log::begin(), nodes, http, phase, probes: Mutex::default() })
+        let right = nodes.iter().filter(|node| node.clock == 0).count();
+        Arc::new(Self { log: Log::begin(), nodes, right, http, phase, probes: Mutex::default() })
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
@@ -77,6 +84,8 @@ pub(crate) struct Client {
     id: usize,
     user: &'static str,
     transport: Transport,
+    /// The nodes that it knows.
+    nodes: Range<usize>,
     /// Uses the ports without mishaps.
     is_spared: bool,
 }
@@ -84,7 +93,12 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(net: &Arc<Net>, id: usize, transport: Transport) -> Self {
         let user = if id.is_multiple_of(2) { "alice" } else { "bob" };
-        Self { net: Arc::clone(net), id, user, transport, is_spared: false }
+        Self { net: Arc::clone(net), id, user, transport, nodes: 0..net.right, is_spared: false }
+    }
+
+    pub(crate) fn only_on(mut self, node: usize) -> Self {
+        self.nodes = node..node + 1;
+        self
     }
 
     pub(crate) fn without_mishaps(mut self) -> Self {
@@ -92,9 +106,9 @@ impl Client {
         self
     }
 
-    /// Sends a request to any node.
+    /// Sends a request to any of its nodes.
     async fn send(&self, request: Request) -> Option<Answer> {
-        self.send_to(fastrand::usize(0..self.net.nodes.len()), request).await
+        self.send_to(fastrand::usize(self.nodes.clone()), request).await
     }
 
     /// Sends a request to this node. `None` if its outcome is unknown.
@@ -108,7 +122,7 @@ impl Client {
         let patience = if is_hasty { Duration::from_millis(fastrand::u64(1..60)) } else { PATIENCE };
         let call = self.call(&format!("http://127.0.0.1:{port}"), &request);
         let start = net.log.now();
-        let answer = timeout(patience, self.read(call)).await.ok().flatten();
+        let answer = timeout(patience, self.read(call, net.nodes[node].clock)).await.ok().flatten();
         let end = net.log.now() + 1;
         net.log.add(Exchange { client: self.id, node, start, end, request, answer: answer.clone() });
         answer
@@ -138,6 +152,9 @@ impl Client {
             Request::End { session, by } => {
                 http.delete(format!("{node}/auth/sessions/{session}")).bearer_auth(&by.text)
             }
+            Request::EndUser { user, by, .. } => {
+                http.delete(format!("{node}/admin/users/{user}/sessions")).bearer_auth(&by.text)
+            }
             Request::RevokeToken { token, by } => http
                 .post(format!("{node}/admin/tokens/revoke"))
                 .bearer_auth(&by.text)
@@ -145,7 +162,7 @@ impl Client {
         }
     }
 
-    async fn read(&self, call: reqwest::RequestBuilder) -> Option<Answer> {
+    async fn read(&self, call: reqwest::RequestBuilder, clock: Millis) -> Option<Answer> {
         let response = call.send().await.ok()?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
@@ -156,9 +173,10 @@ impl Client {
         Some(Answer {
             status,
             code: text("code").unwrap_or_default().to_owned(),
-            access: text("access_token").map(|token| self.net.log.access(token)),
+            access: text("access_token").map(|token| self.net.log.access(token, clock)),
             refresh: text("refresh_token").or(cookie.as_ref().map(|(token, _)| &**token)).map(Refresh::read),
             max_age: cookie.map(|(_, max_age)| max_age),
+            revoked: body.get("revoked").and_then(Value::as_u64),
         })
     }
 
@@ -358,8 +376,8 @@ impl Tab {
 }
 
 /// A native client: one request at a time, and it stores a token only when the response has arrived.
-pub(crate) async fn native(net: Arc<Net>, id: usize) {
-    let client = Client::new(&net, id, Transport::Body);
+pub(crate) async fn native(client: Client) {
+    let net = Arc::clone(&client.net);
     let mut held: Option<(Refresh, Access)> = None;
     while !net.is_over() {
         pause(50..700).await;
@@ -442,7 +460,7 @@ pub(crate) async fn theft(net: Arc<Net>, id: usize) {
                 access = new;
             }
             turns += 1;
-            let over = net.log.now() + i64::try_from(GRACE.as_millis()).unwrap();
+            let over = net.log.now() + i64::try_from(LONGEST_GRACE.as_millis()).unwrap();
             while net.log.now() <= over + 100 && !net.is_over() {
                 sleep(Duration::from_millis(100)).await;
             }
@@ -455,5 +473,128 @@ pub(crate) async fn theft(net: Arc<Net>, id: usize) {
                 thiefs_turn = !thiefs_turn;
             }
         }
+    }
+}
+
+/// A client of nodes with the right time that also meets those whose clock is wrong. It sends one request at a time, and
+/// begins a new session when the outcome of one is unknown: only then are its refresh tokens the newest, as the guide
+/// requires for a node whose clock is wrong.
+pub(crate) async fn visitor(net: Arc<Net>, id: usize) {
+    let client = Client::new(&net, id, Transport::Body).without_mishaps();
+    let all = net.nodes.len();
+    while !net.is_over() {
+        let node = if fastrand::bool() { fastrand::usize(0..net.right) } else { fastrand::usize(net.right..all) };
+        let Some(Answer { refresh: Some(mut token), access: Some(mut access), .. }) =
+            client.send_to(node, Request::Login).await
+        else {
+            pause(50..300).await;
+            continue;
+        };
+        for _ in 0..fastrand::u32(4..12) {
+            pause(50..250).await;
+            for node in [fastrand::usize(0..net.right), fastrand::usize(net.right..all)] {
+                client.send_to(node, Request::Use(access.clone())).await;
+            }
+            // The nodes with a wrong clock first: what they refuse has to work elsewhere.
+            let mut is_known = true;
+            for node in [fastrand::usize(net.right..all), fastrand::usize(0..net.right)] {
+                let request = Request::Refresh { token: token.clone(), thief: false };
+                match client.send_to(node, request).await {
+                    Some(answer) if answer.status != 503 => {
+                        token = answer.refresh.unwrap_or(token);
+                        access = answer.access.unwrap_or(access);
+                    }
+                    _ => is_known = false,
+                }
+                if !is_known {
+                    break;
+                }
+            }
+            if !is_known || net.is_over() {
+                break;
+            }
+        }
+        let node = fastrand::usize(0..all);
+        client.send_to(node, Request::Logout(token.clone())).await;
+        client.probe(Some(access), Some(token));
+    }
+}
+
+/// A user with very many sessions, which an administrator revokes at once.
+pub(crate) struct Crowd {
+    client: Client,
+    admin: Client,
+    /// Those sessions whose tokens are known.
+    sample: Vec<(Refresh, Access)>,
+}
+
+impl Crowd {
+    pub(crate) const SAMPLE: usize = 8;
+    pub(crate) const SESSIONS: usize = 50_000;
+
+    pub(crate) async fn gather(net: &Arc<Net>, id: usize, store: &Server) -> Self {
+        let client = Client { user: "crowd", ..Client::new(net, id, Transport::Body).without_mishaps() };
+        let admin = Client { user: "alice", id: id + 1, ..client.clone() };
+        let mut sample = Vec::new();
+        for _ in 0..Self::SAMPLE {
+            sample.push(client.login().await.unwrap());
+        }
+        let template: SessionId = sample[0].0.session.parse().unwrap();
+        fill::sessions(&store.url(), client.user, template, Self::SESSIONS - Self::SAMPLE).await;
+        Self { client, admin, sample }
+    }
+
+    /// Revokes them, and presents the tokens of the sample to every node, at once and when every node has to know. Returns
+    /// when the call began, and when it was done. No other fault comes in between.
+    pub(crate) async fn end(mut self) -> (Millis, Millis) {
+        let net = Arc::clone(&self.client.net);
+        // From here until every node has been asked, none is down.
+        let mut running = Vec::new();
+        for node in &net.nodes[self.client.nodes.clone()] {
+            running.push(node.downtime().await);
+        }
+        for (token, access) in &mut self.sample {
+            for _ in 0..20 {
+                let answer = self.client.refresh(token).await;
+                if let Some(Answer { refresh, access: Some(new), .. }) = answer {
+                    *token = refresh.unwrap_or(token.clone());
+                    *access = new;
+                    break;
+                }
+                pause(50..100).await;
+            }
+        }
+        let (_, by) = self.admin.login().await.unwrap();
+        let request = Request::EndUser { client: self.client.id, user: self.client.user, by };
+        let from = net.log.now();
+        while !self.admin.send(request.clone()).await.is_some_and(|answer| answer.is_success()) {
+            pause(50..100).await;
+        }
+        let until = net.log.now();
+        let mut probes = JoinSet::new();
+        for (node, running) in self.client.nodes.clone().zip(running) {
+            let (client, sample) = (self.client.clone(), self.sample.clone());
+            probes.spawn(async move {
+                let ask = async |request: Request| {
+                    for _ in 0..40 {
+                        if client.send_to(node, request.clone()).await.is_some_and(|answer| answer.status != 503) {
+                            return;
+                        }
+                        pause(50..200).await;
+                    }
+                };
+                for (_, access) in &sample {
+                    ask(Request::Use(access.clone())).await;
+                }
+                sleep(Duration::from_secs(2)).await;
+                for (token, access) in &sample {
+                    ask(Request::Use(access.clone())).await;
+                    ask(Request::Refresh { token: token.clone(), thief: false }).await;
+                }
+                drop(running);
+            });
+        }
+        probes.join_all().await;
+        (from, until)
     }
 }

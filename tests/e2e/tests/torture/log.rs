@@ -38,21 +38,27 @@ pub(crate) struct Access {
     pub(crate) text: Arc<str>,
     pub(crate) session: Arc<str>,
     pub(crate) generation: u32,
-    /// When it expires, on the clock of the log.
+    /// When it was issued and when it expires, on the clock of the log, if the clock of the node that issued it were
+    /// right. In whole seconds, rounded down.
+    pub(crate) issued: Millis,
     pub(crate) expires: Millis,
+    /// By how much the clock of that node is ahead.
+    pub(crate) clock: Millis,
 }
 
 impl Access {
-    fn read(text: &str, began: i64) -> Self {
+    fn read(text: &str, began: i64, clock: Millis) -> Self {
         let payload = text.split('.').nth(1).expect("a JWT");
         let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
         #[expect(clippy::cast_possible_truncation, reason = "current times fit")]
-        let expires = (claims["exp"].as_f64().unwrap() * 1000.0) as i64 - began;
+        let time = |name: &str| (claims[name].as_f64().unwrap() * 1000.0) as i64 - began - clock;
         Self {
             text: text.into(),
             session: claims["sid"].as_str().unwrap().into(),
             generation: claims["gen"].as_u64().unwrap().try_into().unwrap(),
-            expires,
+            issued: time("iat"),
+            expires: time("exp"),
+            clock,
         }
     }
 }
@@ -73,6 +79,12 @@ pub(crate) enum Request {
         session: Arc<str>,
         by: Access,
     },
+    /// Revokes all sessions of the user of this client.
+    EndUser {
+        client: usize,
+        user: &'static str,
+        by: Access,
+    },
     /// Revokes one access token of a session that stays live.
     RevokeToken {
         token: Access,
@@ -88,6 +100,8 @@ pub(crate) struct Answer {
     pub(crate) refresh: Option<Refresh>,
     /// The `Max-Age` of the refresh cookie, in seconds.
     pub(crate) max_age: Option<i64>,
+    /// How many sessions were revoked.
+    pub(crate) revoked: Option<u64>,
 }
 
 impl Answer {
@@ -137,8 +151,9 @@ impl Log {
         self.instant.elapsed().as_millis().try_into().unwrap()
     }
 
-    pub(crate) fn access(&self, text: &str) -> Access {
-        Access::read(text, self.began)
+    /// An access token that a node with this clock has issued.
+    pub(crate) fn access(&self, text: &str, clock: Millis) -> Access {
+        Access::read(text, self.began, clock)
     }
 
     pub(crate) fn add(&self, exchange: Exchange) {

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::checker::{self, Conditions, Outage};
 use super::clients::{Client, Net, Transport};
 use super::log::{Exchange, Millis, Request};
-use super::nodes::{GRACE, Node};
+use super::nodes::{GRACE, Node, Settings};
 use super::server::{Kind, Server};
 
 /// Longer than the test: no token is refused because it expired.
@@ -25,7 +25,7 @@ pub(crate) async fn a_node(kind: Kind) {
     let store = Server::start(kind).await;
     let mut nodes = Vec::new();
     for _ in 0..2 {
-        nodes.push(Node::start(kind, store.port, ACCESS_TTL).await);
+        nodes.push(Node::start(&store, Settings::with_access_ttl(ACCESS_TTL), 0).await);
     }
     let net = Net::new(nodes);
     let client = Client::new(&net, 0, Transport::Body).without_mishaps();
@@ -62,6 +62,7 @@ pub(crate) async fn a_node(kind: Kind) {
     let outage = Outage { node: Some(PARTITIONED), from, until };
     let conditions = Conditions {
         grace: GRACE.as_millis().try_into().unwrap(),
+        longest_grace: GRACE.as_millis().try_into().unwrap(),
         max_staleness: MAX_STALENESS,
         outages: vec![outage],
         ..Conditions::default()

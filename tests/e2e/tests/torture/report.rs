@@ -10,7 +10,7 @@ use super::checker::Findings;
 /// Prints the counts and the findings, past the test harness, which captures output.
 pub(crate) fn print(store: &str, took: Duration, tally: &Tally, findings: &Findings) {
     let counts = &findings.counts;
-    let rows: [(&str, String); 32] = [
+    let rows: [(&str, String); 43] = [
         ("requests", counts.requests.to_string()),
         ("sessions", counts.sessions.to_string()),
         ("refreshes", counts.refreshes.to_string()),
@@ -27,6 +27,17 @@ pub(crate) fn print(store: &str, took: Duration, tally: &Tally, findings: &Findi
         ("cuts", tally.cuts.to_string()),
         ("stalled and slow lines", tally.stalls.to_string()),
         ("failovers", tally.failovers.to_string()),
+        ("nodes deployed anew", tally.deploys.to_string()),
+        ("pooler restarts", tally.pooler_restarts.to_string()),
+        ("store responses delayed by 3 ms", tally.delayed.to_string()),
+        ("users with very many sessions revoked", tally.crowds.to_string()),
+        ("  sessions", counts.crowd_sessions.to_string()),
+        ("  sampled sessions times nodes", counts.crowd_refused.to_string()),
+        ("  median response then", format!("{} ms", counts.median_then)),
+        ("  median response otherwise", format!("{} ms", counts.median_otherwise)),
+        ("tokens used across clocks", counts.across_clocks.to_string()),
+        ("  refused because of a clock", counts.refused_by_clock.to_string()),
+        ("  accepted afterwards elsewhere", counts.restored.to_string()),
         ("revocations", counts.revocations.to_string()),
         ("  tries afterwards", counts.tries_after_revocation.to_string()),
         ("  latest acceptance allowed", format!("{} ms", counts.latest_acceptance)),
@@ -49,7 +60,7 @@ pub(crate) fn print(store: &str, took: Duration, tally: &Tally, findings: &Findi
     ];
     let mut table = format!("\n== torture of {store}, {:.0} s\n", took.as_secs_f64());
     for (name, value) in rows {
-        writeln!(table, "{name:<36}{value:>12}").unwrap();
+        writeln!(table, "{name:<40}{value:>10}").unwrap();
     }
     for (what, found) in findings.violations() {
         writeln!(table, "\n{what}:").unwrap();

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use axum_refresh_e2e::server::Server as Process;
 use sqlx::{Connection as _, Executor as _, MySqlConnection, PgConnection};
+use tokio::net::TcpStream;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Postgres,
     MySql,
     Redis,
+    Sqlite,
 }
 
 impl Kind {
@@ -18,15 +20,17 @@ impl Kind {
             Self::Postgres => "postgres",
             Self::MySql => "mysql",
             Self::Redis => "redis",
+            Self::Sqlite => "sqlite",
         }
     }
 
-    /// The `STORE_URL` of a store behind this port.
+    /// The URL of a store behind this port.
     pub(crate) fn url(self, port: u16) -> String {
         match self {
             Self::Postgres => format!("postgres://postgres@127.0.0.1:{port}/postgres"),
             Self::MySql => format!("mysql://root@127.0.0.1:{port}/torture"),
             Self::Redis => format!("redis://127.0.0.1:{port}/"),
+            Self::Sqlite => unreachable!("a file has no port"),
         }
     }
 
@@ -51,47 +55,89 @@ impl Kind {
                     made.is_ok()
                 }
                 Self::Redis => redis::ask(port, &["PING"]).await.is_ok_and(|answer| answer == "PONG"),
+                Self::Sqlite => true,
             }
         };
         tokio::time::timeout(Duration::from_secs(2), answer).await.unwrap_or(false)
     }
 }
 
-/// A server of a store.
+/// The server of a store. SQLite has none: its file takes part in all that needs no server.
 pub(crate) struct Server {
     pub(crate) kind: Kind,
+    /// 0 if there is no server.
     pub(crate) port: u16,
-    process: Process,
+    process: Option<Process>,
+    folder: tempfile::TempDir,
 }
 
 impl Server {
     /// A new server without data.
     pub(crate) async fn start(kind: Kind) -> Self {
         // Acknowledged writes survive a kill, as with the other servers.
-        let process = Process::new(kind.name(), &[("REDIS_APPENDONLY", "yes")]);
-        let mut server = Self { kind, port: process.port, process };
+        let new = || Process::new(kind.name(), &[("REDIS_APPENDONLY", "yes")]);
+        let process = (kind != Kind::Sqlite).then(new);
+        let port = process.as_ref().map_or(0, |process| process.port);
+        let mut server = Self { kind, port, process, folder: tempfile::tempdir().unwrap() };
         server.run().await;
         server
+    }
+
+    /// Without a proxy in between.
+    pub(crate) fn url(&self) -> String {
+        match self.kind {
+            Kind::Sqlite => format!("sqlite:{}/sessions.db", self.folder.path().display()),
+            kind => kind.url(self.port),
+        }
     }
 
     /// Starts it with its existing data on its port, and waits until it responds.
     pub(crate) async fn run(&mut self) {
         let kind = self.kind;
-        self.process.run(async |port| kind.responds(port).await).await;
+        if let Some(process) = &mut self.process {
+            process.run(async |port| kind.responds(port).await).await;
+        }
     }
 
     /// Kills it and all its child processes with SIGKILL.
     pub(crate) fn kill(&mut self) {
-        self.process.kill();
+        self.process.as_mut().expect("a server").kill();
     }
 
     /// Pauses it with SIGSTOP. Connections stay open, without responses.
     pub(crate) fn pause(&self) {
-        self.process.pause();
+        self.process.as_ref().expect("a server").pause();
     }
 
     pub(crate) fn resume(&self) {
-        self.process.resume();
+        self.process.as_ref().expect("a server").resume();
+    }
+}
+
+/// PgBouncer in session mode.
+pub(crate) struct Pooler(Process);
+
+impl Pooler {
+    pub(crate) async fn start(postgres: &Server) -> Self {
+        // It connects to a restarted server at once, as the driver does.
+        let settings = "pool_mode = session; ignore_startup_parameters = options,extra_float_digits; \
+                        default_pool_size = 200; server_login_retry = 0.2";
+        let url = postgres.url();
+        let mut pooler = Self(Process::new("pgbouncer", &[("TEST_POSTGRES_URL", &url), ("POOLER_SETTINGS", settings)]));
+        pooler.run().await;
+        pooler
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.0.port
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.0.kill();
+    }
+
+    pub(crate) async fn run(&mut self) {
+        self.0.run(async |port| TcpStream::connect(("127.0.0.1", port)).await.is_ok()).await;
     }
 }
 

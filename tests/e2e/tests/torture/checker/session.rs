@@ -1,5 +1,7 @@
 //! The guarantees for every session.
 
+use std::collections::HashSet;
+
 use super::{Checker, Millis, Presented, Story, describe};
 use crate::log::{Access, Exchange, Refresh};
 
@@ -34,13 +36,21 @@ impl<'a> Story<'a> {
         self.refreshes.iter().filter_map(handed_out).collect()
     }
 
+    /// How many nodes refused the session's access token as revoked, after this time.
+    pub(super) fn refusing_nodes(&self, after: Millis) -> usize {
+        let is_revoked =
+            |exchange: &Exchange| exchange.answer.as_ref().is_some_and(|answer| answer.code == "access_token_revoked");
+        let refusals = self.uses.iter().filter(|(exchange, _)| exchange.start > after && is_revoked(exchange));
+        refusals.map(|(exchange, _)| exchange.node).collect::<HashSet<_>>().len()
+    }
+
     /// Exchanges whose client was told that the session is over.
     fn ends(&self) -> impl Iterator<Item = &'a Exchange> {
         let reused = |presented: &Presented<'a>| {
             let answer = presented.exchange.answer.as_ref()?;
             (answer.status == 401 && answer.code == "refresh_token_reused").then_some(presented.exchange)
         };
-        let asked_for = self.endings.iter().copied().filter(|exchange| exchange.is(204));
+        let asked_for = self.endings.iter().copied().filter(|exchange| exchange.granted().is_some());
         asked_for.chain(self.refreshes.iter().filter_map(reused))
     }
 }
@@ -67,6 +77,18 @@ impl Checker<'_> {
                 continue;
             };
             if story.may_be_over(presented.exchange.end) {
+                continue;
+            }
+            // To a node whose clock is far ahead, a session from elsewhere has reached its end. It has to go on elsewhere.
+            let is_from_elsewhere =
+                story.login.is_none_or(|login| self.clock(login.node) < self.clock(presented.exchange.node));
+            if is_from_elsewhere && self.is_due_to_clocks(presented.exchange) {
+                self.findings.counts.refused_by_clock += 1;
+                let mut later = story.refreshes.iter().filter(|later| later.exchange.start > presented.exchange.start);
+                let is_restored = |later: &Presented<'_>| {
+                    later.token == presented.token && self.clock(later.exchange.node) == 0 && later.exchange.is(200)
+                };
+                self.findings.counts.restored += usize::from(later.any(is_restored));
                 continue;
             }
             if answer.code == "refresh_token_invalid" && self.is_lost(story) {
@@ -104,8 +126,16 @@ impl Checker<'_> {
     fn good_access_tokens_are_accepted(&mut self, story: &Story<'_>) {
         for (exchange, access) in &story.uses {
             let Some(answer) = &exchange.answer else { continue };
+            if access.clock != self.clock(exchange.node) {
+                self.findings.counts.across_clocks += 1;
+                self.findings.counts.refused_by_clock += usize::from(self.is_due_to_clocks(exchange));
+                if answer.is_success() {
+                    self.broken("an access token from a node whose clock differs was accepted", &[exchange]);
+                }
+                continue;
+            }
             let is_right = match (answer.status, &*answer.code) {
-                (401, "access_token_expired") => exchange.end + ROUNDING >= access.expires,
+                (401, "access_token_expired") => exchange.end + ROUNDING >= self.earliest_end(exchange, access),
                 (401, "access_token_revoked") => {
                     let attempts = self.revoked_tokens.get(&*access.text).into_iter().flatten();
                     let mut before = attempts.filter(|attempt| attempt.start <= exchange.end);
@@ -188,7 +218,9 @@ impl Checker<'_> {
     /// Invariant 4.
     fn nothing_outlives_its_end(&mut self, story: &Story<'_>) {
         for (exchange, access) in &story.uses {
-            if exchange.granted().is_some() && exchange.start > access.expires + REST_OF_A_SECOND + ROUNDING {
+            if exchange.granted().is_some()
+                && exchange.start > self.latest_end(exchange, access) + REST_OF_A_SECOND + ROUNDING
+            {
                 self.broken("an access token was accepted after its end", &[exchange]);
             }
         }
@@ -232,7 +264,7 @@ impl Checker<'_> {
             if answer.status == 409 {
                 continue;
             }
-            let grace = self.conditions.grace;
+            let grace = self.conditions.longest_grace;
             let is_in_turn = last.is_some_and(|(by, end)| by != *thief && exchange.start > end + grace);
             turns = if is_in_turn { turns + 1 } else { 1 };
             last = Some((*thief, exchange.end));
@@ -273,6 +305,12 @@ impl Checker<'_> {
             if !answer.access.as_ref().is_some_and(is_of_it) {
                 self.broken("an access token of another generation", &[exchange]);
             }
+        }
+        let mut all = story.login.into_iter().chain(story.refreshes.iter().map(|presented| presented.exchange));
+        let mut clocks = all.by_ref().map(|exchange| self.clock(exchange.node));
+        if clocks.next().is_some_and(|first| clocks.any(|clock| clock != first)) {
+            // Clocks that differ by more than the grace period rotate at once.
+            return;
         }
         let grace = self.conditions.grace;
         // A store that has lost writes hands out the same generations again.

@@ -3,14 +3,14 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::{Conditions, Failover, Findings, Outage, check};
+use super::{Conditions, Deployed, Failover, Findings, Outage, check};
 use crate::log::{Access, Answer, Exchange, Millis, Refresh, Request};
 
 const GRACE: Millis = 8_000;
 const TTL: Millis = 14_000;
 
 fn conditions() -> Conditions {
-    Conditions { grace: GRACE, max_staleness: 30_000, ..Conditions::default() }
+    Conditions { grace: GRACE, longest_grace: GRACE, max_staleness: 30_000, ..Conditions::default() }
 }
 
 fn findings_of(log: &[Exchange]) -> Findings {
@@ -25,7 +25,7 @@ fn refresh(generation: u32) -> Refresh {
 
 fn access(generation: u32, issued: Millis) -> Access {
     let text = format!("access {generation} {issued}").into();
-    Access { text, session: refresh(0).session, generation, expires: issued + TTL }
+    Access { text, session: refresh(0).session, generation, issued, expires: issued + TTL, clock: 0 }
 }
 
 fn at(start: Millis, node: usize, request: Request, answer: Option<Answer>) -> Exchange {
@@ -314,4 +314,78 @@ fn an_access_token_that_outlives_its_session_is_detected() {
     let mut last = gets(100, 0, 1);
     last.answer.as_mut().unwrap().max_age = Some(5);
     found(&findings_of(&[login(0), last]), "broken invariants");
+}
+
+#[test]
+fn a_node_accepts_an_access_token_as_long_as_one_of_its_own() {
+    let deployed = |node, from, access_ttl, leeway| Deployed { node, from, until: Millis::MAX, access_ttl, leeway };
+    let settings = vec![deployed(3, 0, 5_000, 0), deployed(4, 0, TTL, 2_000)];
+    let conditions = Conditions { deployed: settings, ..conditions() };
+    let used = |at, node, answer| check(&[login(0), uses(at, node, access(0, 0), answer)], &conditions);
+    let expired = || status(401, "access_token_expired");
+    has_no_findings(&used(5_000, 3, expired()));
+    found(&used(4_900, 3, expired()), "wrong refusals");
+    has_no_findings(&used(6_000, 3, status(200, "")));
+    found(&used(6_100, 3, status(200, "")), "broken invariants");
+    found(&used(TTL + 100, 4, expired()), "wrong refusals");
+    has_no_findings(&used(TTL + 2_900, 4, status(200, "")));
+    found(&used(TTL + 3_100, 4, status(200, "")), "broken invariants");
+}
+
+#[test]
+fn a_token_that_another_secret_signs_is_the_same_token() {
+    let mut other_text = gets(9_000, 0, 1);
+    other_text.answer.as_mut().unwrap().refresh.as_mut().unwrap().text = "signed with another secret".into();
+    let findings = findings_of(&[login(0), gets(100, 0, 1), other_text]);
+    assert_eq!(findings.handed_out_twice.len(), 1);
+}
+
+#[test]
+fn a_wrong_clock_explains_only_what_is_documented() {
+    // Node 1 is ahead, and node 2 is behind.
+    let conditions = Conditions { clocks: vec![0, 1_000_000, -1_000_000], ..conditions() };
+    let at_node = |node, mut exchange: Exchange| {
+        exchange.node = node;
+        exchange
+    };
+    let of_clock = |clock| Access { clock, ..access(0, 0) };
+    let check = |log: &[Exchange]| check(log, &conditions);
+    // Sessions from elsewhere have reached their end on the node that is ahead, and go on afterwards.
+    let refused = at_node(1, presents(100, 0, status(401, "session_expired")));
+    let findings = check(&[login(0), refused.clone(), gets(200, 0, 1)]);
+    has_no_findings(&findings);
+    assert_eq!((findings.counts.refused_by_clock, findings.counts.restored), (1, 1));
+    let purged = presents(200, 0, status(401, "refresh_token_invalid"));
+    found(&check(&[login(0), refused, purged]), "honest logouts");
+    let own = [at_node(1, login(0)), at_node(1, presents(100, 0, status(401, "session_expired")))];
+    found(&check(&own), "honest logouts");
+    let behind = check(&[login(0), at_node(2, presents(100, 0, status(401, "session_expired")))]);
+    assert_eq!((behind.honest_logouts.len(), behind.unexpected.len()), (1, 1));
+    // Access tokens.
+    let used = |clock, node, answer| check(&[login(0), uses(100, node, of_clock(clock), answer)]);
+    has_no_findings(&used(1_000_000, 0, status(401, "access_token_invalid")));
+    has_no_findings(&used(-1_000_000, 0, status(401, "access_token_expired")));
+    has_no_findings(&used(0, 1, status(401, "access_token_expired")));
+    has_no_findings(&used(0, 2, status(401, "access_token_invalid")));
+    found(&used(0, 0, status(401, "access_token_invalid")), "unexpected responses");
+    found(&used(1_000_000, 0, status(200, "")), "broken invariants");
+}
+
+#[test]
+fn every_session_of_a_revoked_user_has_to_be_refused() {
+    let request = Request::EndUser { client: 0, user: "crowd", by: access(9, 0) };
+    let mut ends = at(1_000, 0, request, status(200, ""));
+    ends.client = 1;
+    let used = |at, node, answer| [login(0), ends.clone(), uses(at, node, access(0, 0), answer)];
+    let findings = findings_of(&used(2_000, 3, status(401, "access_token_revoked")));
+    has_no_findings(&findings);
+    assert_eq!(findings.counts.crowd_refused, 1);
+    found(&findings_of(&used(2_300, 3, status(200, ""))), "accepted after revocation");
+    found(&findings_of(&used(1_011, 0, status(200, ""))), "accepted after revocation");
+    let later = gets(1_011, 0, 1);
+    found(&findings_of(&[login(0), ends.clone(), later]), "accepted after revocation");
+    // A session that began afterwards is not concerned.
+    let mut before = ends.clone();
+    before.start = -100;
+    found(&findings_of(&[before, login(0), presents(9_000, 0, status(401, "session_revoked"))]), "honest logouts");
 }
