@@ -1,5 +1,6 @@
 //! The faults of the servers during the test.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -104,6 +105,8 @@ pub(crate) struct Chaos {
     /// The settings of the nodes, which deploys change beside the other faults.
     deployed: Arc<Mutex<Vec<Deployed>>>,
     deploys: JoinSet<usize>,
+    /// Whether no deploy stops another node.
+    is_over: Arc<AtomicBool>,
     deploys_begun: usize,
     pub(crate) tally: Tally,
 }
@@ -128,6 +131,7 @@ impl Chaos {
             conditions,
             deployed: Arc::new(Mutex::new(deployed)),
             deploys: JoinSet::new(),
+            is_over: Arc::default(),
             deploys_begun: 0,
             tally: Tally::default(),
         }
@@ -140,8 +144,9 @@ impl Chaos {
         (self.conditions, self.tally)
     }
 
-    /// Waits until every node that a deploy has stopped runs again.
+    /// Waits until every node that a deploy has stopped runs again. The others keep their settings.
     pub(crate) async fn deploys_end(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
         while let Some(nodes) = self.deploys.join_next().await {
             self.tally.deploys += nodes.unwrap();
         }
@@ -152,14 +157,19 @@ impl Chaos {
         let settings = DEPLOYS[1 + (self.deploys_begun - 1) % (DEPLOYS.len() - 1)];
         // Only half of the nodes each second time: those with different settings stay side by side.
         let nodes = if self.deploys_begun.is_multiple_of(2) { self.net.right / 2 } else { self.net.right };
-        let (net, deployed) = (Arc::clone(&self.net), Arc::clone(&self.deployed));
+        let (net, deployed, is_over) = (Arc::clone(&self.net), Arc::clone(&self.deployed), Arc::clone(&self.is_over));
         self.deploys.spawn(async move {
             for index in 0..nodes {
-                while FAILING_OVER.contains(&(began.elapsed().as_millis() % ROUND.as_millis())) {
+                while !is_over.load(Ordering::Relaxed)
+                    && FAILING_OVER.contains(&(began.elapsed().as_millis() % ROUND.as_millis()))
+                {
                     sleep(Duration::from_millis(100)).await;
                 }
                 let node = &net.nodes[index];
                 let _down = node.downtime().await;
+                if is_over.load(Ordering::Relaxed) {
+                    return index;
+                }
                 let before = {
                     let mut deployed = deployed.lock().unwrap();
                     let before = deployed.iter().rposition(|deployed| deployed.node == index).unwrap();

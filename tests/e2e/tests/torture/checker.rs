@@ -107,8 +107,10 @@ pub(crate) struct Counts {
     /// Thefts that took all the turns of invariant 2.
     pub(crate) thefts_owed: usize,
     pub(crate) thefts_detected: usize,
-    /// Sessions of the user with very many, and the nodes that refused their access tokens as revoked.
+    /// Sessions of the user with very many, times the nodes that refused their tokens as revoked, and for how many of them
+    /// that was an access token.
     pub(crate) crowd_refused: usize,
+    pub(crate) crowd_refused_by_access_token: usize,
     pub(crate) crowd_sessions: u64,
     /// The medians of the response times while that user was revoked, and otherwise.
     pub(crate) median_then: Millis,
@@ -204,7 +206,9 @@ pub(crate) fn check(log: &[Exchange], conditions: &Conditions) -> Findings {
         for story in stories.values_mut() {
             if story.login.is_some_and(|login| login.client == *client && login.end <= exchange.start) {
                 story.endings.push(exchange);
-                checker.findings.counts.crowd_refused += story.refusing_nodes(exchange.start);
+                let (by_access_token, all) = story.refusing_nodes(exchange.start);
+                checker.findings.counts.crowd_refused += all;
+                checker.findings.counts.crowd_refused_by_access_token += by_access_token;
             }
         }
     }

@@ -576,7 +576,8 @@ impl Crowd {
             let (client, sample) = (self.client.clone(), self.sample.clone());
             probes.spawn(async move {
                 let ask = async |request: Request| {
-                    for _ in 0..40 {
+                    let began = client.net.log.now();
+                    while client.net.log.now() < began + 15_000 {
                         if client.send_to(node, request.clone()).await.is_some_and(|answer| answer.status != 503) {
                             return;
                         }

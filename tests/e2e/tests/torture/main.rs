@@ -138,7 +138,10 @@ async fn torture(kind: Kind) {
     assert_eq!(tally.pooler_restarts > 0, kind == Kind::Postgres);
     assert_eq!(tally.failovers > 0, kind == Kind::Redis);
     assert!(counts.crowd_sessions >= Crowd::SESSIONS as u64, "{counts:?}");
-    assert_eq!(counts.crowd_refused, Crowd::SAMPLE * NODES, "every node refused every session of the sample");
+    let sampled = Crowd::SAMPLE * NODES;
+    assert_eq!(counts.crowd_refused, sampled, "every node refused every session of the sample");
+    // On a slow machine some of these have expired before.
+    assert!(counts.crowd_refused_by_access_token >= sampled / 2, "{counts:?}");
     assert!(counts.median_then <= 2 * counts.median_otherwise + USUAL, "{counts:?}");
 }
 

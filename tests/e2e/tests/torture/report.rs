@@ -10,7 +10,7 @@ use super::checker::Findings;
 /// Prints the counts and the findings, past the test harness, which captures output.
 pub(crate) fn print(store: &str, took: Duration, tally: &Tally, findings: &Findings) {
     let counts = &findings.counts;
-    let rows: [(&str, String); 43] = [
+    let rows: [(&str, String); 44] = [
         ("requests", counts.requests.to_string()),
         ("sessions", counts.sessions.to_string()),
         ("refreshes", counts.refreshes.to_string()),
@@ -33,6 +33,7 @@ pub(crate) fn print(store: &str, took: Duration, tally: &Tally, findings: &Findi
         ("users with very many sessions revoked", tally.crowds.to_string()),
         ("  sessions", counts.crowd_sessions.to_string()),
         ("  sampled sessions times nodes", counts.crowd_refused.to_string()),
+        ("  by an access token", counts.crowd_refused_by_access_token.to_string()),
         ("  median response then", format!("{} ms", counts.median_then)),
         ("  median response otherwise", format!("{} ms", counts.median_otherwise)),
         ("tokens used across clocks", counts.across_clocks.to_string()),

@@ -36,12 +36,21 @@ impl<'a> Story<'a> {
         self.refreshes.iter().filter_map(handed_out).collect()
     }
 
-    /// How many nodes refused the session's access token as revoked, after this time.
-    pub(super) fn refusing_nodes(&self, after: Millis) -> usize {
-        let is_revoked =
-            |exchange: &Exchange| exchange.answer.as_ref().is_some_and(|answer| answer.code == "access_token_revoked");
-        let refusals = self.uses.iter().filter(|(exchange, _)| exchange.start > after && is_revoked(exchange));
-        refusals.map(|(exchange, _)| exchange.node).collect::<HashSet<_>>().len()
+    /// How many nodes refused the session's access token as revoked after this time, and how many that or its refresh token.
+    pub(super) fn refusing_nodes(&self, after: Millis) -> (usize, usize) {
+        let is_refusal = |exchange: &Exchange, code: &str| {
+            exchange.start > after && exchange.answer.as_ref().is_some_and(|answer| answer.code == code)
+        };
+        let uses = self.uses.iter().map(|(exchange, _)| *exchange);
+        let mut nodes: HashSet<_> = uses
+            .filter(|exchange| is_refusal(exchange, "access_token_revoked"))
+            .map(|exchange| exchange.node)
+            .collect();
+        let by_access_token = nodes.len();
+        let refreshes = self.refreshes.iter().map(|presented| presented.exchange);
+        nodes
+            .extend(refreshes.filter(|exchange| is_refusal(exchange, "session_revoked")).map(|exchange| exchange.node));
+        (by_access_token, nodes.len())
     }
 
     /// Exchanges whose client was told that the session is over.

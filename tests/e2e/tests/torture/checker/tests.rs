@@ -379,7 +379,11 @@ fn every_session_of_a_revoked_user_has_to_be_refused() {
     let used = |at, node, answer| [login(0), ends.clone(), uses(at, node, access(0, 0), answer)];
     let findings = findings_of(&used(2_000, 3, status(401, "access_token_revoked")));
     has_no_findings(&findings);
-    assert_eq!(findings.counts.crowd_refused, 1);
+    assert_eq!((findings.counts.crowd_refused, findings.counts.crowd_refused_by_access_token), (1, 1));
+    let mut refresh = presents(2_000, 0, status(401, "session_revoked"));
+    refresh.node = 4;
+    let findings = findings_of(&[login(0), ends.clone(), refresh]);
+    assert_eq!((findings.counts.crowd_refused, findings.counts.crowd_refused_by_access_token), (1, 0));
     found(&findings_of(&used(2_300, 3, status(200, ""))), "accepted after revocation");
     found(&findings_of(&used(1_011, 0, status(200, ""))), "accepted after revocation");
     let later = gets(1_011, 0, 1);
