@@ -76,7 +76,7 @@ pub async fn sessions(url: &str, user: &str, template: SessionId, count: usize) 
 /// Entries of a feed in Redis, with the ids of sessions that do not exist.
 const ENTRIES: &str = "local time = redis.call('TIME')
 for n = ARGV[1], ARGV[2] do
-  local written_at = time[1] * 1000 - 60000 - n % 600000
+  local written_at = time[1] * 1000 - 60000 - math.floor((ARGV[4] - n) * 600000 / ARGV[4])
   redis.call('ZADD', KEYS[1], string.format('%.0f', written_at), 's:' .. ARGV[3] .. string.format('%020.0f', n) .. 'A')
 end";
 
@@ -112,14 +112,14 @@ pub async fn revocations(url: &str, count: usize) {
             let script = redis::Script::new(ENTRIES);
             // The first six bits of an id are its first character, and the first four bits are the shard.
             let first = "AEIMQUYcgkosw048";
+            let each = count / first.len();
             for (shard, first) in first.chars().enumerate() {
-                let upto = count / 16 * (shard + 1);
-                let mut from = count / 16 * shard + 1;
-                while from <= upto {
-                    let last = (from + 9_999).min(upto);
+                let mut from = 1;
+                while from <= each {
+                    let last = (from + 9_999).min(each);
                     let mut call = script.key(format!("axum-refresh:{{{shard:x}}}:feed"));
-                    let () =
-                        call.arg(from).arg(last).arg(first.to_string()).invoke_async(&mut connection).await.unwrap();
+                    call.arg(from).arg(last).arg(first.to_string()).arg(each);
+                    let () = call.invoke_async(&mut connection).await.unwrap();
                     from = last + 1;
                 }
             }

@@ -115,7 +115,7 @@ pub(crate) struct Counts {
     /// The medians of the response times while that user was revoked, and otherwise.
     pub(crate) median_then: Millis,
     pub(crate) median_otherwise: Millis,
-    /// Requests with tokens from a node whose clock differs, or for sessions from one.
+    /// Access tokens that met a node whose clock differs from that of their issuer.
     pub(crate) across_clocks: usize,
     /// What a node refused because of its clock, or of that of the issuer, as documented.
     pub(crate) refused_by_clock: usize,
