@@ -331,6 +331,20 @@ async fn a_lost_revocation_of_a_user_is_written_again_and_spares_its_exception_a
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_that_starts_reads_the_feed_from_its_start_once() {
+    let node = Node::new();
+    let ended = node.login("alice").await.tokens;
+    node.auth.revoke_session(ended.session_id, RevocationReason::Logout).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let reads = || node.store.reads_from_start.swap(0, std::sync::atomic::Ordering::SeqCst);
+    reads();
+    let two = Node::on(node.store.clone(), node.clock.clone(), |builder| builder);
+    assert_eq!(code(two.auth.authenticate(&ended.access_token).await), "access_token_revoked");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(reads(), 1);
+}
+
 // ---- clocks ---------------------------------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]

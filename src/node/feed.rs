@@ -49,7 +49,13 @@ impl Node {
             if self.revoked.is_current(self.now()) {
                 return Ok(());
             }
-            self.read_feed(&mut position).await
+            let is_first = self.revoked.len() == 0 && position.cursor == FeedCursor::START;
+            self.read_feed(&mut position).await?;
+            if is_first {
+                // There was nothing to compare the feed with.
+                position.compared_at = Some(self.now());
+            }
+            Ok(())
         };
         self.within_timeout("read_revocations", read).await?
     }

@@ -101,6 +101,8 @@ pub(crate) struct FaultyStore {
     loads: Arc<AtomicUsize>,
     swaps: Arc<AtomicUsize>,
     others: Arc<AtomicUsize>,
+    /// How often the feed was read from its start.
+    pub(crate) reads_from_start: Arc<AtomicUsize>,
 }
 
 /// The number of calls of each kind.
@@ -228,6 +230,9 @@ impl SessionStore for FaultyStore {
     }
 
     async fn read_revocations(&self, since: FeedCursor, window: FeedWindow) -> Result<RevocationBatch, StoreError> {
+        if since == FeedCursor::START {
+            self.reads_from_start.fetch_add(1, Ordering::SeqCst);
+        }
         let mut feed = self.with(self.inner.read_revocations(since, window)).await;
         if let Ok(feed) = &mut feed {
             feed.now = self.clock.lock().unwrap().map(Timestamp::from_millis);
