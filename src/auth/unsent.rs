@@ -1,12 +1,16 @@
 //! Refresh tokens that were issued and never left the server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::MAX_TRIES;
 use crate::node::Node;
 use crate::ratchet::{self, Rotation};
 use crate::session::SessionId;
 use crate::store::StoreError;
+
+/// How long a page without its cookies waits for its rotation to be taken back.
+const MAX_WAIT: Duration = Duration::from_millis(100);
 
 /// A refresh token on its way out. If this is dropped before the token was [sent](Self::sent), because a page took too long,
 /// failed, or its visitor has gone, the rotation is taken back: the client cannot have received the token, so the next
@@ -27,11 +31,12 @@ impl Unsent {
         self.rotation = None;
     }
 
-    /// The token does not leave the server. The rotation is taken back when this returns, unless the store fails.
+    /// The token does not leave the server. The rotation is taken back when this returns, unless the store is slow: the page
+    /// does not wait for it.
     pub(crate) async fn withheld(mut self) {
         if let Some(task) = self.take_back() {
             // In a task of its own, so that it is finished even if the visitor has gone.
-            let _ = task.await;
+            let _ = tokio::time::timeout(MAX_WAIT, task).await;
         }
     }
 

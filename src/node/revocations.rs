@@ -153,7 +153,11 @@ impl LiveRevocations {
             Entry::Occupied(mut entry) => {
                 let known = entry.get_mut();
                 if known.mark.number <= mark.number {
-                    (known.mark.number, known.revoked_at, known.spared) = (mark.number, users.revoked_at, users.spared);
+                    known.mark.number = mark.number;
+                    // An eviction is not repeated, but what was revoked before it is.
+                    if users.spared != Spared::Newest || known.spared == Spared::Newest {
+                        (known.revoked_at, known.spared) = (users.revoked_at, users.spared);
+                    }
                     known.kept.add(kept);
                 }
                 known.mark.here = known.mark.here.wrapping_add(mark.here);
@@ -342,6 +346,21 @@ mod tests {
         revocations.begin_comparison();
         assert_eq!(revocations.missing(Duration::from_secs(60)), []);
         assert_eq!(revocations.missing(Duration::from_secs(62)), [RevokedItem::Session(ID)]);
+    }
+
+    #[test]
+    fn an_eviction_that_is_lost_is_not_repeated_and_what_was_revoked_before_it_is() {
+        let revocations = revocations();
+        let late = NOW.after(Duration::from_secs(9));
+        let evicted = |scope: &str| {
+            let RevokedItem::Users(users) = users(scope, 7) else { panic!() };
+            RevokedItem::Users(RevokedUsers { spared: Spared::Newest, ..users })
+        };
+        revocations.apply(&users("alice", 2), late, AGE);
+        revocations.apply(&evicted("alice"), late, AGE);
+        revocations.apply(&evicted("bob"), late, AGE);
+        revocations.begin_comparison();
+        assert_eq!(revocations.missing(Duration::from_secs(60)), [users("alice", 7)]);
     }
 
     #[test]

@@ -170,7 +170,8 @@ pub trait SessionStore: Send + Sync + 'static {
     ///    [`idle_timeout`](SessionLimit::idle_timeout), all as of `new.created_at`. If there is no room, either the
     ///    sessions with the earliest `created_at` are revoked with the reason [`Evicted`](RevocationReason::Evicted)
     ///    until there is (in the same millisecond, those inserted first), or nothing is written and the call returns
-    ///    [`Inserted::LimitReached`]. [`SessionLimit::make_room`] makes this choice.
+    ///    [`Inserted::LimitReached`]. [`SessionLimit::make_room`] makes this choice. The store may leave out sessions that are
+    ///    older than the newest 10,000.
     /// 3. The new session is written as it is, version included.
     /// 4. The sessions revoked here get `new.created_at` as [`Revocation::at`], and enter the feed, also if they have
     ///    expired. If many have to make room, the store may raise the cutoff of the user instead, and move the sessions that

@@ -117,7 +117,8 @@ const MAX_TRIES: usize = 200;
 const MAX_COUNTED: usize = 1_000;
 /// How many sessions a login evicts one by one; more are revoked by a cutoff.
 const MAX_MARKED: usize = 200;
-/// How many sessions of a user a login with a session limit reads, the newest. It evicts what is further back.
+/// How many sessions of a user a login with a session limit reads, the newest. If they reach the limit, it evicts what is
+/// further back.
 const MAX_EXAMINED: usize = 10_000;
 /// How many of the newest sessions in a user's index a login reads at least.
 const MIN_WINDOW: usize = 1_200;
@@ -263,12 +264,19 @@ impl RedisStore {
     /// Revokes everyone in a realm: in each shard, because each has cutoffs of its own. An error may leave some shards
     /// without it, and the caller tries again.
     async fn revoke_everyone(&self, scope: &str, revocation: Revocation) -> Result<Revoked, StoreError> {
-        let json = row::revocation(&revocation)?;
-        let step = async |step, cutoff: i64| self.step_everyone(step, scope, &json, revocation.at, cutoff).await;
-        // Nodes know one cutoff for each scope, so all shards are given the same: the highest that any of them would take.
-        // Nodes learn of it when all have it: asked about a session earlier, a shard that has not would spare it.
-        let cutoff = step("raise", step("next", 0).await?).await?;
-        step("publish", cutoff).await?;
+        let (store, owned, json) = (self.clone(), scope.to_owned(), row::revocation(&revocation)?);
+        let revoke = async move {
+            let at = revocation.at;
+            // Nodes know one cutoff for each scope, so all shards are given the same: the highest that any of them would take.
+            // Nodes learn of it when all have it: asked about a session earlier, a shard that has not would spare it.
+            let next = store.step_everyone("next", &owned, &json, at, 0).await?;
+            let cutoff = store.step_everyone("raise", &owned, &json, at, next).await?;
+            store.step_everyone("publish", &owned, &json, at, cutoff).await?;
+            Ok::<_, StoreError>(cutoff)
+        };
+        // In a task of its own: if the caller goes away in between, the nodes would not learn of it.
+        let stopped = |_| StoreError::new("revoke: the runtime is shutting down");
+        let cutoff: i64 = tokio::spawn(revoke).await.map_err(stopped)??;
         let (scope, spared) = (scope.into(), Spared::Nothing);
         let users = RevokedUsers { scope, cutoff, revoked_at: revocation.at, spared };
         Ok(Revoked { users: Some(users), ..Revoked::default() })
@@ -285,7 +293,7 @@ impl RedisStore {
         let shards: Vec<u8> = (0..SHARDS).collect();
         let prepare = |shards: &[u8]| {
             let mut script = REVOKE_EVERYONE.arg(step);
-            script.arg(scope).arg(json).arg(at.as_millis()).arg(self.channel()).arg(FEED_TTL).arg(cutoff);
+            script.arg(scope).arg(json).arg(at.as_millis()).arg(self.channel()).arg(FEED_TTL).arg(cutoff).arg(SHARDS);
             for shard in shards {
                 script.key(self.feed(*shard)).key(self.cutoffs(*shard));
                 script.key(self.cutoff_expiries(*shard)).key(self.expiries(*shard));

@@ -41,7 +41,8 @@ const CUTOFF_PURGE_STEP: i64 = 1_000;
 const CUTOFF_RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// An insert that evicts more sessions raises the cutoff of the user, and does not mark them one by one.
 const MAX_MARKED: i64 = 200;
-/// How many sessions of a user a login with a session limit examines, the newest. It evicts what is further back.
+/// How many sessions of a user a login with a session limit examines, the newest. If they reach the limit, it evicts what is
+/// further back.
 const MAX_EXAMINED: i64 = 10_000;
 /// Up to this number, the sessions that a new cutoff revokes are counted exactly.
 const MAX_EXACTLY_COUNTED: i64 = 1_000;

@@ -157,8 +157,8 @@ impl Statements {
                 "UPDATE axum_refresh_sessions SET user_cutoff = ? WHERE id = ? AND user_id = ? AND user_cutoff >= ?",
             ),
             spare_later: sql("UPDATE axum_refresh_sessions SET user_cutoff = ? \
-                 WHERE user_id = ? AND user_cutoff = ? AND created_at > ?"),
-            // The last row, if there is one, is the newest session that was not examined.
+                 WHERE user_id = ? AND user_cutoff >= ? AND created_at > ?"),
+            // One of the rows, if there is one, is the newest session that was not examined.
             excess: sql(&format!(
                 "SELECT id, ? AS is_beyond FROM (SELECT id FROM {newest} WHERE expires_at > ? AND last_seen_at > ? \
                  AND id <> ? {NEWEST_FIRST} LIMIT ? OFFSET ?) AS excess UNION ALL \
@@ -171,13 +171,13 @@ impl Statements {
                  ORDER BY user_cutoff, created_at, seq LIMIT 1"
             )),
             spare_survivors: sql("UPDATE axum_refresh_sessions SET user_cutoff = ? \
-                 WHERE user_id = ? AND user_cutoff = ? AND created_at >= ? AND (created_at > ? OR seq >= ?) \
+                 WHERE user_id = ? AND user_cutoff >= ? AND created_at >= ? AND (created_at > ? OR seq >= ?) \
                  AND expires_at > ? AND last_seen_at > ?"),
             count_live: sql(&format!(
                 "SELECT COUNT(*) FROM (SELECT 1 AS one FROM (SELECT expires_at, last_seen_at FROM axum_refresh_sessions \
                  WHERE user_id = ? AND user_cutoff >= ? AND user_cutoff < ? \
                  AND everyone_cutoff >= COALESCE((SELECT cutoff FROM axum_refresh_cutoffs WHERE scope = ?), 0) \
-                 AND revoked_at IS NULL LIMIT {MAX_EXAMINED}) AS examined WHERE expires_at > ? AND last_seen_at > ? LIMIT ?) \
+                 AND revoked_at IS NULL {NEWEST_FIRST} LIMIT {MAX_EXAMINED}) AS examined WHERE expires_at > ? AND last_seen_at > ? LIMIT ?) \
                  AS live"
             )),
             count_all: sql("SELECT COUNT(*) FROM (SELECT 1 AS one FROM axum_refresh_sessions \

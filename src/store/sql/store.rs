@@ -101,7 +101,7 @@ macro_rules! sql_store {
                         .bind(max_examined)
                         .fetch_all(&mut *transaction)
                         .await?;
-                    let is_beyond = examined.last().is_some_and(|(_, is_beyond)| *is_beyond != 0);
+                    let is_beyond = examined.iter().any(|(_, is_beyond)| *is_beyond != 0);
                     let excess = examined.iter().filter(|(_, is_beyond)| *is_beyond == 0).map(|(id, _)| id);
                     let excess = excess.map(|id| row::session_id(id)).collect::<Result<Vec<_>, _>>()?;
                     let refuses = limit.on_max_sessions == OnMaxSessions::Refuse;
@@ -111,7 +111,8 @@ macro_rules! sql_store {
                         return Ok(Inserted::LimitReached);
                     }
                     let is_short = i64::try_from(excess.len()).unwrap_or(i64::MAX) <= MAX_MARKED;
-                    if is_short && (refuses || !is_beyond) {
+                    // Whoever is further back is beyond the limit only if the newer ones reach it.
+                    if is_short && (refuses || excess.is_empty() || !is_beyond) {
                         // Oldest first.
                         revoked.sessions = excess.into_iter().rev().collect();
                         self.mark_revoked(&mut transaction, &revoked.sessions, by(RevocationReason::Evicted)).await?;

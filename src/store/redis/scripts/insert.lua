@@ -52,7 +52,8 @@ if max then
     table.insert(victims, live[i])
     is_victim[live[i].id] = true
   end
-  raises = (not is_all and not refuse) or #victims > max_marked
+  -- Whoever is further back is beyond the limit only if the newer ones reach it.
+  raises = (not is_all and not refuse and excess >= 0) or #victims > max_marked
   if raises then
     for _, session in ipairs(sessions) do
       -- Idle ones go as well, or the next login would have to read them again.

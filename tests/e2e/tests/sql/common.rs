@@ -402,7 +402,7 @@ macro_rules! for_every_database {
         }
 
         #[tokio::test]
-        async fn a_login_with_a_limit_reads_thousands_of_idle_sessions_once() {
+        async fn a_login_that_reaches_the_limit_drops_thousands_of_idle_sessions() {
             use axum_refresh::SessionStore as _;
             use axum_refresh::store::{InsertOptions, Inserted, OnMaxSessions, SessionLimit, Timestamp};
             let (store, url) = $new().await;
@@ -423,12 +423,17 @@ macro_rules! for_every_database {
             let (first, revoked) = login(OnMaxSessions::Refuse).await;
             assert_eq!((revoked.count, revoked.users), (0, None));
             assert!(store.load(old.id).await.unwrap().unwrap().rotation.revoked.is_none());
+            // Nor where the limit is not reached.
             let (second, revoked) = login(OnMaxSessions::EvictOldest).await;
-            assert_eq!((revoked.count, revoked.users.is_some()), (0, true));
-            let listed = store.list("alice", 10).await.unwrap();
-            assert_eq!(listed.iter().map(|session| session.id).collect::<Vec<_>>(), [second, first]);
-            let (_, revoked) = login(OnMaxSessions::EvictOldest).await;
             assert_eq!((revoked.count, revoked.users), (0, None));
+            let (third, _) = login(OnMaxSessions::EvictOldest).await;
+            let (fourth, revoked) = login(OnMaxSessions::EvictOldest).await;
+            assert_eq!((revoked.count, revoked.users.is_some()), (1, true));
+            assert!(store.load(first).await.unwrap().unwrap().rotation.revoked.is_some());
+            let listed = store.list("alice", 10).await.unwrap();
+            assert_eq!(listed.iter().map(|session| session.id).collect::<Vec<_>>(), [fourth, third, second]);
+            let (_, revoked) = login(OnMaxSessions::EvictOldest).await;
+            assert_eq!((revoked.sessions, revoked.users), (vec![second], None));
         }
 
         #[tokio::test]
