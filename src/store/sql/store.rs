@@ -104,15 +104,14 @@ macro_rules! sql_store {
                     let is_beyond = examined.iter().any(|(_, is_beyond)| *is_beyond != 0);
                     let excess = examined.iter().filter(|(_, is_beyond)| *is_beyond == 0).map(|(id, _)| id);
                     let excess = excess.map(|id| row::session_id(id)).collect::<Result<Vec<_>, _>>()?;
-                    let refuses = limit.on_max_sessions == OnMaxSessions::Refuse;
-                    if !excess.is_empty() && refuses {
+                    if !excess.is_empty() && limit.on_max_sessions == OnMaxSessions::Refuse {
                         transaction.rollback().await?;
                         lease.done();
                         return Ok(Inserted::LimitReached);
                     }
                     let is_short = i64::try_from(excess.len()).unwrap_or(i64::MAX) <= MAX_MARKED;
                     // Whoever is further back is beyond the limit only if the newer ones reach it.
-                    if is_short && (refuses || excess.is_empty() || !is_beyond) {
+                    if excess.is_empty() || (is_short && !is_beyond) {
                         // Oldest first.
                         revoked.sessions = excess.into_iter().rev().collect();
                         self.mark_revoked(&mut transaction, &revoked.sessions, by(RevocationReason::Evicted)).await?;
@@ -460,11 +459,12 @@ macro_rules! sql_store {
 
             async fn list_once(&self, user_id: &str, limit: usize) -> Result<Vec<SessionRecord>, sqlx::Error> {
                 let mut lease = self.lease().await?;
+                let everyone = everyone(user_id);
                 let rows: Vec<SessionRow> = sqlx::query_as(self.0.sql.list.clone())
                     .bind(user_id.as_bytes())
                     .bind(user_id.as_bytes())
-                    .bind(everyone(user_id).into_bytes())
-                    .bind(everyone(user_id).into_bytes())
+                    .bind(everyone.as_bytes())
+                    .bind(everyone.as_bytes())
                     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
                     .fetch_all(&mut *lease.connection)
                     .await?;
