@@ -144,6 +144,12 @@ pub enum ClaimsError {
     /// The claims cannot be read back from what was written: a number is NaN or infinite, they are nested deeper than 127
     /// levels, or their type requires a field that it does not write.
     Unreadable(Box<dyn std::error::Error + Send + Sync>),
+    /// The access token with the claims does not fit into the access cookie: browsers drop a cookie whose name and value have
+    /// more than 4096 bytes (RFC 6265bis §5.6) without a word.
+    TooLarge {
+        /// The size of the name and the value of the cookie, in bytes.
+        cookie_bytes: usize,
+    },
 }
 
 impl fmt::Display for ClaimsError {
@@ -153,6 +159,11 @@ impl fmt::Display for ClaimsError {
             Self::Reserved(name) => write!(f, "the name {name:?} is reserved for the token; rename the claim"),
             Self::Json(error) => error.fmt(f),
             Self::Unreadable(error) => write!(f, "they cannot be read back from the JSON that was written: {error}"),
+            Self::TooLarge { cookie_bytes } => write!(
+                f,
+                "the access cookie would have {cookie_bytes} bytes, and browsers keep 4096; put less into the claims, and load \
+                 the rest in the handler"
+            ),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::client::ClientInfo;
 use crate::config::resolved::{ResolvedCookie, ResolvedSettings};
 use crate::config::{CookieSettings, Settings, Transport};
 use crate::http::admin::RevokeTokenRequest;
-use crate::http::{cookie, identify, negotiate, tokens};
+use crate::http::{bearer, cookie, negotiate, tokens};
 use crate::session::{SecretHash, SessionId};
 use crate::time::Timestamp;
 use crate::token::access::{self, AccessKeys, AccessTokenParams};
@@ -193,7 +193,7 @@ pub fn cookie_name(cookie: &CookieSettings, insecure: bool) -> String {
 
 /// The credentials of `Authorization: Bearer`.
 pub fn bearer(header: &HeaderValue) -> Option<&[u8]> {
-    identify::bearer(header)
+    bearer::bearer(header)
 }
 
 /// Whether a request accepts a page.

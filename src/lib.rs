@@ -70,13 +70,17 @@ pub mod keys {
 }
 
 pub mod layers {
-    //! The services and the future behind the layers, for code that has to name them.
-    pub use crate::http::{AuthService, CheckService, CsrfService, GuardService, PagesService, ResponseFuture};
+    //! The services and futures behind the layers, for code that has to name them, and the layer of
+    //! [`Auth::refusals`](crate::Auth::refusals).
+    pub use crate::http::{
+        AuthService, CheckService, CsrfService, GuardService, PagesService, RefusalsFuture, RefusalsLayer,
+        RefusalsService, ResponseFuture,
+    };
 }
 
 pub mod rejection {
     //! Why requests are refused.
-    pub use crate::http::{AuthRejection, Problem};
+    pub use crate::http::{AuthRejection, Problem, local_next};
 }
 
 pub mod router {

@@ -4,19 +4,23 @@
 
 mod support;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
-use axum::extract::{FromRef, State};
-use axum::http::{HeaderMap, Request, Response, StatusCode};
+use axum::extract::{FromRef, Query, State};
+use axum::http::{HeaderMap, Request, Response, StatusCode, Uri};
+use axum::response::IntoResponse as _;
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use axum_refresh::config::{Binding, BindingMode, CookieSettings, OnMaxSessions, Transport};
+use axum_refresh::rejection::local_next;
 use axum_refresh::router::{Route, Routes};
 use axum_refresh::store::Timestamp;
 use axum_refresh::{
-    Auth, AuthUser, ClientInfo, Error, Login, Policy, RevocationReason, Secret, SessionStore as _, Settings,
+    Auth, AuthUser, ClaimsError, ClientInfo, Error, Login, Policy, RevocationReason, Secret, SessionStore as _,
+    Settings,
 };
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
@@ -772,8 +776,11 @@ async fn a_refused_page_redirects_to_the_login_page_and_an_api_call_does_not() {
         .nest("/auth", node.auth.router());
     let html = ("accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8");
     for headers in [vec![html], vec![html, ("authorization", "Bearer x")]] {
-        let answer = call(&app, "GET", "/shop/orders/7?secret=x", &headers).await;
-        assert_eq!((answer.status.as_u16(), answer.header("location")), (303, "/login?next=/shop/orders/7"));
+        let answer = call(&app, "GET", "/shop/orders/7?page=2&q=a%2Fb", &headers).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("location")),
+            (303, "/login?next=/shop/orders/7%3Fpage%3D2%26q%3Da%252Fb")
+        );
         assert_eq!(answer.header("cache-control"), "no-store");
     }
     let answer = call(&app, "GET", "/shop/orders/7", &[("accept", "application/json")]).await;
@@ -783,15 +790,186 @@ async fn a_refused_page_redirects_to_the_login_page_and_an_api_call_does_not() {
     assert_eq!(call(&app, "POST", "/auth/refresh", &[html]).await.code(), (401, "refresh_token_missing".to_owned()));
 }
 
-#[tokio::test]
-async fn the_redirect_to_the_login_page_never_contains_another_host() {
+fn with_login_page() -> (Node, Router) {
     let node = Node::with(|builder| builder.configure(|settings| settings.login_page = Some("/login".into())));
     let app = Router::new().fallback(me).layer(node.auth.layer());
+    (node, app)
+}
+
+#[tokio::test]
+async fn the_redirect_to_the_login_page_never_contains_another_host() {
+    let (_node, app) = with_login_page();
     for path in ["//evil.example/x", "/%2f%2fevil.example", "/\\evil.example", "///evil.example"] {
         let answer = call(&app, "GET", path, &[("accept", "text/html")]).await;
         let next = answer.header("location").strip_prefix("/login?next=").unwrap().to_owned();
         assert!(next.starts_with('/') && !next.starts_with("//") && !next.starts_with("/\\"), "{next}");
     }
+}
+
+#[tokio::test]
+async fn the_login_handler_accepts_each_next_that_a_redirect_has_sent() {
+    let (_node, app) = with_login_page();
+    for path in ["/", "/notes?page=2", "/a%20b?q=%C3%A9&r=%2F%2Fx", "//evil.example/?x=/y", "/x?next=/login%3Fnext=/y"]
+    {
+        let answer = call(&app, "GET", path, &[("accept", "text/html")]).await;
+        let location: Uri = answer.header("location").parse().unwrap();
+        let Query(query) = Query::<HashMap<String, String>>::try_from_uri(&location).unwrap();
+        let local = format!("/{}", path.trim_start_matches('/'));
+        assert_eq!(local_next(&query["next"]), Some(local.as_str()));
+    }
+}
+
+#[tokio::test]
+async fn a_next_that_is_too_long_for_a_header_is_left_out() {
+    let (_node, app) = with_login_page();
+    for (length, has_next) in [(100, true), (60_000, false)] {
+        let answer = call(&app, "GET", &format!("/search?q={}", "x".repeat(length)), &[("accept", "text/html")]).await;
+        assert_eq!(answer.status, 303);
+        assert_eq!(answer.header("location") != "/login", has_next);
+    }
+}
+
+#[tokio::test]
+async fn a_login_page_behind_the_layer_is_refused_and_not_redirected_to_itself() {
+    let (_node, app) = with_login_page();
+    let whole = Router::new().nest("/login", app.clone()).merge(app);
+    for path in ["/login", "/login?next=/notes"] {
+        let answer = call(&whole, "GET", path, &[("accept", "text/html")]).await;
+        assert_eq!(answer.code(), (401, "access_token_missing".to_owned()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn htmx_is_told_to_load_the_login_page_and_to_return_to_the_page_around() {
+    let (_node, app) = with_login_page();
+    let htmx = ("hx-request", "true");
+    let page = ("hx-current-url", "https://app.example/notes?page=2#top");
+    let next = |path: &str| format!("/login?next={path}");
+    for (method, path, headers, expected) in [
+        ("GET", "/notes/7/row", vec![htmx, page], next("/notes%3Fpage%3D2")),
+        ("POST", "/notes", vec![htmx, page], next("/notes%3Fpage%3D2")),
+        ("DELETE", "/notes/7", vec![htmx], "/login".to_owned()),
+        ("GET", "/notes?page=3", vec![htmx, page, ("hx-boosted", "true")], next("/notes%3Fpage%3D3")),
+        ("GET", "/x", vec![htmx, ("hx-current-url", "https://evil.example//evil.example/x")], next("/evil.example/x")),
+        ("GET", "/x", vec![htmx, ("hx-current-url", "no url at all")], "/login".to_owned()),
+    ] {
+        let answer = call(&app, method, path, &headers).await;
+        assert_eq!(answer.code(), (401, "access_token_missing".to_owned()));
+        assert_eq!(answer.header("hx-redirect"), expected, "{method} {path}");
+    }
+    // htmx asks for the whole page of its history like a browser, and follows redirects.
+    let history = [htmx, ("hx-history-restore-request", "true"), page];
+    let answer = call(&app, "GET", "/notes", &history).await;
+    assert_eq!((answer.status.as_u16(), answer.header("location")), (303, "/login?next=/notes"));
+}
+
+// ---- the origin check -----------------------------------------------------------------------------------------------
+
+const APP_ORIGINS: [&str; 4] = ["capacitor://localhost", "tauri://localhost", "chrome-extension://abcdef", "file://"];
+
+#[tokio::test]
+async fn an_app_with_a_scheme_of_its_own_can_be_a_trusted_origin() {
+    let node = Node::with(|builder| {
+        builder.configure(|settings| settings.trusted_origins = APP_ORIGINS.map(str::to_owned).to_vec())
+    });
+    let app = Router::new().route("/", any(|| async {})).layer(node.auth.csrf()).nest("/auth", node.auth.router());
+    for origin in APP_ORIGINS {
+        let headers = [("origin", origin), ("sec-fetch-site", "cross-site")];
+        assert_eq!(call(&app, "POST", "/", &headers).await.status, 200, "{origin}");
+        let cookie = format!("__Secure-refresh={}", node.refresh_token("alice").await);
+        let answer = call(&app, "POST", "/auth/refresh", &[headers[0], headers[1], ("cookie", &cookie)]).await;
+        assert_eq!(answer.status, 200, "{origin}");
+    }
+    for origin in ["capacitor://localhost2", "Capacitor://localhost", "capacitor://localhost/", "tauri://", "null"] {
+        assert_eq!(
+            call(&app, "POST", "/", &[("origin", origin)]).await.code(),
+            (403, "cross_origin".to_owned()),
+            "{origin}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_router_has_no_origin_check_for_requests_that_no_browser_authenticates() {
+    let node = Node::with(|builder| builder.configure(|settings| settings.transport = Transport::Both));
+    let app: Router = Router::new().nest("/auth", node.auth.router());
+    let origin = ("origin", "capacitor://localhost");
+    let login = node.login("alice").await;
+    let token = node.refresh_token("alice").await;
+    let body = serde_json::json!({ "refresh_token": token }).to_string();
+    let request = Request::post("/auth/refresh").header("host", "app.example").header("origin", origin.1);
+    let request = request.header("content-type", "application/json").body(Body::from(body)).unwrap();
+    assert_eq!(app.clone().oneshot(request).await.unwrap().status(), 200);
+    let bearer = bearer(&login);
+    let unrelated = [origin, ("authorization", bearer.as_str()), ("cookie", "theme=dark")];
+    assert_eq!(call(&app, "POST", "/auth/logout/others", &unrelated).await.status, 200);
+    // What the browser adds by itself may authenticate.
+    let refresh = format!("__Secure-refresh={token}");
+    for ambient in [("cookie", refresh.as_str()), ("authorization", "Basic YTpi"), ("authorization", "Negotiate x")] {
+        let answer = call(&app, "POST", "/auth/refresh", &[origin, ambient]).await;
+        assert_eq!(answer.code(), (403, "cross_origin".to_owned()), "{ambient:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_app_without_cookies_has_no_origin_check_for_requests_without_them() {
+    let without_cookies = Node::with(|builder| builder.configure(|settings| settings.transport = Transport::Body));
+    let with_cookies = Node::new();
+    let app = |node: &Node| Router::new().route("/login", post(|| async {})).layer(node.auth.csrf());
+    let origin = ("origin", "capacitor://localhost");
+    assert_eq!(call(&app(&without_cookies), "POST", "/login", &[origin]).await.status, 200);
+    let with_session = [origin, ("cookie", "the_apps_own_session=1")];
+    assert_eq!(call(&app(&without_cookies), "POST", "/login", &with_session).await.status, 403);
+    // A login from a foreign page would log the victim in as somebody else.
+    assert_eq!(call(&app(&with_cookies), "POST", "/login", &[origin]).await.status, 403);
+}
+
+// ---- large cookies --------------------------------------------------------------------------------------------------
+
+fn for_pages() -> Node {
+    Node::with(|builder| builder.settings(Settings::for_pages()))
+}
+
+#[tokio::test]
+async fn a_login_whose_access_cookie_browsers_would_drop_is_an_error_and_leaves_no_session() {
+    let node = for_pages();
+    let result = node.auth.login("alice", claims(&"x".repeat(4_000))).client(client()).await;
+    let Err(Error::Claims(ClaimsError::TooLarge { cookie_bytes })) = result else { panic!("{result:?}") };
+    assert!(cookie_bytes > 4_096);
+    assert!(node.auth.sessions("alice").await.unwrap().is_empty());
+    // The largest that fits is set.
+    let (mut fits, mut too_large) = (100, 4_000);
+    while too_large - fits > 1 {
+        let middle = usize::midpoint(fits, too_large);
+        let is_ok = node.auth.login("bob", claims(&"x".repeat(middle))).client(client()).await.is_ok();
+        if is_ok { fits = middle } else { too_large = middle }
+    }
+    let login = node.auth.login("bob", claims(&"x".repeat(fits))).client(client()).await.unwrap();
+    let response = login.into_response();
+    let access = response.headers().get_all("set-cookie").iter().map(|it| it.to_str().unwrap().to_owned());
+    let access = access.into_iter().find(|it| it.starts_with("__Host-access=")).unwrap();
+    let pair = access.split(';').next().unwrap();
+    // Base64 has three bytes for four characters, twice.
+    assert!((4_090..=4_097).contains(&pair.len()), "{}", pair.len());
+}
+
+#[tokio::test]
+async fn claims_that_are_too_large_for_the_cookie_are_not_written_by_an_update() {
+    let node = for_pages();
+    let login = node.login("alice").await;
+    let user = node.auth.authenticate(&login.tokens.access_token).await.unwrap();
+    let result = node.auth.update_claims(&user, claims(&"x".repeat(4_000))).await;
+    assert!(matches!(result, Err(Error::Claims(ClaimsError::TooLarge { .. }))), "{result:?}");
+    let refreshed = node.refresh(login.tokens.refresh_token.as_ref().unwrap()).await.unwrap();
+    let user = node.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
+    assert_eq!(user.claims, claims("user"));
+}
+
+#[tokio::test]
+async fn a_login_in_the_body_may_have_claims_of_any_size() {
+    let node = Node::with(|builder| builder.settings(Settings { transport: Transport::Both, ..Settings::for_pages() }));
+    let login = node.auth.login("alice", claims(&"x".repeat(4_000))).client(client()).transport(Transport::Body);
+    assert!(login.await.is_ok());
 }
 
 // ---- the router -----------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::claims::write_claims;
 use super::{Auth, AuthUser, Claims, MAX_TRIES};
 use crate::client::ClientInfo;
-use crate::config::{ResolvedSettings, Transport};
-use crate::error::Error;
+use crate::config::{MAX_COOKIE_BYTES, Notice, ResolvedSettings, Transport};
+use crate::error::{ClaimsError, Error};
 use crate::event::Event;
 use crate::node::realm::Realm;
 use crate::ratchet::RotationState;
@@ -165,6 +165,7 @@ impl<C: Claims> LoginBuilder<C> {
             Some(label) => self.client.clone().label(label),
             None => self.client.clone(),
         };
+        let is_cross_site = client.is_cross_site();
         let now = node.now();
         let lifetime = if self.with_refresh { policy.lifetime } else { policy.access_ttl };
         let id = node.new_session_id(&self.user_id).map_err(Error::random)?;
@@ -182,6 +183,10 @@ impl<C: Claims> LoginBuilder<C> {
         // Signed before the session is inserted, so that a failure leaves nothing behind.
         let mut tokens = self.auth.tokens(&session, 0, &session.claims, now, self.with_refresh)?;
         tokens.refresh_token = self.with_refresh.then(|| self.auth.inner.refresh.encode(&token));
+        let transport = self.chosen_transport(&node.settings);
+        if transport.has_cookie() {
+            check_cookie_size(&node.settings, &tokens)?;
+        }
         let limit = policy.max_sessions.map(|max| SessionLimit {
             max,
             on_max_sessions: policy.on_max_sessions,
@@ -208,13 +213,19 @@ impl<C: Claims> LoginBuilder<C> {
             }
         }
         node.events.emit(Event::LoggedIn { user_id: user_id(), session_id: session.id });
-        let allowed = node.settings.transport;
-        let transport = match self.transport {
+        if transport.has_cookie() && is_cross_site {
+            report_cross_site(&node.settings);
+        }
+        Ok(Login { tokens, transport, settings: Arc::clone(&node.settings) })
+    }
+
+    fn chosen_transport(&self, settings: &ResolvedSettings) -> Transport {
+        let allowed = settings.transport;
+        match self.transport {
             Some(Transport::Body) if allowed.has_body() => Transport::Body,
             _ if allowed.has_cookie() => Transport::Cookie,
             _ => Transport::Body,
-        };
-        Ok(Login { tokens, transport, settings: Arc::clone(&node.settings) })
+        }
     }
 
     /// Returns the session to be replaced if it is the same user's. Another user's session, from the same device, is
@@ -233,6 +244,25 @@ impl<C: Claims> LoginBuilder<C> {
     }
 }
 
+/// Refuses tokens whose access cookie browsers would drop: the user would be refreshed with every page, and logged out at the
+/// first failure.
+fn check_cookie_size(settings: &ResolvedSettings, tokens: &Tokens) -> Result<(), ClaimsError> {
+    let size = settings.access_cookie.as_ref().map_or(0, |cookie| cookie.size(&tokens.access_token));
+    if size > MAX_COOKIE_BYTES { Err(ClaimsError::TooLarge { cookie_bytes: size }) } else { Ok(()) }
+}
+
+/// A page of another site has logged in, and will be logged out when the access token expires.
+fn report_cross_site(settings: &ResolvedSettings) {
+    if !settings.is_sent_cross_site() && settings.notices.is_first(Notice::CrossSiteLogin) {
+        tracing::warn!(
+            target: "axum_refresh",
+            "a page of another site has logged in, and browsers do not send it the refresh cookie, so its users are logged out \
+             when their access token expires; serve the page from the same site, or set `refresh_cookie.same_site` to none \
+             and `credentials: \"include\"` in the page"
+        );
+    }
+}
+
 /// # Logging in
 impl<C: Claims> Auth<C> {
     /// Logs in a user whom the app has authenticated: opens a session and returns its first tokens.
@@ -245,7 +275,8 @@ impl<C: Claims> Auth<C> {
     ///
     /// - [`Error::SessionLimitReached`] if the user has [`max_sessions`](crate::Policy::max_sessions) and the policy refuses
     ///   more.
-    /// - [`Error::Claims`] or [`Error::InvalidUserId`] if the arguments are invalid.
+    /// - [`Error::Claims`] or [`Error::InvalidUserId`] if the arguments are invalid, or if the claims are too large for the
+    ///   [access cookie](crate::Settings::access_cookie).
     /// - [`Error::Store`] if the store fails.
     ///
     /// ```
@@ -276,7 +307,7 @@ impl<C: Claims> Auth<C> {
     /// # Errors
     ///
     /// - [`Error::SessionNotFound`] if the session is revoked, expired or idle.
-    /// - [`Error::Claims`] if the claims are invalid.
+    /// - [`Error::Claims`] if the claims are invalid, or too large for the access cookie. The old claims stay.
     /// - [`Error::RefreshBusy`] if other writers changed the session at every attempt.
     /// - [`Error::Store`] if the store fails.
     pub async fn update_claims(&self, caller: &AuthUser<C>, claims: C) -> Result<Login, Error> {
@@ -290,9 +321,6 @@ impl<C: Claims> Auth<C> {
             }
             session.claims.clone_from(&claims);
             session.rotation.last_seen_at = session.rotation.last_seen_at.max(now);
-            if !node.compare_and_swap(session.version, &session).await? {
-                continue;
-            }
             // A session without a refresh token lives no longer than one access token.
             let lifetime = session.rotation.expires_at.since(session.created_at);
             let can_refresh = lifetime > node.settings.policy.access_ttl;
@@ -300,6 +328,13 @@ impl<C: Claims> Auth<C> {
             let tokens = self.tokens(&session, caller.generation(), &claims, now, can_refresh)?;
             let settings = Arc::clone(&node.settings);
             let transport = if settings.transport.has_cookie() { Transport::Cookie } else { Transport::Body };
+            if transport.has_cookie() {
+                check_cookie_size(&settings, &tokens)?;
+            }
+            // Written last, so that a failure leaves the old claims.
+            if !node.compare_and_swap(session.version, &session).await? {
+                continue;
+            }
             return Ok(Login { tokens, transport, settings });
         }
         Err(Error::RefreshBusy)

@@ -30,6 +30,7 @@ pub struct ClientInfo {
     forwarded_for: Option<Box<str>>,
     user_agent: Option<Arc<str>>,
     label: Option<Box<str>>,
+    is_cross_site: bool,
 }
 
 const MAX_USER_AGENT_BYTES: usize = 512;
@@ -69,6 +70,16 @@ impl ClientInfo {
     pub fn label(mut self, label: &str) -> Self {
         self.label = Some(truncate(label, MAX_LABEL_BYTES)).filter(|text| !text.is_empty()).map(Box::from);
         self
+    }
+
+    /// The request was sent by a script of another site's page.
+    pub(crate) fn cross_site(mut self) -> Self {
+        self.is_cross_site = true;
+        self
+    }
+
+    pub(crate) const fn is_cross_site(&self) -> bool {
+        self.is_cross_site
     }
 
     pub(crate) fn client_ip(&self, trusted: &[IpNet]) -> Option<IpAddr> {

@@ -3,6 +3,7 @@
 
 mod cookie;
 mod error;
+mod notice;
 mod policy;
 pub(crate) mod resolved;
 mod transport;
@@ -15,9 +16,10 @@ use serde::{Deserialize, Serialize};
 use self::cookie::strip_prefix;
 pub use self::cookie::{CookieSettings, SameSite};
 pub use self::error::SettingsError;
+pub(crate) use self::notice::Notice;
 pub(crate) use self::policy::MAX_GRACE;
 pub use self::policy::{Binding, BindingMode, OnMaxSessions, OnReuse, Policy};
-pub(crate) use self::resolved::ResolvedSettings;
+pub(crate) use self::resolved::{MAX_COOKIE_BYTES, ResolvedCookie, ResolvedSettings};
 pub use self::transport::Transport;
 use crate::time::duration;
 
@@ -102,7 +104,8 @@ pub struct Settings {
     /// the header is ignored.
     pub trusted_proxies: Vec<IpNet>,
     /// Other origins whose pages may send unsafe requests, spelled as in the `Origin` header: `https://app.example`, in
-    /// lower case, without default port and trailing slash. Default: none.
+    /// lower case, without default port and trailing slash. An app with a scheme of its own is named in the same way:
+    /// `capacitor://localhost`, `tauri://localhost`, `chrome-extension://<id>`, `file://`. Default: none.
     pub trusted_origins: Vec<String>,
     /// The path of the login page, such as `/login`. A layer redirects a GET for HTML to it instead of refusing it with
     /// 401, and appends `?next=` and the requested path, which the
@@ -352,7 +355,18 @@ mod tests {
     #[test]
     fn an_origin_that_no_browser_sends_is_rejected() {
         let with = |origin: &str| Settings { trusted_origins: vec![origin.to_owned()], ..Settings::default() };
-        for origin in ["https://app.example", "http://localhost:3000", "https://xn--bcher-kva.example:8443"] {
+        for origin in [
+            "https://app.example",
+            "http://localhost:3000",
+            "https://xn--bcher-kva.example:8443",
+            "capacitor://localhost",
+            "ionic://localhost",
+            "tauri://localhost",
+            "app://obsidian.md",
+            "chrome-extension://cjpalhdlnbpafiamejdnhcphjbkeiagm",
+            "moz-extension://2c127fa4-62c7-7e4f-90e5-472b45eecfdc",
+            "file://",
+        ] {
             assert_eq!(with(origin).validate(), Ok(()), "{origin}");
         }
         for origin in [
@@ -365,6 +379,14 @@ mod tests {
             "http://app.example:80",
             "https://b\u{fc}cher.example",
             "ftp://app.example",
+            "capacitor://",
+            "capacitor://localhost/",
+            "Capacitor://localhost",
+            "capacitor:localhost",
+            "://localhost",
+            "file:///",
+            "file://host",
+            "data://x",
             "null",
             "*",
         ] {

@@ -9,6 +9,7 @@ use tower_cookies::cookie::SameSite as CookieSameSite;
 use tower_cookies::cookie::time::Duration as CookieDuration;
 use tower_http::csrf::CsrfLayer;
 
+use super::notice::Notices;
 use super::{CookieSettings, SameSite, Settings, SettingsError};
 
 /// Settings accepted by [`Settings::validate`], and the values derived from them.
@@ -22,21 +23,28 @@ pub(crate) struct ResolvedSettings {
     pub(crate) hint_cookie: Option<ResolvedCookie>,
     /// The origin check with the trusted origins.
     pub(crate) csrf: CsrfLayer,
+    /// The trusted origins of other schemes than http and https, which tower-http does not know.
+    pub(crate) app_origins: Vec<String>,
     /// The path of the login page, as a `Location` header. A `?next=` may be appended.
     pub(crate) login_page: Option<HeaderValue>,
+    /// The wrong setups that were reported.
+    pub(crate) notices: Notices,
 }
 
 impl ResolvedSettings {
     /// Validates the settings and resolves them.
     pub(crate) fn new(settings: Settings) -> Result<Self, SettingsError> {
         settings.validate()?;
+        let (csrf, app_origins) = csrf(&settings.trusted_origins)?;
         let named = settings.in_realm();
         let cookie = |cookie: &CookieSettings, http_only| ResolvedCookie::new(cookie, &settings, http_only);
         Ok(Self {
             refresh_cookie: cookie(&named.refresh_cookie, true),
             access_cookie: named.access_cookie.as_ref().map(|access| cookie(access, true)),
             hint_cookie: settings.hint_cookie.then(|| cookie(&named.hint(), false)),
-            csrf: csrf(&settings.trusted_origins)?,
+            csrf,
+            app_origins,
+            notices: Notices::default(),
             login_page: settings.login_page.as_deref().map(login_page).transpose()?,
             settings,
         })
@@ -44,6 +52,16 @@ impl ResolvedSettings {
 }
 
 impl ResolvedSettings {
+    /// The path of the refresh cookie as it is sent.
+    pub(crate) fn refresh_cookie_path(&self) -> &str {
+        &self.settings.refresh_cookie.path
+    }
+
+    /// Whether browsers send the refresh cookie with a request of another site's page.
+    pub(crate) fn is_sent_cross_site(&self) -> bool {
+        self.settings.refresh_cookie.same_site == SameSite::None
+    }
+
     /// What keys are derived for: the issuer and the realm. Neither contains a NUL.
     pub(crate) fn key_scope(&self) -> String {
         match &self.realm {
@@ -60,6 +78,9 @@ impl Deref for ResolvedSettings {
         &self.settings
     }
 }
+
+/// The largest cookie, name and value together, that browsers keep (RFC 6265bis §5.6). They drop a larger one without a word.
+pub(crate) const MAX_COOKIE_BYTES: usize = 4096;
 
 /// A cookie with its final name and attributes, and without a value.
 #[derive(Debug)]
@@ -93,6 +114,11 @@ impl ResolvedCookie {
         Self { name, template, persistent: cookie.persistent }
     }
 
+    /// The size of the cookie with a value, as browsers count it: of the name and the value together.
+    pub(crate) fn size(&self, value: &str) -> usize {
+        self.name.len() + value.len()
+    }
+
     /// Returns the `Set-Cookie` header that sets the cookie to a value for some time, or, without a value, clears it.
     ///
     /// Returns `None` if the value is not valid in a header.
@@ -111,23 +137,41 @@ impl ResolvedCookie {
     }
 }
 
-/// Creates the origin check with the trusted origins.
+/// Creates the origin check with the trusted origins, and returns those of other schemes than http and https, too.
 ///
 /// An origin is compared byte for byte with the `Origin` header, so a spelling that browsers never send is an error.
-pub(super) fn csrf(trusted_origins: &[String]) -> Result<CsrfLayer, SettingsError> {
+pub(super) fn csrf(trusted_origins: &[String]) -> Result<(CsrfLayer, Vec<String>), SettingsError> {
     let mut layer = CsrfLayer::new();
+    let mut app_origins = Vec::new();
     for origin in trusted_origins {
         let reject = |problem: String| SettingsError::new("trusted_origins", problem);
-        layer = layer.add_trusted_origin(origin).map_err(|error| reject(error.to_string()))?;
         let default_port = (origin.starts_with("https:") && origin.ends_with(":443"))
             || (origin.starts_with("http:") && origin.ends_with(":80"));
-        if default_port || origin.ends_with('/') || origin.bytes().any(|b| b.is_ascii_uppercase()) {
+        let bare_slash = origin.ends_with('/') && origin != "file://";
+        if default_port || bare_slash || origin.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(reject(format!(
                 "{origin:?} never matches; write it in lower case, without default port and trailing slash"
             )));
         }
+        if is_app_origin(origin) {
+            app_origins.push(origin.clone());
+        } else {
+            layer = layer.add_trusted_origin(origin).map_err(|error| reject(error.to_string()))?;
+        }
     }
-    Ok(layer)
+    Ok((layer, app_origins))
+}
+
+/// Whether this is an origin of an app with a scheme of its own: `capacitor://localhost`, `tauri://localhost`,
+/// `chrome-extension://…`, `file://`.
+fn is_app_origin(origin: &str) -> bool {
+    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_lowercase())
+        && scheme.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b));
+    let is_authority = authority.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@\\\"".contains(&b));
+    // Pages of these have no origin of their own.
+    let is_of_the_web = matches!(scheme, "http" | "https" | "ftp" | "ws" | "wss" | "blob" | "data" | "about");
+    is_scheme && is_authority && !is_of_the_web && authority.is_empty() == (scheme == "file")
 }
 
 /// Converts the path of the login page to a header value.

@@ -46,7 +46,7 @@ impl<C: Claims> Auth<C> {
             .route("/sessions", delete(revoke_everyone::<C>))
             .route("/sessions/{id}", delete(revoke::<C>))
             .route("/tokens/revoke", post(revoke_token::<C>));
-        self.finish(router)
+        self.finish(router, self.csrf())
     }
 }
 

@@ -7,19 +7,40 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use axum_core::response::Response;
-use http::header::{HOST, ORIGIN, UPGRADE};
+use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN, UPGRADE};
 use http::request::Parts;
-use http::{HeaderName, Method, Request};
+use http::{HeaderMap, HeaderName, Method, Request};
 use tower_http::csrf::CsrfLayer;
 use tower_layer::Layer as _;
 use tower_service::Service;
 
+use super::bearer::bearer;
+use super::cookie;
 use super::negotiate::accepts;
 use crate::config::ResolvedSettings;
 
-/// Whether a request is safe, or comes from this origin or a trusted one.
+/// Whether a request is safe, or comes from this origin or a trusted one. For the routes of the app.
+///
+/// In an app without cookies of ours, a request that carries no cookie and no credentials of the browser's own may come from
+/// anywhere: a page of another origin can do no more with it than its server could.
 pub(super) fn is_same_origin(settings: &ResolvedSettings, parts: &Parts) -> bool {
-    passes(&settings.csrf, parts.method.clone(), parts)
+    let sets_cookies = settings.transport.has_cookie() || settings.access_cookie.is_some();
+    let headers = &parts.headers;
+    (!sets_cookies && !headers.contains_key(COOKIE) && !has_browser_credentials(headers)) || passes(settings, parts)
+}
+
+/// [`is_same_origin`] for our own routes. They set a cookie only in place of one, so only our own cookies count.
+pub(super) fn is_same_origin_for_router(settings: &ResolvedSettings, parts: &Parts) -> bool {
+    let headers = &parts.headers;
+    let ours = [Some(&settings.refresh_cookie), settings.access_cookie.as_ref()];
+    let has_cookie = ours.into_iter().flatten().any(|ours| cookie::values(headers, &ours.name).next().is_some());
+    (!has_cookie && !has_browser_credentials(headers)) || passes(settings, parts)
+}
+
+/// Whether the request may carry credentials that the browser adds by itself, whichever page has sent it: those of HTTP
+/// authentication (Basic, Digest, Negotiate). A page itself has to set a bearer token.
+fn has_browser_credentials(headers: &HeaderMap) -> bool {
+    headers.get_all(AUTHORIZATION).iter().any(|value| bearer(value).is_none())
 }
 
 /// Whether a cookie may authenticate a request: it is safe, or comes from this origin or a trusted one.
@@ -28,12 +49,25 @@ pub(super) fn is_same_origin(settings: &ResolvedSettings, parts: &Parts) -> bool
 /// because it keeps sending data.
 pub(super) fn cookie_is_trusted(settings: &ResolvedSettings, parts: &Parts) -> bool {
     let opens_channel = parts.headers.contains_key(UPGRADE) || accepts(&parts.headers, "text/event-stream");
-    let method = if opens_channel { Method::POST } else { parts.method.clone() };
-    passes(&settings.csrf, method, parts)
+    if opens_channel { passes_as(settings, Method::POST, parts) } else { passes(settings, parts) }
+}
+
+fn passes(settings: &ResolvedSettings, parts: &Parts) -> bool {
+    passes_as(settings, parts.method.clone(), parts)
+}
+
+fn passes_as(settings: &ResolvedSettings, method: Method, parts: &Parts) -> bool {
+    let mut origins = parts.headers.get_all(ORIGIN).iter();
+    if let (Some(origin), None) = (origins.next(), origins.next())
+        && settings.app_origins.iter().any(|trusted| trusted.as_bytes() == origin.as_bytes())
+    {
+        return true;
+    }
+    web_origin_passes(&settings.csrf, method, parts)
 }
 
 /// Sends a copy of what the check looks at through tower-http's layer.
-fn passes(csrf: &CsrfLayer, method: Method, parts: &Parts) -> bool {
+fn web_origin_passes(csrf: &CsrfLayer, method: Method, parts: &Parts) -> bool {
     let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = parts.uri.clone();

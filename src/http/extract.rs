@@ -2,80 +2,50 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
 use axum::extract::MatchedPath;
 use axum::extract::connect_info::{ConnectInfo, MockConnectInfo};
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
-use axum_core::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, HeaderName, LOCATION, USER_AGENT, VARY};
+use http::header::{HeaderName, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderValue, StatusCode};
+use http::{Extensions, HeaderValue};
 
 use super::identify::Identity;
-use super::negotiate::login_redirect;
 use super::problem::Problem;
+use super::rejection::AuthRejection;
 use crate::auth::{AuthUser, Claims};
 use crate::client::ClientInfo;
-use crate::config::ResolvedSettings;
 use crate::error::Error;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Why a request was refused by a layer or an extractor.
-///
-/// As a response it is `application/problem+json`, or a redirect to the [login page](crate::Settings::login_page) if the
-/// app has one and the request asks for a page. Either response carries the [`Problem`] in its extensions.
-#[derive(Clone)]
-pub struct AuthRejection {
-    problem: Problem,
-    login_page: Option<HeaderValue>,
-}
-
-impl AuthRejection {
-    pub(super) fn new(settings: &ResolvedSettings, parts: &Parts, problem: Problem) -> Self {
-        let login_page = if problem.is_unauthorized() { login_redirect(settings, parts) } else { None };
-        Self { problem, login_page }
-    }
-
-    /// The status of the refusal: 401, 403, 500 or 503. The response has 303 instead if it redirects to the login page.
-    pub const fn status(&self) -> StatusCode {
-        self.problem.status()
-    }
-
-    /// The code of the refusal, as listed in the [HTTP contract](crate::guide::http).
-    pub const fn code(&self) -> &'static str {
-        self.problem.code()
-    }
-}
-
-impl fmt::Debug for AuthRejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthRejection").field("status", &self.status()).field("code", &self.code()).finish()
-    }
-}
-
-impl fmt::Display for AuthRejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.problem.fmt(f)
-    }
-}
-
-impl std::error::Error for AuthRejection {}
-
-impl IntoResponse for AuthRejection {
-    fn into_response(self) -> Response {
-        let Some(location) = self.login_page else { return self.problem.into_response() };
-        let headers = [
-            (LOCATION, location),
-            (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-            (VARY, HeaderValue::from_static("accept")),
-        ];
-        let mut response = (StatusCode::SEE_OTHER, headers).into_response();
-        response.extensions_mut().insert(self.problem);
-        response
+/// # In services that are not axum handlers
+impl<C: Claims> AuthUser<C> {
+    /// The user of a request, as found by a layer around the service. None if the request is anonymous, and also if no layer
+    /// of an [`Auth`](crate::Auth) with this claims type has checked it, which is logged as an error.
+    ///
+    /// In a tower or hyper service they are the extensions of the `http::Request`, in tonic those of the `tonic::Request`.
+    /// Handlers of axum take an `AuthUser` as an argument instead.
+    ///
+    /// ```
+    /// use axum_refresh::AuthUser;
+    /// use http::{Request, Response};
+    ///
+    /// async fn greet<B>(request: Request<B>) -> Response<String> {
+    ///     let user: Option<AuthUser> = AuthUser::from_extensions(request.extensions());
+    ///     Response::new(user.map_or("Hello".to_owned(), |user| format!("Hello {}", user.id)))
+    /// }
+    /// ```
+    pub fn from_extensions(extensions: &Extensions) -> Option<Self> {
+        let Some(identity) = extensions.get::<Identity<C>>() else {
+            if is_first_without_layer::<C>(extensions) {
+                report_missing_layer::<C>(route(extensions), "AuthUser::from_extensions");
+            }
+            return None;
+        };
+        identity.token.as_deref().map(Self::from)
     }
 }
 
@@ -87,8 +57,8 @@ impl<C: Claims, S: Sync> FromRequestParts<S> for AuthUser<C> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AuthRejection> {
         let Some(identity) = parts.extensions.get::<Identity<C>>() else {
-            report_missing_layer::<C>(parts, "AuthUser");
-            return Err(AuthRejection { problem: Problem::INTERNAL, login_page: None });
+            report_missing_layer::<C>(parts.uri.path(), "AuthUser");
+            return Err(AuthRejection::unchecked());
         };
         match &identity.token {
             Some(token) => Ok(Self::from(&**token)),
@@ -101,10 +71,10 @@ impl<C: Claims, S: Sync> FromRequestParts<S> for AuthUser<C> {
 }
 
 /// Logs that an extractor was used where no layer has checked the request.
-fn report_missing_layer<C>(parts: &Parts, extractor: &'static str) {
+fn report_missing_layer<C>(path: &str, extractor: &'static str) {
     tracing::error!(
         target: "axum_refresh",
-        path = parts.uri.path(),
+        path,
         "{extractor} was extracted on a route without Auth::layer, Auth::guard or Auth::pages for claims of the type {}: \
          add one of them to the route, or take the claims type of the route's Auth",
         std::any::type_name::<C>()
@@ -112,11 +82,15 @@ fn report_missing_layer<C>(parts: &Parts, extractor: &'static str) {
 }
 
 /// Whether this is the first optional user on a route that no layer for its claims has checked.
-fn is_first_without_layer<C>(parts: &Parts) -> bool {
+fn is_first_without_layer<C>(extensions: &Extensions) -> bool {
     static REPORTED: Mutex<BTreeSet<(String, &str)>> = Mutex::new(BTreeSet::new());
-    let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or_default();
-    let key = (route.to_owned(), std::any::type_name::<C>());
+    let key = (route(extensions).to_owned(), std::any::type_name::<C>());
     REPORTED.lock().unwrap_or_else(PoisonError::into_inner).insert(key)
+}
+
+/// The route as the app has written it, if axum has routed the request.
+fn route(extensions: &Extensions) -> &str {
+    extensions.get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or_default()
 }
 
 /// `None` for an anonymous request, and also if no layer for this claims type is on the route, which is logged as an
@@ -126,8 +100,8 @@ impl<C: Claims, S: Sync> OptionalFromRequestParts<S> for AuthUser<C> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
         let Some(identity) = parts.extensions.get::<Identity<C>>() else {
-            if is_first_without_layer::<C>(parts) {
-                report_missing_layer::<C>(parts, "Option<AuthUser>");
+            if is_first_without_layer::<C>(&parts.extensions) {
+                report_missing_layer::<C>(parts.uri.path(), "Option<AuthUser>");
             }
             return Ok(None);
         };
@@ -159,6 +133,11 @@ pub(crate) fn client_info(parts: &Parts) -> ClientInfo {
     }
     if let Some(user_agent) = parts.headers.get(USER_AGENT).map(HeaderValue::as_bytes) {
         client = client.user_agent(&String::from_utf8_lossy(user_agent));
+    }
+    // Navigations from another site (a single sign-on, a link) end in a page of this one.
+    let fetch_metadata = |name: &str| parts.headers.get(name).map(HeaderValue::as_bytes);
+    if fetch_metadata("sec-fetch-site") == Some(b"cross-site") && fetch_metadata("sec-fetch-mode") == Some(b"cors") {
+        client = client.cross_site();
     }
     client
 }

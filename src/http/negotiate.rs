@@ -1,20 +1,94 @@
-//! What a client accepts, and the redirect to the login page for those who accept a page.
+//! What a client accepts, and the login page for those who accept a page.
 
 use axum::extract::OriginalUri;
 use http::header::ACCEPT;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Uri};
 
-use crate::config::ResolvedSettings;
+use crate::config::{Notice, ResolvedSettings};
 
-/// Where a refused request is redirected: to the app's login page, if the request asks for a page.
-pub(super) fn login_redirect(settings: &ResolvedSettings, parts: &Parts) -> Option<HeaderValue> {
+/// A longer `?next=` is left out: the `Location` header would not fit into the buffers of some proxies.
+const MAX_NEXT_BYTES: usize = 2_000;
+
+/// How a client gets to the login page.
+#[derive(Clone)]
+pub(super) enum LoginPage {
+    /// A browser is redirected to it.
+    Redirect(HeaderValue),
+    /// htmx is told to load it as a new page.
+    Htmx(HeaderValue),
+}
+
+/// The way to the app's login page, if the app has one and the request was made for a page.
+pub(super) fn login_page(settings: &ResolvedSettings, parts: &Parts) -> Option<LoginPage> {
     let page = settings.login_page.as_ref()?.to_str().ok()?;
-    if !matches!(parts.method, Method::GET | Method::HEAD) || !wants_html(&parts.headers) {
+    let header = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let is_set = |name| header(name) == Some("true");
+    let is_read = matches!(parts.method, Method::GET | Method::HEAD);
+    // htmx asks for a whole page if it has lost one of its history. It does not follow `HX-Redirect` then.
+    let is_htmx = is_set("hx-request") && !is_set("hx-history-restore-request");
+    if !is_htmx && !(is_read && (is_set("hx-request") || wants_html(&parts.headers))) {
         return None;
     }
-    let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
-    HeaderValue::try_from(format!("{page}?next={}", local_path(uri.path()))).ok()
+    let uri = original_uri(parts);
+    if uri.path() == page {
+        if settings.notices.is_first(Notice::LoginPageRefused) {
+            tracing::error!(
+                target: "axum_refresh",
+                page,
+                "the login page itself refuses visitors who are not logged in, so they cannot log in; \
+                 move its route outside the layer, or use `.optional()`"
+            );
+        }
+        return None;
+    }
+    if !is_htmx {
+        return location(page, uri.path_and_query()).map(LoginPage::Redirect);
+    }
+    // A part of a page is of no use by itself: the user goes on with the page around it, or with the one that a boosted link
+    // leads to.
+    let current = header("hx-current-url").and_then(|url| url.parse::<Uri>().ok());
+    let is_link = is_read && is_set("hx-boosted");
+    let next = if is_link { uri.path_and_query() } else { current.as_ref().and_then(Uri::path_and_query) };
+    location(page, next).map(LoginPage::Htmx)
+}
+
+/// The URI as the server received it, whatever router the request is in.
+pub(super) fn original_uri(parts: &Parts) -> &Uri {
+    parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0)
+}
+
+fn location(page: &str, next: Option<&PathAndQuery>) -> Option<HeaderValue> {
+    let next = next.map(|next| local_path(next.as_str())).filter(|next| next.len() <= MAX_NEXT_BYTES);
+    let location = match next {
+        Some(next) => format!("{page}?next={next}"),
+        None => page.to_owned(),
+    };
+    HeaderValue::try_from(location).ok()
+}
+
+/// Returns `next` if it is a path of this site, with or without a query: for the login handler, which redirects to where the
+/// user wanted to go.
+///
+/// The [login page](crate::Settings::login_page) gets the path as `?next=`. Anybody can write a link to the login page with
+/// another value, so a handler that redirected to it unchecked would send users wherever the writer likes after a login that
+/// they trust (an open redirect). None for an absolute URL, for `//host`, and for what browsers take for one of these
+/// (backslashes, control characters).
+///
+/// ```
+/// use axum_refresh::rejection::local_next;
+///
+/// assert_eq!(local_next("/notes?page=2"), Some("/notes?page=2"));
+/// assert_eq!(local_next("https://evil.example/"), None);
+/// assert_eq!(local_next("//evil.example"), None);
+/// assert_eq!(local_next("/\\evil.example"), None);
+/// ```
+pub fn local_next(next: &str) -> Option<&str> {
+    let is_local = next.starts_with('/') && !next.starts_with("//");
+    // Browsers remove tabs and line breaks from a URL, and read a backslash as a slash.
+    let is_plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    (is_local && is_plain).then_some(next)
 }
 
 /// Whether the client is a browser that asks for a page.
@@ -35,7 +109,7 @@ pub(super) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
     })
 }
 
-/// A path on this host, as the value of a query parameter. `//evil.example` would name another host.
+/// A path on this host, with its query, as the value of a query parameter. `//evil.example` would name another host.
 pub(crate) fn local_path(path: &str) -> String {
     let bare = path.trim_start_matches(['/', '\\']);
     let mut encoded = String::from("/");
@@ -66,6 +140,19 @@ mod tests {
         }
         for accept in ["", "*/*", "application/json", "text/html;q=0", "text/htmlx"] {
             assert!(!wants(accept), "{accept}");
+        }
+    }
+
+    #[test]
+    fn only_a_path_of_this_site_is_a_next_page() {
+        for next in ["/", "/notes", "/notes?page=2&q=%2F%2Fx#top", "/a/../b", "/.//x", "/@evil.example", "/x//y"] {
+            assert_eq!(local_next(next), Some(next));
+        }
+        let foreign = ["", "notes", "https://evil.example", "javascript:alert(1)", "//evil.example", "///evil.example"];
+        let disguised =
+            ["/\\evil.example", "\\\\evil.example", "/\t/evil.example", "/\n/evil.example", " /x", "/x y", "/é", "/\0"];
+        for next in foreign.into_iter().chain(disguised) {
+            assert_eq!(local_next(next), None, "{next:?}");
         }
     }
 

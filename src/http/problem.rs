@@ -3,6 +3,7 @@
 use std::fmt;
 
 use axum_core::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
@@ -72,8 +73,24 @@ impl Problem {
     pub(super) const CROSS_ORIGIN: Self = Self::new(StatusCode::FORBIDDEN, "cross_origin");
     pub(super) const INTERNAL: Self = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal");
 
-    const fn new(status: StatusCode, code: &'static str) -> Self {
-        Self { status, code, challenge: None, retry_after: None }
+    /// A problem of the app's own: a handler or a middleware that returns it refuses in the same form as this crate, and
+    /// [`Auth::refusals`](crate::Auth::refusals) shows both alike.
+    ///
+    /// ```
+    /// use axum::http::StatusCode;
+    /// use axum_refresh::AuthUser;
+    /// use axum_refresh::rejection::Problem;
+    ///
+    /// const QUOTA_EXCEEDED: Problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "quota_exceeded");
+    ///
+    /// async fn export(user: AuthUser) -> Result<String, Problem> {
+    ///     if user.id.starts_with("trial-") { Err(QUOTA_EXCEEDED) } else { Ok("…".to_owned()) }
+    /// }
+    /// # let _: axum::Router = axum::Router::new().route("/export", axum::routing::get(export));
+    /// ```
+    pub const fn new(status: StatusCode, code: &'static str) -> Self {
+        let challenge = if status.as_u16() == 401 { Some(Challenge::Bare) } else { None };
+        Self { status, code, challenge, retry_after: None }
     }
 
     /// The status of the refusal.
@@ -84,6 +101,15 @@ impl Problem {
     /// The code of the refusal, as listed in the [HTTP contract](crate::guide::http).
     pub const fn code(&self) -> &'static str {
         self.code
+    }
+
+    /// The problem of an error. A 5xx is logged.
+    pub(super) fn reported(error: &Error) -> Self {
+        let problem = Self::from(error);
+        if problem.status.is_server_error() {
+            tracing::error!(target: "axum_refresh", error = %error, "request failed");
+        }
+        problem
     }
 
     pub(super) fn is_unauthorized(&self) -> bool {
@@ -151,8 +177,8 @@ struct Body {
     code: &'static str,
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+impl Problem {
+    pub(super) fn render(self) -> Response<Bytes> {
         let body = Body {
             r#type: "about:blank",
             title: self.status.canonical_reason().unwrap_or("Refused"),
@@ -161,7 +187,8 @@ impl IntoResponse for Problem {
         };
         // Serializing strings and a number cannot fail.
         let body = serde_json::to_string(&body).unwrap_or_default();
-        let mut response = (self.status, body).into_response();
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = self.status;
         response.extensions_mut().insert(self.clone());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -180,15 +207,17 @@ impl IntoResponse for Problem {
     }
 }
 
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.render().map(axum::body::Body::from)
+    }
+}
+
 /// The refusal that the [HTTP contract](crate::guide::http) has for the error. A 5xx is logged; the response does not show
 /// its cause.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let problem = Problem::from(&self);
-        if problem.status.is_server_error() {
-            tracing::error!(target: "axum_refresh", error = %self, "request failed");
-        }
-        problem.into_response()
+        Problem::reported(&self).into_response()
     }
 }
 

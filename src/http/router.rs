@@ -1,5 +1,6 @@
 //! The router that an app mounts under `/auth`.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -16,6 +17,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::extract::client_info;
 use super::identify::access_tokens;
+use super::layers::{CsrfLayer, MountLayer};
 use super::negotiate::wants_html;
 use super::tokens;
 use crate::auth::{Auth, AuthUser, Claims};
@@ -78,9 +80,13 @@ impl<C: Claims> Auth<C> {
     /// [HTTP contract](crate::guide::http) describes them.
     ///
     /// Mount it at the path of the [refresh cookie](crate::Settings::refresh_cookie), by default
-    /// `.nest("/auth", auth.router())`: the browser sends the cookie only there. It fits into a router of any state.
+    /// `.nest("/auth", auth.router())`: the browser sends the cookie only there. If it is mounted elsewhere, or a proxy adds or
+    /// removes a prefix, set [`refresh_cookie.path`](crate::config::CookieSettings::path) to the path as browsers see it; a
+    /// warning in the log says so otherwise. It fits into a router of any state.
     ///
-    /// Unsafe methods have to pass the origin check of [`Auth::csrf`]. Every response but the module for browsers has
+    /// Unsafe methods have to pass the origin check of [`Auth::csrf`], unless the request carries neither a cookie of this
+    /// `Auth` nor credentials that a browser adds by itself: then there is nothing that a page of another origin could misuse.
+    /// Every response but the module for browsers has
     /// `Cache-Control: no-store`.
     pub fn router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         self.router_with(&Routes::all())
@@ -115,23 +121,24 @@ impl<C: Claims> Auth<C> {
         if closed.has_routes() {
             closed = closed.route_layer((self.layer(), self.guard()));
         }
-        let router = self.finish(open.merge(closed));
+        let mount = MountLayer { settings: Arc::clone(self.resolved()) };
+        let router = self.finish(open.merge(closed), self.router_csrf());
         // The module is public and cacheable: no origin check and no `no-store` for it.
         #[cfg(feature = "browser")]
         if routes.0.contains(&Route::Browser) {
-            return router.route("/client.js", get(super::browser::script));
+            return router.route("/client.js", get(super::browser::script)).layer(mount);
         }
-        router
+        router.layer(mount)
     }
 
     /// Adds what all our routers have around them, outermost first: `Cache-Control: no-store`, sensitive headers marked for
     /// logs, and the origin check. One `layer` call, because axum boxes each.
-    pub(super) fn finish<S>(&self, router: Router<Self>) -> Router<S> {
+    pub(super) fn finish<S>(&self, router: Router<Self>, csrf: CsrfLayer) -> Router<S> {
         router
             .layer((
                 SetResponseHeaderLayer::overriding(CACHE_CONTROL, HeaderValue::from_static("no-store")),
                 SetSensitiveHeadersLayer::new([AUTHORIZATION, COOKIE, SET_COOKIE]),
-                self.csrf(),
+                csrf,
             ))
             .with_state(self.clone())
     }

@@ -2,14 +2,13 @@
 
 use std::fmt;
 
-use axum_core::response::{IntoResponse, Response};
 use http::request::Parts;
 use tower_layer::Layer;
 
-use super::{AuthService, Check, CheckService};
+use super::{AuthService, Check, CheckService, Refusal};
 use crate::auth::{Auth, Claims, Decision, NoClaims};
-use crate::http::extract::AuthRejection;
 use crate::http::identify::{PresentedToken, identify, identify_after_catching_up};
+use crate::http::rejection::AuthRejection;
 
 /// Authenticates requests by their access token. Made by [`Auth::layer`].
 ///
@@ -99,20 +98,20 @@ impl<C: Claims> Check for AuthLayer<C> {
     type Found = PresentedToken<C>;
     type Addition = ();
 
-    fn check(&self, parts: &mut Parts) -> Decision<(), PresentedToken<C>, Response> {
+    fn check(&self, parts: &mut Parts) -> Decision<(), PresentedToken<C>, Refusal> {
         match identify(&self.auth, self.optional, parts) {
             Decision::Pass(_) => Decision::Pass(()),
             Decision::Refuse(problem) => {
-                Decision::Refuse(AuthRejection::new(self.auth.resolved(), parts, problem).into_response())
+                Decision::Refuse(AuthRejection::new(self.auth.resolved(), parts, problem).render())
             }
             Decision::AskStore(presented) => Decision::AskStore(presented),
         }
     }
 
-    async fn check_in_store(&self, parts: &mut Parts, presented: PresentedToken<C>) -> Result<(), Response> {
+    async fn check_in_store(&self, parts: &mut Parts, presented: PresentedToken<C>) -> Result<(), Refusal> {
         match identify_after_catching_up(&self.auth, self.optional, parts, presented).await {
             Ok(_) => Ok(()),
-            Err(problem) => Err(AuthRejection::new(self.auth.resolved(), parts, problem).into_response()),
+            Err(problem) => Err(AuthRejection::new(self.auth.resolved(), parts, problem).render()),
         }
     }
 }

@@ -4,15 +4,15 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
-use axum_core::response::{IntoResponse, Response};
 use http::request::Parts;
 use tower_layer::Layer;
 
-use super::{Check, CheckService, CsrfService};
+use super::{Check, CheckService, CsrfService, Refusal};
 use crate::auth::{Auth, Decision};
 use crate::config::ResolvedSettings;
-use crate::http::csrf::is_same_origin;
+use crate::http::csrf::{is_same_origin, is_same_origin_for_router};
 use crate::http::problem::Problem;
+use crate::http::rejection::AuthRejection;
 
 /// Refuses unsafe requests (any method but GET, HEAD and OPTIONS) sent by a page of another origin, with 403
 /// `cross_origin`. Made by [`Auth::csrf`].
@@ -20,9 +20,15 @@ use crate::http::problem::Problem;
 /// The check is that of [`tower_http::csrf`]: `Sec-Fetch-Site` if the browser sends it, or else `Origin` against
 /// `Host`. A request with neither header passes: it does not come from a browser. Pages of the
 /// [trusted origins](crate::Settings::trusted_origins) pass. Proxies have to leave `Host` and `Origin` as they are.
+///
+/// In an app that sets no cookies ([`Transport::Body`](crate::config::Transport::Body) without an access cookie), a request
+/// without any cookie and without credentials that a browser adds by itself (`Authorization` other than `Bearer`) passes too,
+/// whatever its origin: the page that has sent it can do no more with it than any server.
 #[derive(Clone)]
 pub struct CsrfLayer {
     settings: Arc<ResolvedSettings>,
+    /// Whether it is around a router of ours.
+    own_routes: bool,
 }
 
 impl fmt::Debug for CsrfLayer {
@@ -43,15 +49,16 @@ impl Check for CsrfLayer {
     type Found = Infallible;
     type Addition = ();
 
-    fn check(&self, parts: &mut Parts) -> Decision<(), Infallible, Response> {
-        if is_same_origin(&self.settings, parts) {
+    fn check(&self, parts: &mut Parts) -> Decision<(), Infallible, Refusal> {
+        let check = if self.own_routes { is_same_origin_for_router } else { is_same_origin };
+        if check(&self.settings, parts) {
             Decision::Pass(())
         } else {
-            Decision::Refuse(Problem::CROSS_ORIGIN.into_response())
+            Decision::Refuse(AuthRejection::new(&self.settings, parts, Problem::CROSS_ORIGIN).render())
         }
     }
 
-    async fn check_in_store(&self, _: &mut Parts, found: Infallible) -> Result<(), Response> {
+    async fn check_in_store(&self, _: &mut Parts, found: Infallible) -> Result<(), Refusal> {
         match found {}
     }
 }
@@ -72,6 +79,11 @@ impl<C> Auth<C> {
     /// # }
     /// ```
     pub fn csrf(&self) -> CsrfLayer {
-        CsrfLayer { settings: Arc::clone(self.resolved()) }
+        CsrfLayer { settings: Arc::clone(self.resolved()), own_routes: false }
+    }
+
+    /// [`csrf`](Self::csrf) for the routers of this crate.
+    pub(in crate::http) fn router_csrf(&self) -> CsrfLayer {
+        CsrfLayer { own_routes: true, ..self.csrf() }
     }
 }

@@ -3,17 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use axum_core::response::{IntoResponse, Response};
 use http::header::USER_AGENT;
 use http::request::Parts;
 use tower_layer::Layer;
 
-use super::{Check, CheckService, GuardService};
+use super::{Check, CheckService, GuardService, Refusal};
 use crate::auth::{Auth, Claims, Decision, NoClaims, Verified};
 use crate::error::Error;
-use crate::http::extract::{AuthRejection, client_info};
+use crate::http::extract::client_info;
 use crate::http::identify::{PresentedToken, identify, identify_after_catching_up};
 use crate::http::problem::Problem;
+use crate::http::rejection::AuthRejection;
 
 /// Checks the session behind an access token: that it exists, is not idle, and is used by the client that logged in. Made
 /// by [`Auth::guard`].
@@ -47,8 +47,8 @@ impl<C> GuardLayer<C> {
         self
     }
 
-    fn refuse(&self, parts: &Parts, problem: Problem) -> Response {
-        AuthRejection::new(self.auth.resolved(), parts, problem).into_response()
+    fn refuse(&self, parts: &Parts, problem: Problem) -> Refusal {
+        AuthRejection::new(self.auth.resolved(), parts, problem).render()
     }
 }
 
@@ -88,7 +88,7 @@ impl<C: Claims> Check for GuardLayer<C> {
     type Found = Unsure<C>;
     type Addition = ();
 
-    fn check(&self, parts: &mut Parts) -> Decision<(), Unsure<C>, Response> {
+    fn check(&self, parts: &mut Parts) -> Decision<(), Unsure<C>, Refusal> {
         let token = match identify(&self.auth, self.optional, parts) {
             Decision::Pass(Some(token)) => token,
             Decision::Pass(None) => return Decision::Pass(()),
@@ -103,7 +103,7 @@ impl<C: Claims> Check for GuardLayer<C> {
         }
     }
 
-    async fn check_in_store(&self, parts: &mut Parts, unsure: Unsure<C>) -> Result<(), Response> {
+    async fn check_in_store(&self, parts: &mut Parts, unsure: Unsure<C>) -> Result<(), Refusal> {
         let token = match unsure {
             Unsure::Session(token) => Some(token),
             Unsure::Token(presented) => identify_after_catching_up(&self.auth, self.optional, parts, presented)

@@ -3,23 +3,27 @@
 mod auth;
 mod csrf;
 mod guard;
+mod mount;
 mod pages;
+mod refusals;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use axum_core::response::Response;
-use http::Request;
+use bytes::Bytes;
 use http::request::Parts;
+use http::{HeaderMap, Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 pub use self::auth::AuthLayer;
 pub use self::csrf::CsrfLayer;
 pub use self::guard::GuardLayer;
+pub(super) use self::mount::MountLayer;
 pub use self::pages::PagesLayer;
+pub use self::refusals::{RefusalsFuture, RefusalsLayer, RefusalsService};
 use crate::auth::Decision;
 
 /// The service of [`AuthLayer`].
@@ -31,6 +35,9 @@ pub type GuardService<S, C> = CheckService<S, GuardLayer<C>>;
 /// The service of [`PagesLayer`].
 pub type PagesService<S, C> = CheckService<S, PagesLayer<C>>;
 
+/// The response to a request that does not reach the inner service. Its body becomes one of the inner service's type.
+pub(super) type Refusal = Response<Bytes>;
+
 /// A check of every request before the inner service.
 pub(super) trait Check: Clone + Send + Sync + 'static {
     /// What the first step has found, for the second.
@@ -39,27 +46,30 @@ pub(super) trait Check: Clone + Send + Sync + 'static {
     type Addition: Send + 'static;
 
     /// Decides from what this node knows.
-    fn check(&self, parts: &mut Parts) -> Decision<(), Self::Found, Response>;
+    fn check(&self, parts: &mut Parts) -> Decision<(), Self::Found, Refusal>;
 
     /// Decides with the store.
     fn check_in_store<'a>(
         &'a self,
         parts: &'a mut Parts,
         found: Self::Found,
-    ) -> impl Future<Output = Result<Self::Addition, Response>> + Send + 'a;
+    ) -> impl Future<Output = Result<Self::Addition, Refusal>> + Send + 'a;
 
-    /// Completes the response to a request that [`check_in_store`](Self::check_in_store) has let through.
+    /// Completes the headers of the response to a request that [`check_in_store`](Self::check_in_store) has let through.
     fn complete<'a>(
         &'a self,
         addition: Self::Addition,
-        response: &'a mut Response,
+        headers: &'a mut HeaderMap,
     ) -> impl Future<Output = ()> + Send + 'a {
-        let _ = (addition, response);
+        let _ = (addition, headers);
         std::future::ready(())
     }
 }
 
 /// A service that checks every request before the inner service gets it.
+///
+/// The inner service may be any HTTP service that can be cloned, of axum or not: one that takes `http::Request<B>` with any
+/// body and returns `http::Response<R>` with a body that can be made from [`Bytes`](bytes::Bytes).
 #[derive(Clone, Debug)]
 pub struct CheckService<S, K> {
     inner: S,
@@ -72,16 +82,17 @@ impl<S, K> CheckService<S, K> {
     }
 }
 
-impl<S, K, B> Service<Request<B>> for CheckService<S, K>
+impl<S, K, B, R> Service<Request<B>> for CheckService<S, K>
 where
-    S: Service<Request<B>, Response = Response> + Clone + Send + 'static,
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
     K: Check,
     B: Send + 'static,
+    R: From<Bytes> + Send + 'static,
 {
-    type Response = Response;
+    type Response = Response<R>;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future, S::Error>;
+    type Future = ResponseFuture<S::Future, R, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -91,7 +102,7 @@ where
         let (mut parts, body) = request.into_parts();
         let kind = match self.check.check(&mut parts) {
             Decision::Pass(()) => Kind::Passed { future: self.inner.call(Request::from_parts(parts, body)) },
-            Decision::Refuse(response) => Kind::Refused { response: Some(response) },
+            Decision::Refuse(refusal) => Kind::Refused { response: Some(refusal.map(R::from)) },
             Decision::AskStore(found) => {
                 // The service that was ready is the one to call; a clone takes its place.
                 let clone = self.inner.clone();
@@ -100,10 +111,10 @@ where
                 let future = Box::pin(async move {
                     let addition = match check.check_in_store(&mut parts, found).await {
                         Ok(addition) => addition,
-                        Err(refusal) => return Ok(refusal),
+                        Err(refusal) => return Ok(refusal.map(R::from)),
                     };
                     let mut response = inner.call(Request::from_parts(parts, body)).await?;
-                    check.complete(addition, &mut response).await;
+                    check.complete(addition, response.headers_mut()).await;
                     Ok(response)
                 });
                 Kind::Waiting { future }
@@ -115,32 +126,32 @@ where
 
 pin_project! {
     /// The response future of [`AuthService`], [`CsrfService`], [`GuardService`] and [`PagesService`].
-    pub struct ResponseFuture<F, E> {
+    pub struct ResponseFuture<F, R, E> {
         #[pin]
-        kind: Kind<F, E>,
+        kind: Kind<F, R, E>,
     }
 }
 
 pin_project! {
     #[project = KindProjection]
-    enum Kind<F, E> {
+    enum Kind<F, R, E> {
         Passed { #[pin] future: F },
-        Refused { response: Option<Response> },
-        Waiting { future: Pin<Box<dyn Future<Output = Result<Response, E>> + Send>> },
+        Refused { response: Option<Response<R>> },
+        Waiting { future: Pin<Box<dyn Future<Output = Result<Response<R>, E>> + Send>> },
     }
 }
 
-impl<F, E> fmt::Debug for ResponseFuture<F, E> {
+impl<F, R, E> fmt::Debug for ResponseFuture<F, R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }
 
-impl<F, E> Future for ResponseFuture<F, E>
+impl<F, R, E> Future for ResponseFuture<F, R, E>
 where
-    F: Future<Output = Result<Response, E>>,
+    F: Future<Output = Result<Response<R>, E>>,
 {
-    type Output = Result<Response, E>;
+    type Output = Result<Response<R>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().kind.project() {

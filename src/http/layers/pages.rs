@@ -2,17 +2,18 @@
 
 use std::fmt;
 
-use axum_core::response::{IntoResponse, Response};
+use http::HeaderMap;
 use http::request::Parts;
 use tower_layer::Layer;
 
-use super::{Check, CheckService, PagesService};
+use super::{Check, CheckService, PagesService, Refusal};
 use crate::auth::{Auth, Claims, Decision, NoClaims, PageRefresh, Tokens, Unsent};
 use crate::config::SettingsError;
 use crate::http::csrf::cookie_is_trusted;
 use crate::http::extract::client_info;
 use crate::http::identify::{PresentedToken, Unidentified, remember, remembered, verified_token};
 use crate::http::problem::Problem;
+use crate::http::rejection::AuthRejection;
 use crate::http::{cookie, tokens};
 use crate::time::Timestamp;
 
@@ -169,11 +170,15 @@ impl<C: Claims> PagesLayer<C> {
         }
     }
 
+    fn refuse(&self, parts: &Parts, problem: Problem) -> Refusal {
+        AuthRejection::new(self.auth.resolved(), parts, problem).render()
+    }
+
     fn refresh_tokens<'a>(&self, parts: &'a Parts) -> impl Iterator<Item = &'a [u8]> {
         cookie::values(&parts.headers, &self.auth.resolved().refresh_cookie.name)
     }
 
-    async fn refresh(&self, parts: &mut Parts) -> Result<Option<Granted>, Response> {
+    async fn refresh(&self, parts: &mut Parts) -> Result<Option<Granted>, Refusal> {
         let auth = &self.auth;
         let since = auth.now();
         let candidates: Vec<_> = self.refresh_tokens(parts).collect();
@@ -186,7 +191,7 @@ impl<C: Claims> PagesLayer<C> {
                 remember(auth, parts, None);
                 Ok(None)
             }
-            Err(error) => Err(error.into_response()),
+            Err(error) => Err(self.refuse(parts, Problem::reported(&error))),
         }
     }
 }
@@ -195,7 +200,7 @@ impl<C: Claims> Check for PagesLayer<C> {
     type Found = Unsure<C>;
     type Addition = Option<Granted>;
 
-    fn check(&self, parts: &mut Parts) -> Decision<(), Unsure<C>, Response> {
+    fn check(&self, parts: &mut Parts) -> Decision<(), Unsure<C>, Refusal> {
         if remembered(&self.auth, parts).is_some() {
             return Decision::Pass(());
         }
@@ -208,12 +213,12 @@ impl<C: Claims> Check for PagesLayer<C> {
             Decision::Refuse(reason) => match self.without_token(parts, &reason) {
                 Decision::Pass(()) => Decision::Pass(()),
                 Decision::AskStore(unsure) => Decision::AskStore(unsure),
-                Decision::Refuse(problem) => Decision::Refuse(problem.into_response()),
+                Decision::Refuse(problem) => Decision::Refuse(self.refuse(parts, problem)),
             },
         }
     }
 
-    async fn check_in_store(&self, parts: &mut Parts, unsure: Unsure<C>) -> Result<Option<Granted>, Response> {
+    async fn check_in_store(&self, parts: &mut Parts, unsure: Unsure<C>) -> Result<Option<Granted>, Refusal> {
         if let Unsure::Token(presented) = unsure {
             match presented.admit_after_catching_up(&self.auth).await {
                 Ok(Ok(token)) => {
@@ -222,23 +227,23 @@ impl<C: Claims> Check for PagesLayer<C> {
                 }
                 Ok(Err(reason)) => match self.without_token(parts, &reason) {
                     Decision::Pass(()) => return Ok(None),
-                    Decision::Refuse(problem) => return Err(problem.into_response()),
+                    Decision::Refuse(problem) => return Err(self.refuse(parts, problem)),
                     Decision::AskStore(_) => {}
                 },
-                Err(error) => return Err(error.into_response()),
+                Err(error) => return Err(self.refuse(parts, Problem::reported(&error))),
             }
         }
         self.refresh(parts).await
     }
 
-    async fn complete(&self, granted: Option<Granted>, response: &mut Response) {
+    async fn complete(&self, granted: Option<Granted>, headers: &mut HeaderMap) {
         let Some(Granted { tokens, since, unsent }) = granted else { return };
         let settings = self.auth.resolved();
         let is_late = self.auth.now().since(since) > settings.policy.grace / 2;
         if is_late {
             unsent.withheld().await;
         } else {
-            tokens::add_to(settings, &tokens, response.headers_mut());
+            tokens::add_to(settings, &tokens, headers);
             unsent.sent();
         }
     }

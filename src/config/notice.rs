@@ -1,0 +1,42 @@
+//! Wrong setups that are reported once, not with every request.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Something that is set up wrongly, as a request shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// The login page is behind a layer that refuses anonymous requests.
+    LoginPageRefused,
+    /// The router is mounted where the browser does not send the refresh cookie.
+    CookiePath,
+    /// A browser that has our other cookies did not send the refresh cookie.
+    CookieMissing,
+    /// A page of another site logged in, and will not send the refresh cookie.
+    CrossSiteLogin,
+}
+
+/// What has been reported.
+#[derive(Debug, Default)]
+pub(crate) struct Notices(AtomicU32);
+
+impl Notices {
+    /// Returns whether this is the first time. Marks it as reported.
+    pub(crate) fn is_first(&self, notice: Notice) -> bool {
+        let bit = 1 << (notice as u32);
+        // Nearly always it was reported already, and a load is cheaper than a write.
+        self.0.load(Ordering::Relaxed) & bit == 0 && self.0.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_notice_is_given_once() {
+        let notices = Notices::default();
+        assert!(notices.is_first(Notice::CookiePath));
+        assert!(!notices.is_first(Notice::CookiePath));
+        assert!(notices.is_first(Notice::LoginPageRefused));
+    }
+}

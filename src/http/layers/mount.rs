@@ -1,0 +1,124 @@
+//! The layer that reports a router to which browsers do not send the refresh cookie.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderName, HeaderValue};
+use tower_layer::Layer;
+
+use super::{Check, CheckService, Refusal};
+use crate::auth::Decision;
+use crate::config::{Notice, ResolvedCookie, ResolvedSettings};
+use crate::http::cookie;
+use crate::http::negotiate::original_uri;
+
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
+/// Lets every request pass, and reports the first one that shows that a refresh cookie will never arrive here: the user
+/// would be logged out as soon as the access token expires, with nothing in the log.
+#[derive(Clone)]
+pub(in crate::http) struct MountLayer {
+    pub(in crate::http) settings: Arc<ResolvedSettings>,
+}
+
+impl<S> Layer<S> for MountLayer {
+    type Service = CheckService<S, Self>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CheckService::new(inner, self.clone())
+    }
+}
+
+impl MountLayer {
+    /// A request to a path for which browsers do not keep the cookie: the router is mounted elsewhere, or a proxy that adds or
+    /// removes a prefix says so.
+    fn report_path(&self, parts: &Parts) {
+        let cookie_path = self.settings.refresh_cookie_path();
+        let path = public_path(parts);
+        let mount = path.strip_suffix(parts.uri.path()).unwrap_or_default();
+        // A proxy has probably removed what is missing, without a word.
+        let is_stripped = !mount.is_empty() && cookie_path.trim_end_matches('/').ends_with(mount);
+        if path_matches(cookie_path, &path) || is_stripped || !self.settings.notices.is_first(Notice::CookiePath) {
+            return;
+        }
+        let mount = if mount.is_empty() { "/" } else { mount };
+        tracing::warn!(
+            target: "axum_refresh",
+            path,
+            cookie_path,
+            "browsers do not send the refresh cookie to this path, so users are logged out when their access token expires; \
+             set `refresh_cookie.path` to the path of the router as browsers see it, such as {mount:?}"
+        );
+    }
+
+    /// A refresh by a browser that has those of our cookies that are sent to every path.
+    fn report_missing(&self, parts: &Parts) {
+        let settings = &self.settings;
+        let others = [settings.hint_cookie.as_ref(), settings.access_cookie.as_ref()];
+        let is_logged_in = others.into_iter().flatten().any(|other| has_cookie(parts, other));
+        if parts.uri.path() == "/refresh" && is_logged_in && settings.notices.is_first(Notice::CookieMissing) {
+            tracing::warn!(
+                target: "axum_refresh",
+                path = original_uri(parts).path(),
+                cookie_path = settings.refresh_cookie_path(),
+                "a browser that is logged in has sent no refresh cookie; if a proxy adds or removes a prefix of the path, set \
+                 `refresh_cookie.path` to the path of the router as browsers see it"
+            );
+        }
+    }
+}
+
+fn has_cookie(parts: &Parts, cookie: &ResolvedCookie) -> bool {
+    cookie::values(&parts.headers, &cookie.name).next().is_some()
+}
+
+impl Check for MountLayer {
+    type Found = Infallible;
+    type Addition = ();
+
+    fn check(&self, parts: &mut Parts) -> Decision<(), Infallible, Refusal> {
+        if self.settings.transport.has_cookie() && !has_cookie(parts, &self.settings.refresh_cookie) {
+            self.report_path(parts);
+            self.report_missing(parts);
+        }
+        Decision::Pass(())
+    }
+
+    async fn check_in_store(&self, _: &mut Parts, found: Infallible) -> Result<(), Refusal> {
+        match found {}
+    }
+}
+
+/// The path as the browser sees it, if a proxy that has removed a prefix names it.
+fn public_path(parts: &Parts) -> String {
+    let path = original_uri(parts).path();
+    let prefix =
+        parts.headers.get(FORWARDED_PREFIX).map(HeaderValue::as_bytes).and_then(|text| std::str::from_utf8(text).ok());
+    let prefix = prefix.unwrap_or_default().trim().trim_end_matches('/');
+    if prefix.starts_with('/') && !path_matches(prefix, path) { format!("{prefix}{path}") } else { path.to_owned() }
+}
+
+/// Path matching of cookies (RFC 6265 §5.1.4).
+fn path_matches(cookie_path: &str, path: &str) -> bool {
+    let rest = path.strip_prefix(cookie_path);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || cookie_path.ends_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_is_sent_to_its_path_and_below() {
+        for (cookie_path, path) in
+            [("/", "/"), ("/", "/x"), ("/auth", "/auth"), ("/auth", "/auth/x"), ("/auth/", "/auth/x")]
+        {
+            assert!(path_matches(cookie_path, path), "{cookie_path} {path}");
+        }
+        for (cookie_path, path) in [("/auth", "/"), ("/auth", "/authx"), ("/auth/", "/auth"), ("/auth", "/api/auth/x")]
+        {
+            assert!(!path_matches(cookie_path, path), "{cookie_path} {path}");
+        }
+    }
+}
