@@ -11,7 +11,6 @@ use axum::body::Body;
 use axum_core::response::{IntoResponse as _, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
-use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 
 use crate::client::ClientInfo;
@@ -242,13 +241,13 @@ pub async fn read_revoke(headers: &HeaderMap, body: Body) -> Result<Option<Revok
 }
 
 /// The client's address, by way of the trusted proxies.
-pub fn client_ip(client: &ClientInfo, trusted: &[IpNet]) -> Option<IpAddr> {
-    client.client_ip(trusted)
+pub fn client_ip(client: &ClientInfo, settings: &Settings) -> Option<IpAddr> {
+    client.locate(settings).0
 }
 
 /// A User-Agent and a label as a session keeps them.
 pub fn cut(user_agent: &str, label: &str) -> (Option<Arc<str>>, Option<Box<str>>) {
-    let client = ClientInfo::new().user_agent(user_agent).label(label).resolve(&[]);
+    let client = ClientInfo::new().user_agent(user_agent).label(label).resolve(&Settings::default()).0;
     (client.user_agent, client.label)
 }
 

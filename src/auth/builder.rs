@@ -9,6 +9,7 @@ use quick_cache::sync::Cache;
 
 use super::claims::{BoxError, ClaimsHook};
 use super::{Auth, Claims, Inner, NoClaims, registry};
+use crate::client::SetupLog;
 use crate::config::{ResolvedSettings, Settings, SettingsError};
 use crate::event::{Event, Events};
 use crate::node::Node;
@@ -254,6 +255,7 @@ impl<C: Claims> AuthBuilder<C> {
             verified,
             guarded,
             any_client: Arc::default(),
+            setup: SetupLog::default(),
             _keys: keys,
             _running: running,
         };

@@ -211,6 +211,11 @@ impl Default for Binding {
 }
 
 impl Binding {
+    /// Whether clients are compared.
+    pub(crate) fn is_on(&self) -> bool {
+        self.ip != BindingMode::Off || self.user_agent != BindingMode::Off
+    }
+
     fn validate(&self) -> Result<(), SettingsError> {
         for (name, bits, max) in
             [("binding.ipv4_prefix", self.ipv4_prefix, 32), ("binding.ipv6_prefix", self.ipv6_prefix, 128)]

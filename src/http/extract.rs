@@ -10,7 +10,7 @@ use axum::extract::MatchedPath;
 use axum::extract::connect_info::{ConnectInfo, MockConnectInfo};
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, HeaderName, LOCATION, USER_AGENT, VARY};
+use http::header::{CACHE_CONTROL, FORWARDED, HeaderName, LOCATION, USER_AGENT, VARY};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 
@@ -22,7 +22,7 @@ use crate::client::ClientInfo;
 use crate::config::ResolvedSettings;
 use crate::error::Error;
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Why a request was refused by a layer or an extractor.
 ///
@@ -152,13 +152,20 @@ pub(crate) fn client_info(parts: &Parts) -> ClientInfo {
     if let Some(peer) = connected.or_else(mocked) {
         client = client.ip(peer.ip());
     }
-    let lines = parts.headers.get_all(FORWARDED_FOR).into_iter();
-    let lines: Vec<_> = lines.map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
-    if !lines.is_empty() {
-        client = client.forwarded_for(lines.join(","));
+    if let Some(list) = joined(parts, &X_FORWARDED_FOR) {
+        client = client.forwarded_for(list);
+    }
+    if let Some(list) = joined(parts, &FORWARDED) {
+        client = client.forwarded(list);
     }
     if let Some(user_agent) = parts.headers.get(USER_AGENT).map(HeaderValue::as_bytes) {
         client = client.user_agent(&String::from_utf8_lossy(user_agent));
     }
     client
+}
+
+/// The lines of a list-valued header as one (RFC 9110 §5.3).
+fn joined(parts: &Parts, name: &HeaderName) -> Option<String> {
+    let lines = parts.headers.get_all(name).into_iter();
+    lines.map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned()).reduce(|list, line| list + ", " + &line)
 }
