@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 
 use crate::client::ClientInfo;
+use crate::client::user_agent::{self, Family};
 use crate::config::resolved::{ResolvedCookie, ResolvedSettings};
 use crate::config::{CookieSettings, Settings, Transport};
 use crate::http::admin::RevokeTokenRequest;
@@ -251,7 +252,12 @@ pub fn cut(user_agent: &str, label: &str) -> (Option<Arc<str>>, Option<Box<str>>
     (client.user_agent, client.label)
 }
 
-/// The browser and its platform.
+/// The program and its platform.
 pub fn family(user_agent: &str) -> String {
-    crate::client::user_agent::family(user_agent)
+    Family::of(user_agent).to_string()
+}
+
+/// Whether a session that is bound to the one accepts the other.
+pub fn is_same_family(one: &str, other: &str) -> bool {
+    user_agent::is_same_family(one, other)
 }
