@@ -73,6 +73,7 @@ fn variable_of(setting: &str) -> &str {
         "realm" => "REALM",
         "secret" => "AUTH_SECRET",
         "trusted_origins" => "TRUSTED_ORIGINS",
+        "trusted_proxies" => "TRUSTED_PROXIES",
         other => other,
     }
 }
