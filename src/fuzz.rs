@@ -11,10 +11,10 @@ use axum::body::Body;
 use axum_core::response::{IntoResponse as _, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
-use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 
 use crate::client::ClientInfo;
+use crate::client::user_agent::{self, Family};
 use crate::config::resolved::{ResolvedCookie, ResolvedSettings};
 use crate::config::{CookieSettings, Settings, Transport};
 use crate::http::admin::RevokeTokenRequest;
@@ -242,17 +242,22 @@ pub async fn read_revoke(headers: &HeaderMap, body: Body) -> Result<Option<Revok
 }
 
 /// The client's address, by way of the trusted proxies.
-pub fn client_ip(client: &ClientInfo, trusted: &[IpNet]) -> Option<IpAddr> {
-    client.client_ip(trusted)
+pub fn client_ip(client: &ClientInfo, settings: &Settings) -> Option<IpAddr> {
+    client.locate(settings).0
 }
 
 /// A User-Agent and a label as a session keeps them.
 pub fn cut(user_agent: &str, label: &str) -> (Option<Arc<str>>, Option<Box<str>>) {
-    let client = ClientInfo::new().user_agent(user_agent).label(label).resolve(&[]);
+    let client = ClientInfo::new().user_agent(user_agent).label(label).resolve(&Settings::default()).0;
     (client.user_agent, client.label)
 }
 
-/// The browser and its platform.
+/// The program and its platform.
 pub fn family(user_agent: &str) -> String {
-    crate::client::user_agent::family(user_agent)
+    Family::of(user_agent).to_string()
+}
+
+/// Whether a session that is bound to the one accepts the other.
+pub fn is_same_family(one: &str, other: &str) -> bool {
+    user_agent::is_same_family(one, other)
 }

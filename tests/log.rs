@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::Request;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use axum_refresh::config::SameSite;
+use axum_refresh::config::{BindingMode, ForwardedHeader, SameSite};
 use axum_refresh::{Auth, AuthUser, Claims, ClientInfo, MemoryStore, NoClaims, Secret, Settings};
 use serde::{Deserialize, Serialize};
 use tower::ServiceExt as _;
@@ -248,4 +248,141 @@ async fn an_access_cookie_that_browsers_would_drop_is_left_out_of_a_refresh_with
     assert!(names.iter().all(|it| !it.contains("access")), "{names:?}");
     let text = log.take();
     assert!(text.contains("ERROR") && text.contains("return smaller claims"), "{text}");
+}
+
+/// What an `Auth` that is bound to addresses logs of its setup.
+struct Bound {
+    auth: Auth,
+    log: Log,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+impl Bound {
+    fn new(realm: &str, change: impl FnOnce(&mut Settings)) -> Self {
+        let log = Log::default();
+        let guard = log.start();
+        let mut settings = Settings { realm: Some(realm.to_owned()), ..Settings::default() };
+        settings.policy.binding.ip = BindingMode::Reject;
+        change(&mut settings);
+        let auth = Auth::builder(Secret::new(SECRET), MemoryStore::new()).settings(settings).build().unwrap();
+        Self { auth, log, _guard: guard }
+    }
+
+    /// The warnings about the setup after a login and a few refreshes by this client.
+    async fn after_use_by(&self, client: ClientInfo) -> Vec<String> {
+        for _ in 0..2 {
+            let login = self.auth.login("alice", NoClaims {}).client(client.clone()).await.unwrap();
+            let token = login.tokens.refresh_token.unwrap();
+            for _ in 0..2 {
+                drop(self.auth.refresh(&token, client.clone()).await);
+            }
+        }
+        self.warnings()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let text = self.log.take();
+        text.lines()
+            .filter(|line| line.contains("WARN") && line.contains(": binding.ip is on"))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+/// A client behind 10.0.0.1, as both headers may name it.
+fn client(peer: &str, forwarded_for: &str, forwarded: &str) -> ClientInfo {
+    let client = ClientInfo::new().forwarded_for(forwarded_for).forwarded(forwarded);
+    peer.parse().map_or(client.clone(), |peer| client.ip(peer))
+}
+
+#[tokio::test]
+async fn a_request_without_a_peer_address_is_one_line_that_says_what_to_do() {
+    let bound = Bound::new("no-peer", |_| ());
+    let [line] = bound.after_use_by(ClientInfo::new()).await.try_into().unwrap();
+    assert!(line.contains("into_make_service_with_connect_info") && line.contains("trust_unknown_peer"), "{line}");
+    // Once, also for another client.
+    assert!(bound.after_use_by(client("", "203.0.113.7", "")).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_request_without_a_peer_address_through_a_layer_is_one_line_too() {
+    let bound = Bound::new("no-peer-guard", |_| ());
+    let known = ClientInfo::new().ip("203.0.113.7".parse().unwrap());
+    let token = bound.auth.login("alice", NoClaims {}).client(known).await.unwrap().tokens.access_token;
+    let app = Router::new().route("/", get(async || "")).route_layer(bound.auth.guard());
+    for _ in 0..3 {
+        let request = Request::get("/").header("authorization", format!("Bearer {token}")).body(Body::empty()).unwrap();
+        assert_eq!(app.clone().oneshot(request).await.unwrap().status(), 401);
+    }
+    assert_eq!(bound.warnings().len(), 1);
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_that_names_no_client_is_one_line() {
+    let trust = |settings: &mut Settings| settings.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+    let cases = [
+        ("unreadable", client("10.0.0.1", "unknown", ""), "something else than an address into X-Forwarded-For"),
+        ("missing", client("10.0.0.1", "", ""), "let it send X-Forwarded-For"),
+        ("other", client("10.0.0.1", "", "for=203.0.113.7"), "has Forwarded and no X-Forwarded-For"),
+    ];
+    for (realm, client, expected) in cases {
+        let bound = Bound::new(&format!("proxy-{realm}"), trust);
+        let [line] = bound.after_use_by(client).await.try_into().unwrap();
+        assert!(line.contains(expected), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_on_a_socket_without_addresses_that_sends_no_header_is_one_line() {
+    let bound = Bound::new("no-header", |settings| {
+        settings.trust_unknown_peer = true;
+        settings.forwarded_header = ForwardedHeader::Forwarded;
+    });
+    let [line] = bound.after_use_by(client("", "203.0.113.7", "")).await.try_into().unwrap();
+    assert!(line.contains("let the proxy send Forwarded"), "{line}");
+}
+
+#[tokio::test]
+async fn a_proxy_that_nobody_trusts_is_one_line_and_a_client_that_looks_like_one_is_none() {
+    for peer in ["127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "::1", "fd00::1"] {
+        let bound = Bound::new(&format!("forgotten-{}", peer.replace([':', '.'], "-")), |_| ());
+        let [line] = bound.after_use_by(client(peer, "203.0.113.7", "")).await.try_into().unwrap();
+        assert!(line.contains(peer) && line.contains("add it to `trusted_proxies`"), "{line}");
+    }
+    let bound = Bound::new("not-forgotten", |_| ());
+    assert!(bound.after_use_by(client("198.51.100.1", "203.0.113.7", "")).await.is_empty());
+    assert!(bound.after_use_by(client("2a00::1", "203.0.113.7", "")).await.is_empty());
+    assert!(bound.after_use_by(client("10.0.0.1", "", "for=203.0.113.7")).await.is_empty());
+    assert!(bound.after_use_by(client("10.0.0.1", "", "")).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_right_setup_and_one_that_compares_no_addresses_log_nothing() {
+    let bound = Bound::new("right", |settings| settings.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()]);
+    assert!(bound.after_use_by(client("10.0.0.1", "203.0.113.7", "for=198.51.100.1")).await.is_empty());
+    assert!(bound.after_use_by(client("198.51.100.1", "203.0.113.7", "")).await.is_empty());
+    let bound = Bound::new("unbound", |settings| settings.policy.binding.ip = BindingMode::Off);
+    assert!(bound.after_use_by(ClientInfo::new()).await.is_empty());
+    let socket = Bound::new("right-socket", |settings| settings.trust_unknown_peer = true);
+    assert!(socket.after_use_by(client("", "203.0.113.7", "")).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_login_that_names_no_client_is_one_line_if_clients_are_compared() {
+    let bound = Bound::new("no-client", |settings| {
+        settings.policy.binding.ip = BindingMode::Off;
+        settings.policy.binding.user_agent = BindingMode::Reject;
+    });
+    for _ in 0..2 {
+        drop(bound.auth.login("alice", NoClaims {}).label("tablet").await.unwrap());
+    }
+    let text = bound.log.take();
+    assert_eq!(text.matches("pass it to LoginBuilder::client").count(), 1, "{text}");
+    // A client of which nothing is known is not the app's mistake.
+    let bound = Bound::new("no-user-agent", |settings| {
+        settings.policy.binding.ip = BindingMode::Off;
+        settings.policy.binding.user_agent = BindingMode::Reject;
+    });
+    drop(bound.auth.login("alice", NoClaims {}).client(ClientInfo::new()).await.unwrap());
+    assert_eq!(bound.log.take().matches("LoginBuilder::client").count(), 0);
 }

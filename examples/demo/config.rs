@@ -48,6 +48,7 @@ fn settings() -> Result<Settings, String> {
     set(&mut policy.binding.ip, parse::<BindingMode>("BIND_IP")?);
     set(&mut policy.binding.user_agent, parse::<BindingMode>("BIND_USER_AGENT")?);
     settings.trusted_proxies = list("TRUSTED_PROXIES")?;
+    set(&mut settings.forwarded_header, parse("FORWARDED_HEADER")?);
     settings.trusted_origins = list("TRUSTED_ORIGINS")?;
     settings.transport = match variable("TRANSPORT")?.as_deref() {
         None | Some("cookie") => Transport::Cookie,

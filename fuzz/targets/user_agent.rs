@@ -1,7 +1,7 @@
 //! The User-Agent: cut to the length that a session stores, and a family that does not change with an update.
 #![no_main]
 
-use axum_refresh::fuzz::{cut, family};
+use axum_refresh::fuzz::{cut, family, is_same_family};
 use axum_refresh_fuzz::{Input, bounded};
 use libfuzzer_sys::fuzz_target;
 
@@ -52,13 +52,14 @@ fuzz_target!(|data: &[u8]| {
     let versions = input.take(16);
     let user_agent = String::from_utf8_lossy(input.rest());
     check_cut(&user_agent);
-    // A list of the words, which grows by doubling, and the words themselves.
-    let of_this = bounded(32 * user_agent.len() + 512, || family(&user_agent));
-    assert!(of_this.len() <= user_agent.len().max(64));
+    // Lists of the words, which grow by doubling, and the words themselves.
+    let of_this = bounded(64 * user_agent.len() + 1024, || family(&user_agent));
+    assert!(of_this.len() <= user_agent.len() + 32);
     let next = updated(&user_agent, Input::new(versions));
     assert_eq!(family(&next), of_this, "an update to {next:?} looks like another client");
     // Also after another update.
     assert_eq!(family(&updated(&next, Input::new(&[]))), of_this);
+    assert!(is_same_family(&user_agent, &next) && is_same_family(&next, &user_agent));
     if let Some((browser, platform)) = of_this.split_once(" on ").filter(|_| user_agent.starts_with("Mozilla/")) {
         assert!(!browser.is_empty() && !platform.is_empty());
     }

@@ -66,7 +66,7 @@ pub struct LoginBuilder<C> {
     auth: Auth<C>,
     user_id: String,
     claims: C,
-    client: ClientInfo,
+    client: Option<ClientInfo>,
     label: Option<String>,
     replacing: Option<SessionId>,
     with_refresh: bool,
@@ -83,7 +83,7 @@ impl<C> LoginBuilder<C> {
     /// The client that logs in. Lists of sessions show it, and the session is [bound](crate::config::Binding) to it.
     /// Default: an unknown client.
     pub fn client(mut self, client: ClientInfo) -> Self {
-        self.client = client;
+        self.client = Some(client);
         self
     }
 
@@ -161,11 +161,12 @@ impl<C: Claims> LoginBuilder<C> {
             return Err(Error::InvalidUserId);
         }
         let claims = write_claims(&self.claims)?;
-        let client = match &self.label {
-            Some(label) => self.client.clone().label(label),
-            None => self.client.clone(),
+        let client = match (&self.client, &self.label) {
+            (Some(client), Some(label)) => self.auth.resolve(client.clone().label(label)),
+            (Some(client), None) => self.auth.resolve(client.clone()),
+            (None, label) => self.auth.unknown_client(label.as_deref()),
         };
-        let is_cross_site = client.is_cross_site();
+        let is_cross_site = self.client.as_ref().is_some_and(ClientInfo::is_cross_site);
         let now = node.now();
         let lifetime = if self.with_refresh { policy.lifetime } else { policy.access_ttl };
         let id = node.new_session_id(&self.user_id).map_err(Error::random)?;
@@ -175,7 +176,7 @@ impl<C: Claims> LoginBuilder<C> {
             user_id: self.user_id.as_str().into(),
             secret_hash: token.secret_hash(),
             created_at: now,
-            client: self.auth.resolve(client),
+            client,
             claims,
             rotation: RotationState::new(now, now.after(lifetime)),
             version: 0,
@@ -291,7 +292,7 @@ impl<C: Claims> Auth<C> {
             auth: self.clone(),
             user_id: user_id.to_string(),
             claims,
-            client: ClientInfo::new(),
+            client: None,
             label: None,
             replacing: None,
             with_refresh: true,

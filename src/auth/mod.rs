@@ -26,8 +26,8 @@ pub use self::refresh::Refreshed;
 pub(crate) use self::unsent::Unsent;
 pub use self::verify::AuthUser;
 pub(crate) use self::verify::{Decision, Verified};
-use crate::client::ClientInfo;
-use crate::config::{ResolvedSettings, Settings};
+use crate::client::{ClientInfo, SetupMistake};
+use crate::config::{BindingMode, ResolvedSettings, Settings};
 use crate::error::Error;
 use crate::event::Event;
 use crate::node::Node;
@@ -110,7 +110,7 @@ impl<C> Auth<C> {
 
     /// The client's IP address as determined by way of the [trusted proxies](Settings::trusted_proxies), if it is known.
     pub fn client_ip(&self, client: &ClientInfo) -> Option<IpAddr> {
-        client.client_ip(&self.settings().trusted_proxies)
+        client.locate(self.settings()).0
     }
 
     /// The name of the [hint cookie](Settings::hint_cookie) as it is sent, for the option `hint` of the browser module. None
@@ -158,8 +158,25 @@ impl<C> Auth<C> {
         self.inner.node.now()
     }
 
+    /// Determines the client of a request, and logs what is wrong with the setup if its address cannot be compared.
     fn resolve(&self, client: ClientInfo) -> Client {
-        client.resolve(&self.settings().trusted_proxies)
+        let settings = self.resolved();
+        let (client, mistake) = client.resolve(settings);
+        if settings.policy.binding.ip != BindingMode::Off
+            && let Some(mistake) = mistake
+        {
+            mistake.report(settings);
+        }
+        client
+    }
+
+    /// The client of a login that names none, which is a mistake if clients are compared.
+    fn unknown_client(&self, label: Option<&str>) -> Client {
+        let settings = self.resolved();
+        if settings.policy.binding.is_on() {
+            SetupMistake::LoginWithoutClient.report(settings);
+        }
+        ClientInfo::new().label(label.unwrap_or_default()).resolve(settings).0
     }
 
     fn emit(&self, event: Event) {

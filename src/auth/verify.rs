@@ -273,8 +273,7 @@ impl<C: Claims> Auth<C> {
     }
 
     fn compares_clients(&self) -> bool {
-        let binding = &self.settings().policy.binding;
-        binding.ip != BindingMode::Off || binding.user_agent != BindingMode::Off
+        self.settings().policy.binding.is_on()
     }
 
     fn report_mismatch(&self, token: &AccessToken<C>, verdict: BindingVerdict, client: Client) {

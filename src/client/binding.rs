@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::user_agent::family;
+use super::user_agent;
 use crate::config::{Binding, BindingMode};
 use crate::ratchet::BindingVerdict;
 use crate::session::Client;
@@ -44,7 +44,7 @@ fn is_same_network(binding: &Binding, at_login: Option<IpAddr>, now: Option<IpAd
 /// A header that is missing on one side only is a difference. A client that never sent one has not changed.
 fn is_same_family(at_login: Option<&str>, now: Option<&str>) -> bool {
     match (at_login, now) {
-        (Some(at_login), Some(now)) => at_login == now || family(at_login) == family(now),
+        (Some(at_login), Some(now)) => user_agent::is_same_family(at_login, now),
         (at_login, now) => at_login == now,
     }
 }

@@ -3,13 +3,15 @@
 
 pub(crate) mod binding;
 mod forwarded;
+mod setup;
 pub(crate) mod user_agent;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
+use self::forwarded::Unknown;
+pub(crate) use self::setup::SetupMistake;
+use crate::config::{ForwardedHeader, Settings};
 use crate::session::Client;
 
 /// What is known about the client of a request: its address, its `User-Agent` and a label.
@@ -28,6 +30,7 @@ use crate::session::Client;
 pub struct ClientInfo {
     peer: Option<IpAddr>,
     forwarded_for: Option<Box<str>>,
+    forwarded: Option<Box<str>>,
     user_agent: Option<Arc<str>>,
     label: Option<Box<str>>,
     is_cross_site: bool,
@@ -50,10 +53,20 @@ impl ClientInfo {
     }
 
     /// Sets the `X-Forwarded-For` header, all its lines joined by commas. It is trusted only as far as the
-    /// [trusted proxies](crate::Settings::trusted_proxies) reach.
+    /// [trusted proxies](crate::Settings::trusted_proxies) reach, and counts unless
+    /// [`forwarded_header`](crate::Settings::forwarded_header) is `forwarded`.
     #[must_use]
     pub fn forwarded_for(mut self, header: impl Into<Box<str>>) -> Self {
         self.forwarded_for = Some(header.into());
+        self
+    }
+
+    /// Sets the `Forwarded` header (RFC 7239), all its lines joined by commas. It is trusted only as far as the
+    /// [trusted proxies](crate::Settings::trusted_proxies) reach, and counts only if
+    /// [`forwarded_header`](crate::Settings::forwarded_header) is `forwarded`.
+    #[must_use]
+    pub fn forwarded(mut self, header: impl Into<Box<str>>) -> Self {
+        self.forwarded = Some(header.into());
         self
     }
 
@@ -82,12 +95,41 @@ impl ClientInfo {
         self.is_cross_site
     }
 
-    pub(crate) fn client_ip(&self, trusted: &[IpNet]) -> Option<IpAddr> {
-        forwarded::client_ip(self.peer, self.forwarded_for.as_deref(), trusted)
+    /// The client's address, if it is known, and what is wrong with the setup if addresses cannot be compared.
+    pub(crate) fn locate(&self, settings: &Settings) -> (Option<IpAddr>, Option<SetupMistake>) {
+        let chosen = settings.forwarded_header;
+        match forwarded::client_ip(self.peer, self.header(chosen), settings) {
+            Ok(ip) => (Some(ip), self.peer.and_then(|peer| self.mistake(peer, settings))),
+            Err(Unknown::NoPeer) => (None, Some(SetupMistake::NoPeer)),
+            Err(Unknown::NoHeader) => (None, Some(SetupMistake::NoHeader)),
+            Err(Unknown::Unreadable) => (None, Some(SetupMistake::Unreadable)),
+        }
     }
 
-    pub(crate) fn resolve(self, trusted: &[IpNet]) -> Client {
-        Client { ip: self.client_ip(trusted), user_agent: self.user_agent, label: self.label }
+    /// Whether the address of a proxy is taken for that of its clients.
+    fn mistake(&self, peer: IpAddr, settings: &Settings) -> Option<SetupMistake> {
+        let has = |kind: &ForwardedHeader| forwarded::has_elements(*kind, self.header(*kind));
+        if has(&settings.forwarded_header) {
+            // Whoever has set `trusted_proxies` has decided whom to trust.
+            let is_forgotten = settings.trusted_proxies.is_empty() && setup::is_local(peer);
+            return is_forgotten.then_some(SetupMistake::UntrustedProxy { peer });
+        }
+        let other = [ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded].into_iter().find(has);
+        forwarded::is_trusted(peer, settings).then_some(SetupMistake::MissingHeader { peer, other })
+    }
+
+    fn header(&self, kind: ForwardedHeader) -> &str {
+        let header = match kind {
+            ForwardedHeader::XForwardedFor => &self.forwarded_for,
+            ForwardedHeader::Forwarded => &self.forwarded,
+        };
+        header.as_deref().unwrap_or_default()
+    }
+
+    /// What a session keeps of the client.
+    pub(crate) fn resolve(self, settings: &Settings) -> (Client, Option<SetupMistake>) {
+        let (ip, mistake) = self.locate(settings);
+        (Client { ip, user_agent: self.user_agent, label: self.label }, mistake)
     }
 }
 
@@ -103,11 +145,12 @@ mod tests {
 
     #[test]
     fn long_values_are_cut_between_two_characters() {
-        let client = ClientInfo::new().user_agent(&"é".repeat(1000)).label(&"x".repeat(1000)).resolve(&[]);
+        let resolve = |client: ClientInfo| client.resolve(&Settings::default()).0;
+        let client = resolve(ClientInfo::new().user_agent(&"é".repeat(1000)).label(&"x".repeat(1000)));
         assert_eq!(client.user_agent.unwrap().len(), 512);
         assert_eq!(client.label.unwrap().len(), 128);
-        let odd_boundary = ClientInfo::new().user_agent(&format!("a{}", "é".repeat(1000))).resolve(&[]);
+        let odd_boundary = resolve(ClientInfo::new().user_agent(&format!("a{}", "é".repeat(1000))));
         assert_eq!(odd_boundary.user_agent.unwrap().len(), 511);
-        assert_eq!(ClientInfo::new().user_agent("").label(" ").resolve(&[]), Client::default());
+        assert_eq!(resolve(ClientInfo::new().user_agent("").label(" ")), Client::default());
     }
 }

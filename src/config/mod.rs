@@ -3,6 +3,7 @@
 
 mod cookie;
 mod error;
+mod forwarded;
 mod notice;
 mod policy;
 pub(crate) mod resolved;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use self::cookie::strip_prefix;
 pub use self::cookie::{CookieSettings, SameSite};
 pub use self::error::SettingsError;
+pub use self::forwarded::ForwardedHeader;
 pub(crate) use self::notice::Notice;
 pub(crate) use self::policy::MAX_GRACE;
 pub use self::policy::{Binding, BindingMode, OnMaxSessions, OnReuse, Policy};
@@ -100,9 +102,17 @@ pub struct Settings {
     /// need it on any host ([recipe](crate::guide::recipes#http-clients-over-plain-http)). Default: `false`. Never in
     /// production.
     pub insecure_dev_cookies: bool,
-    /// The networks of the reverse proxies whose `X-Forwarded-For` is trusted, such as `10.0.0.0/8`. Default: none, so
-    /// the header is ignored.
+    /// The networks of the reverse proxies whose [`forwarded_header`](Self::forwarded_header) is trusted, such as
+    /// `10.0.0.0/8`. Default: none, so the header is ignored.
     pub trusted_proxies: Vec<IpNet>,
+    /// The header in which the trusted proxies name the client. Default: [`ForwardedHeader::XForwardedFor`]. The other
+    /// header is ignored.
+    pub forwarded_header: ForwardedHeader,
+    /// Whether [`forwarded_header`](Self::forwarded_header) is trusted where the server has no peer address, because only a
+    /// proxy can reach the socket: on a Unix socket, or on AWS Lambda. The last element of the header is then the address
+    /// of the nearest hop. Default: `false`. Never if clients can connect over TCP to a server without
+    /// [connection info](crate::guide::recipes#unix-sockets-and-lambda): they could choose their address.
+    pub trust_unknown_peer: bool,
     /// Other origins whose pages may send unsafe requests, spelled as in the `Origin` header: `https://app.example`, in
     /// lower case, without default port and trailing slash. An app with a scheme of its own is named in the same way:
     /// `capacitor://localhost`, `tauri://localhost`, `chrome-extension://<id>`, `file://`. Default: none.
@@ -139,6 +149,8 @@ impl Default for Settings {
             hint_cookie: false,
             insecure_dev_cookies: false,
             trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::XForwardedFor,
+            trust_unknown_peer: false,
             trusted_origins: Vec::new(),
             login_page: None,
         }
@@ -268,6 +280,14 @@ impl Settings {
                 ));
             }
         }
+        // Peers are compared in their IPv4 form.
+        let is_mapped = |net: &IpNet| matches!(net, IpNet::V6(net) if net.network().to_ipv4_mapped().is_some());
+        if let Some(net) = self.trusted_proxies.iter().find(|net| is_mapped(net)) {
+            return Err(SettingsError::new(
+                "trusted_proxies",
+                format!("{net} never matches; write it as an IPv4 network, such as `10.0.0.0/8`"),
+            ));
+        }
         resolved::csrf(&self.trusted_origins).map(drop)?;
         self.login_page.as_deref().map(resolved::login_page).transpose()?;
         Ok(())
@@ -392,6 +412,30 @@ mod tests {
         ] {
             assert_eq!(rejected(&with(origin)), "trusted_origins", "{origin}");
         }
+    }
+
+    #[test]
+    fn a_proxy_network_that_no_address_matches_is_rejected() {
+        let with = |net: &str| Settings { trusted_proxies: vec![net.parse().unwrap()], ..Settings::default() };
+        for net in ["10.0.0.0/8", "10.1.2.3/8", "2001:db8::/32", "::1/128", "0.0.0.0/0", "::/0"] {
+            assert_eq!(with(net).validate(), Ok(()), "{net}");
+        }
+        for net in ["::ffff:10.0.0.0/104", "::ffff:127.0.0.1/128"] {
+            assert_eq!(rejected(&with(net)), "trusted_proxies", "{net}");
+        }
+    }
+
+    #[test]
+    fn the_forwarding_header_is_read_by_its_name() {
+        let read = |text: &str| toml::from_str::<Settings>(text).map(|settings| settings.forwarded_header);
+        assert_eq!(read(""), Ok(ForwardedHeader::XForwardedFor));
+        for (name, header) in
+            [("x_forwarded_for", ForwardedHeader::XForwardedFor), ("forwarded", ForwardedHeader::Forwarded)]
+        {
+            assert_eq!(read(&format!("forwarded_header = '{name}'")), Ok(header));
+            assert_eq!(name.parse(), Ok(header));
+        }
+        assert!("X-Real-IP".parse::<ForwardedHeader>().is_err() && read("forwarded_header = 'x_real_ip'").is_err());
     }
 
     #[test]

@@ -13,6 +13,18 @@ pub(crate) enum Notice {
     CookieMissing,
     /// A page of another site logged in, and will not send the refresh cookie.
     CrossSiteLogin,
+    /// A login was not told who logs in.
+    LoginWithoutClient,
+    /// The server does not know its peers.
+    NoPeer,
+    /// The proxy in front of a socket without addresses sends no forwarding header.
+    NoForwardedHeader,
+    /// A trusted proxy names no address.
+    UnreadableForwardedHeader,
+    /// A trusted proxy sends no forwarding header.
+    MissingForwardedHeader,
+    /// What looks like a proxy is not trusted.
+    UntrustedProxy,
 }
 
 /// What has been reported.

@@ -199,8 +199,12 @@ pub struct Binding {
     pub ipv4_prefix: u8,
     /// How many leading bits of an IPv6 address have to stay the same. Default: 56. 1 to 128.
     pub ipv6_prefix: u8,
-    /// What happens if the browser or its platform changes. Their versions are ignored, so an update logs nobody out.
-    /// Default: [`BindingMode::Off`].
+    /// What happens if the browser, or another program, or its platform changes. Default: [`BindingMode::Off`].
+    ///
+    /// Versions are ignored, so an update logs nobody out: a word is compared up to its first digit, and a comment only
+    /// says which platform it is. A phone or tablet that asks for desktop sites is the same client: Safari on an iPhone or
+    /// iPad and on a Mac count as one, and so does a browser on Android and on Linux. [What counts as another
+    /// client](crate::guide::security#what-a-binding-notices) has examples, and what this costs.
     pub user_agent: BindingMode,
 }
 
@@ -211,6 +215,11 @@ impl Default for Binding {
 }
 
 impl Binding {
+    /// Whether clients are compared.
+    pub(crate) fn is_on(&self) -> bool {
+        self.ip != BindingMode::Off || self.user_agent != BindingMode::Off
+    }
+
     fn validate(&self) -> Result<(), SettingsError> {
         for (name, bits, max) in
             [("binding.ipv4_prefix", self.ipv4_prefix, 32), ("binding.ipv6_prefix", self.ipv6_prefix, 128)]

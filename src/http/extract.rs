@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use axum::extract::MatchedPath;
 use axum::extract::connect_info::{ConnectInfo, MockConnectInfo};
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
-use http::header::{HeaderName, USER_AGENT};
+use http::header::{FORWARDED, HeaderName, USER_AGENT};
 use http::request::Parts;
 use http::{Extensions, HeaderValue};
 
@@ -19,7 +19,7 @@ use crate::auth::{AuthUser, Claims};
 use crate::client::ClientInfo;
 use crate::error::Error;
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// # In services that are not axum handlers
 impl<C: Claims> AuthUser<C> {
@@ -126,10 +126,11 @@ pub(crate) fn client_info(parts: &Parts) -> ClientInfo {
     if let Some(peer) = connected.or_else(mocked) {
         client = client.ip(peer.ip());
     }
-    let lines = parts.headers.get_all(FORWARDED_FOR).into_iter();
-    let lines: Vec<_> = lines.map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
-    if !lines.is_empty() {
-        client = client.forwarded_for(lines.join(","));
+    if let Some(list) = joined(parts, &X_FORWARDED_FOR) {
+        client = client.forwarded_for(list);
+    }
+    if let Some(list) = joined(parts, &FORWARDED) {
+        client = client.forwarded(list);
     }
     if let Some(user_agent) = parts.headers.get(USER_AGENT).map(HeaderValue::as_bytes) {
         client = client.user_agent(&String::from_utf8_lossy(user_agent));
@@ -140,4 +141,10 @@ pub(crate) fn client_info(parts: &Parts) -> ClientInfo {
         client = client.cross_site();
     }
     client
+}
+
+/// The lines of a list-valued header as one (RFC 9110 §5.3).
+fn joined(parts: &Parts, name: &HeaderName) -> Option<String> {
+    let lines = parts.headers.get_all(name).into_iter();
+    lines.map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned()).reduce(|list, line| list + ", " + &line)
 }

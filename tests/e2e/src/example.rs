@@ -22,6 +22,7 @@ const SETTINGS: &[&str] = &[
     "BIND_IP",
     "BIND_USER_AGENT",
     "TRUSTED_PROXIES",
+    "FORWARDED_HEADER",
     "TRUSTED_ORIGINS",
     "TRANSPORT",
     "HINT_COOKIE",
