@@ -103,7 +103,9 @@ pub(super) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
         let mut pieces = range.split(';').map(str::trim);
         let is_named = pieces.next().is_some_and(|kind| kind.eq_ignore_ascii_case(media_type));
         let is_refused = pieces.any(|piece| {
-            piece.strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok()).is_some_and(|weight| weight <= 0.0)
+            // Names of parameters have no case (RFC 9110 §5.6.6).
+            let weight = piece.strip_prefix(['q', 'Q']).and_then(|rest| rest.strip_prefix('='));
+            weight.and_then(|weight| weight.parse::<f32>().ok()).is_some_and(|weight| weight <= 0.0)
         });
         is_named && !is_refused
     })
@@ -138,7 +140,7 @@ mod tests {
         for accept in ["text/html", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", "a/b, Text/HTML;q=0.5"] {
             assert!(wants(accept), "{accept}");
         }
-        for accept in ["", "*/*", "application/json", "text/html;q=0", "text/htmlx"] {
+        for accept in ["", "*/*", "application/json", "text/html;q=0", "text/html; Q=0.000", "text/htmlx"] {
             assert!(!wants(accept), "{accept}");
         }
     }
