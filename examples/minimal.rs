@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let app = Router::new()
         .merge(protected)
         .route("/login", post(log_in).layer(auth.csrf()))
-        .nest("/auth", auth.router()) // refresh, logout, sessions
+        .nest("/auth", auth.router()) // refresh, logout, sessions; at another path, set `refresh_cookie.path` too
         .with_state(auth);
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;

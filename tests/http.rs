@@ -840,6 +840,16 @@ async fn a_login_page_behind_the_layer_is_refused_and_not_redirected_to_itself()
 }
 
 #[tokio::test]
+async fn a_login_page_behind_the_layer_and_a_proxy_that_strips_a_prefix_is_redirected_to_itself_once_at_most() {
+    let node = Node::with(|builder| builder.configure(|settings| settings.login_page = Some("/shop/login".into())));
+    let app = Router::new().fallback(me).layer(node.auth.layer());
+    let answer = call(&app, "GET", "/login?next=/notes", &[("accept", "text/html")]).await;
+    assert_eq!(answer.code(), (401, "access_token_missing".to_owned()));
+    let answer = call(&app, "GET", "/notes?next=/x", &[("accept", "text/html")]).await;
+    assert_eq!(answer.status, 303);
+}
+
+#[tokio::test]
 async fn htmx_is_told_to_load_the_login_page_and_to_return_to_the_page_around() {
     let (_node, app) = with_login_page();
     let htmx = ("hx-request", "true");

@@ -57,6 +57,7 @@ fn settings() -> Result<Settings, String> {
         Some(other) => return Err(format!("TRANSPORT: {other:?} is invalid; use cookie, body or both")),
     };
     set(&mut settings.hint_cookie, parse("HINT_COOKIE")?);
+    set(&mut settings.insecure_dev_cookies, parse("INSECURE_DEV_COOKIES")?);
     settings.realm = variable("REALM")?;
     Ok(settings)
 }

@@ -21,6 +21,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use axum_refresh::config::Transport;
+use axum_refresh::rejection::Problem;
 use axum_refresh::{Auth, AuthUser, ClientInfo, Error};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -144,15 +145,19 @@ struct LoginForm {
     label: Option<String>,
 }
 
+/// Refusals of the demo's own, in the form of the crate's (RFC 9457).
+const BAD_CREDENTIALS: Problem = Problem::new(StatusCode::UNAUTHORIZED, "bad_credentials");
+const FORBIDDEN: Problem = Problem::new(StatusCode::FORBIDDEN, "forbidden");
+
 async fn log_in(State(auth): State<Auth<Claims>>, client: ClientInfo, Json(form): Json<LoginForm>) -> Response {
     let role = match form.username.as_str() {
         "alice" => "admin",
         "bob" => "user",
-        _ => return problem(StatusCode::UNAUTHORIZED, "bad_credentials"),
+        _ => return BAD_CREDENTIALS.into_response(),
     };
     // A real app verifies a password hash (argon2), and takes the same time for unknown users.
     if form.password != "password" {
-        return problem(StatusCode::UNAUTHORIZED, "bad_credentials");
+        return BAD_CREDENTIALS.into_response();
     }
     let claims = Claims { role: role.to_owned() };
     let mut login = auth.login(form.username, claims).client(client).transport(form.transport);
@@ -167,13 +172,5 @@ async fn me(user: AuthUser<Claims>) -> Json<serde_json::Value> {
 }
 
 async fn admins_only(user: AuthUser<Claims>, request: Request, next: Next) -> Response {
-    if user.claims.role == "admin" { next.run(request).await } else { problem(StatusCode::FORBIDDEN, "forbidden") }
-}
-
-/// An error response in the format of the crate's own (RFC 9457).
-fn problem(status: StatusCode, code: &str) -> Response {
-    let title = status.canonical_reason();
-    let body = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "code": code });
-    let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")];
-    (status, headers, body.to_string()).into_response()
+    if user.claims.role == "admin" { next.run(request).await } else { FORBIDDEN.into_response() }
 }

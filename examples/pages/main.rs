@@ -2,7 +2,8 @@
 //!
 //! It shows the pages layer, which refreshes within the request: a user who returns after a pause is still logged in,
 //! and the text of a form that was open for an hour is not lost. It also shows login and logout by form, a list of the
-//! user's sessions, and error pages in place of the crate's JSON.
+//! user's sessions, and refusals in the form that each client takes: error pages for browsers, `HX-Redirect` for htmx, JSON
+//! for scripts (`/api/notes`).
 //!
 //! ```sh
 //! cargo run --example pages
@@ -19,14 +20,14 @@ mod notes;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use axum::{Form, Router};
+use axum::{Form, Json, Router};
 use axum_refresh::config::SettingsError;
-use axum_refresh::rejection::Problem;
+use axum_refresh::rejection::{Problem, local_next};
 use axum_refresh::{Auth, AuthUser, ClientInfo, Error, NoClaims, SessionId};
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -34,7 +35,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use config::Config;
 use html::Page;
-use notes::Notes;
+use notes::{Note, Notes};
 
 #[derive(Clone)]
 struct App {
@@ -72,6 +73,7 @@ fn app(auth: Auth) -> Result<Router, SettingsError> {
     let protected = Router::new()
         .route("/notes", get(notes).post(add_note))
         .route("/notes/{id}/delete", post(delete_note))
+        .route("/api/notes", get(notes_as_json))
         .route("/devices", get(devices))
         .route("/devices/{id}/end", post(revoke_session))
         // Anonymous visitors are redirected to the login page.
@@ -89,7 +91,7 @@ fn app(auth: Auth) -> Result<Router, SettingsError> {
         .route("/page.css", get(style))
         // The logout form posts to /auth/logout, which redirects to the login page.
         .nest("/auth", auth.router())
-        .layer(from_fn(error_pages))
+        .layer(auth.refusals(error_page))
         .with_state(App { auth, notes: Notes::default() }))
 }
 
@@ -118,7 +120,7 @@ struct Credentials {
 }
 
 async fn login_page(user: Option<AuthUser>, headers: HeaderMap, Query(query): Query<LoginQuery>) -> Page {
-    let form = html::login(user.as_ref(), "", &local_path(query.next), None);
+    let form = html::login(user.as_ref(), "", next_page(query.next.as_deref()), None);
     Page::new("Log in", &headers, user.as_ref(), form)
 }
 
@@ -129,10 +131,10 @@ async fn log_in(
     headers: HeaderMap,
     Form(form): Form<Credentials>,
 ) -> Result<Response, Error> {
-    let next = local_path(form.next);
+    let next = next_page(form.next.as_deref());
     // A real app verifies a password hash (argon2), and takes the same time for unknown users.
     if !["alice", "bob"].contains(&form.username.as_str()) || form.password != "password" {
-        let form = html::login(user.as_ref(), &form.username, &next, Some("Wrong user name or password."));
+        let form = html::login(user.as_ref(), &form.username, next, Some("Wrong user name or password."));
         let page = Page::new("Log in", &headers, user.as_ref(), form);
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
@@ -141,17 +143,12 @@ async fn log_in(
         // The browser has room for one session, so the previous one is revoked.
         login = login.replacing(user.session_id);
     }
-    Ok((login.await?, Redirect::to(&next)).into_response())
+    Ok((login.await?, Redirect::to(next)).into_response())
 }
 
-/// Returns `next` if it is a path of this app, or else `/notes`.
-///
-/// Browsers read `//host` and `/\host` as another host, and they ignore tabs and newlines in a URL.
-fn local_path(next: Option<String>) -> String {
-    let is_local = |path: &String| {
-        path.starts_with('/') && !path[1..].starts_with(['/', '\\']) && path.bytes().all(|byte| byte.is_ascii_graphic())
-    };
-    next.filter(is_local).unwrap_or_else(|| "/notes".to_owned())
+/// Where to go after the login.
+fn next_page(next: Option<&str>) -> &str {
+    next.and_then(local_next).unwrap_or("/notes")
 }
 
 // ---- Notes ----------------------------------------------------------------------------------------------------------
@@ -163,6 +160,10 @@ struct NewNote {
 
 async fn notes(State(app): State<App>, user: AuthUser, headers: HeaderMap) -> Page {
     Page::new("Your notes", &headers, Some(&user), html::notes(&app.notes.of(&user.id)))
+}
+
+async fn notes_as_json(State(app): State<App>, user: AuthUser) -> Json<Vec<Note>> {
+    Json(app.notes.of(&user.id))
 }
 
 async fn add_note(State(app): State<App>, user: AuthUser, Form(form): Form<NewNote>) -> Redirect {
@@ -192,23 +193,13 @@ async fn revoke_session(State(app): State<App>, user: AuthUser, Path(id): Path<S
 
 // ---- Error pages ----------------------------------------------------------------------------------------------------
 
-/// Replaces the JSON of the crate's refusals by a page if a browser asks for one.
-async fn error_pages(request: Request, next: Next) -> Response {
-    let headers = request.headers().clone();
-    let response = next.run(request).await;
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    let wants_page = accept.is_some_and(|accept| accept.contains("text/html"));
-    // Every refusal carries a `Problem`, the redirect to the login page too.
-    let is_refusal = response.extensions().get::<Problem>().is_some() && !response.status().is_redirection();
-    if !wants_page || !is_refusal {
-        return response;
+/// Replaces the JSON of the crate's refusals by a page if a browser asks for one. htmx goes to the login page by itself, and
+/// scripts keep their JSON.
+fn error_page(problem: &Problem, request: &Parts) -> Option<Response> {
+    let accept = request.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok())?;
+    if !accept.contains("text/html") {
+        return None;
     }
-    let (mut parts, _) = response.into_parts();
-    let content = html::error(parts.status);
-    let page = Page::new(html::error_title(parts.status), &headers, None, content).into_response();
-    let (new, body) = page.into_parts();
-    // Other headers stay: `Retry-After`, `WWW-Authenticate` and cookies.
-    parts.headers.remove(header::CONTENT_LENGTH);
-    parts.headers.extend(new.headers);
-    Response::from_parts(parts, body)
+    let (title, content) = (html::error_title(problem.status()), html::error(problem.status()));
+    Some(Page::new(title, &request.headers, None, content).into_response())
 }

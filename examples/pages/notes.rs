@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-#[derive(Clone)]
+use serde::Serialize;
+
+#[derive(Clone, Serialize)]
 pub(crate) struct Note {
     pub(crate) id: u64,
     pub(crate) text: String,
+    #[serde(skip)]
     pub(crate) written: SystemTime,
 }
 

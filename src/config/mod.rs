@@ -118,7 +118,7 @@ pub struct Settings {
     /// `capacitor://localhost`, `tauri://localhost`, `chrome-extension://<id>`, `file://`. Default: none.
     pub trusted_origins: Vec<String>,
     /// The path of the login page, such as `/login`. A layer redirects a GET for HTML to it instead of refusing it with
-    /// 401, and appends `?next=` and the requested path, which the
+    /// 401, and appends `?next=` and the requested path and query, which the
     /// [login handler](crate::guide::recipes#back-to-the-requested-page) has to check. Default: none, all requests get
     /// 401. A local path without query.
     pub login_page: Option<String>,

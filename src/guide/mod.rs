@@ -15,6 +15,9 @@ pub mod stores {}
 #[doc = include_str!("recipes.md")]
 pub mod recipes {}
 
+#[doc = include_str!("testing.md")]
+pub mod testing {}
+
 #[doc = include_str!("production.md")]
 pub mod production {}
 

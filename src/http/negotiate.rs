@@ -32,7 +32,7 @@ pub(super) fn login_page(settings: &ResolvedSettings, parts: &Parts) -> Option<L
         return None;
     }
     let uri = original_uri(parts);
-    if uri.path() == page {
+    if is_login_page(uri, page) {
         if settings.notices.is_first(Notice::LoginPageRefused) {
             tracing::error!(
                 target: "axum_refresh",
@@ -52,6 +52,12 @@ pub(super) fn login_page(settings: &ResolvedSettings, parts: &Parts) -> Option<L
     let is_link = is_read && is_set("hx-boosted");
     let next = if is_link { uri.path_and_query() } else { current.as_ref().and_then(Uri::path_and_query) };
     location(page, next).map(LoginPage::Htmx)
+}
+
+/// Whether this request was redirected to the login page. A proxy may have removed a prefix of its path.
+fn is_login_page(uri: &Uri, page: &str) -> bool {
+    let was_redirected = || uri.query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("next=")));
+    uri.path() == page || (page.ends_with(uri.path()) && was_redirected())
 }
 
 /// The URI as the server received it, whatever router the request is in.

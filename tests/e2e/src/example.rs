@@ -26,6 +26,7 @@ const SETTINGS: &[&str] = &[
     "TRUSTED_ORIGINS",
     "TRANSPORT",
     "HINT_COOKIE",
+    "INSECURE_DEV_COOKIES",
     "REALM",
     "RUST_LOG",
 ];

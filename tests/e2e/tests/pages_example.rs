@@ -91,3 +91,27 @@ async fn a_visitor_without_javascript_logs_in_returns_after_a_pause_and_logs_out
     assert!(page.contains("You are logged out"));
     assert_eq!(visitor.get("/login").await.0, 200);
 }
+
+#[tokio::test]
+async fn browsers_htmx_and_scripts_are_refused_each_in_their_own_form() {
+    let secret = "q8vXh2m0Zr4yTnLwE1sKcPjU7dGfBaOi9xQ3H5tMzVY=";
+    let example = Process::start_pages(&[("PORT", "0"), ("AUTH_SECRET", secret)]).await.unwrap();
+    let http = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let htmx = ("hx-request", "true");
+    let around = ("hx-current-url", "http://127.0.0.1/notes?page=2");
+    for (method, path, headers, status, header, value, text) in [
+        ("GET", "/notes?page=2", vec![("accept", "text/html")], 303, "location", "/login?next=/notes%3Fpage%3D2", ""),
+        ("POST", "/notes", vec![("accept", "text/html")], 401, "content-type", "text/html; charset=utf-8", "<h1>"),
+        ("GET", "/notes", vec![htmx, around], 401, "hx-redirect", "/login?next=/notes%3Fpage%3D2", ""),
+        ("GET", "/api/notes", vec![], 401, "content-type", "application/problem+json", "access_token_missing"),
+    ] {
+        let mut request = http.request(method.parse().unwrap(), format!("http://127.0.0.1:{}{path}", example.port));
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), status, "{method} {path}");
+        assert_eq!(response.headers()[header], value, "{method} {path}");
+        assert!(response.text().await.unwrap().contains(text), "{method} {path}");
+    }
+}
