@@ -1337,3 +1337,131 @@ async fn an_access_token_that_expires_while_the_feed_is_read_is_refused() {
     node.clock.advance(MINUTE);
     assert_eq!(code(waiting.await.unwrap()), "access_token_expired");
 }
+
+// ---- events ---------------------------------------------------------------------------------------------------------
+
+/// What has happened to sessions and users, by its columns.
+fn rows(node: &Node) -> Vec<(&'static str, Option<String>, Option<SessionId>, Option<String>)> {
+    let events = node.events().into_iter().filter(|event| !matches!(event, Event::StoreFailed { .. }));
+    let row = |event: Event| {
+        let user_agent = event.client().and_then(|client| client.user_agent.as_deref()).map(str::to_owned);
+        (event.name(), event.user_id().map(str::to_owned), event.session_id(), user_agent)
+    };
+    events.map(row).collect()
+}
+
+fn row(
+    name: &'static str,
+    session_id: impl Into<Option<SessionId>>,
+    client: Option<&str>,
+) -> (&'static str, Option<String>, Option<SessionId>, Option<String>) {
+    (name, Some("alice".to_owned()), session_id.into(), client.map(str::to_owned))
+}
+
+const CURL: Option<&str> = Some("curl/8.5.0");
+
+#[tokio::test]
+async fn the_events_of_a_login_name_its_user_and_client() {
+    let node = Node::with_policy(Policy { max_sessions: Some(1), ..Policy::default() });
+    let first = node.login("alice").await.tokens.session_id;
+    assert_eq!(rows(&node), [row("logged_in", first, CURL)]);
+    let second = node.login("alice").await.tokens.session_id;
+    assert_eq!(rows(&node), [row("session_revoked", first, CURL), row("logged_in", second, CURL)]);
+    let third = node.auth.login("alice", claims("user")).client(client()).replacing(second).await.unwrap();
+    let third = third.tokens.session_id;
+    assert_eq!(rows(&node), [row("session_revoked", second, CURL), row("logged_in", third, CURL)]);
+    // The session of another user in the same browser.
+    let bob = node.auth.login("bob", claims("user")).client(client()).replacing(third).await.unwrap().tokens.session_id;
+    let logged_in = ("logged_in", Some("bob".to_owned()), Some(bob), CURL.map(str::to_owned));
+    assert_eq!(rows(&node), [row("session_revoked", third, CURL), logged_in]);
+    let refusing = Node::with_policy(Policy {
+        max_sessions: Some(1),
+        on_max_sessions: OnMaxSessions::Refuse,
+        ..Policy::default()
+    });
+    let first = refusing.login("alice").await.tokens.session_id;
+    refusing.auth.login("alice", claims("user")).client(client()).await.unwrap_err();
+    assert_eq!(rows(&refusing), [row("logged_in", first, CURL), row("session_limit_reached", None, CURL)]);
+}
+
+#[tokio::test]
+async fn every_way_to_revoke_a_session_names_its_user() {
+    let node = Node::new();
+    let log_in = async || {
+        let tokens = node.login("alice").await.tokens;
+        node.events();
+        tokens
+    };
+    let tokens = log_in().await;
+    node.auth.logout(&tokens.refresh_token.unwrap()).await.unwrap();
+    assert_eq!(rows(&node), [row("session_revoked", tokens.session_id, None)]);
+    let tokens = log_in().await;
+    node.auth.revoke_own_session("alice", tokens.session_id).await.unwrap();
+    assert_eq!(rows(&node), [row("session_revoked", tokens.session_id, None)]);
+    let tokens = log_in().await;
+    node.auth.revoke_session(tokens.session_id, RevocationReason::RevokedByAdmin).await.unwrap();
+    assert_eq!(rows(&node), [row("session_revoked", tokens.session_id, None)]);
+    log_in().await;
+    node.auth.revoke_user("alice", None, RevocationReason::RevokedByAdmin).await.unwrap();
+    assert_eq!(rows(&node), [row("user_revoked", None, None)]);
+    let tokens = log_in().await;
+    node.auth.revoke_access_token(&tokens.access_token).await.unwrap();
+    assert_eq!(rows(&node), [row("token_revoked", tokens.session_id, None)]);
+    let user = node.auth.authenticate(&log_in().await.access_token).await.unwrap();
+    node.auth.revoke_token_id(&user.token_id(), user.expires_at()).await.unwrap();
+    assert_eq!(rows(&node), [("token_revoked", None, None, None)]);
+    node.auth.revoke_all(RevocationReason::RevokedByAdmin).await.unwrap();
+    assert_eq!(rows(&node), [("everyone_revoked", None, None, None)]);
+}
+
+#[tokio::test]
+async fn the_events_of_a_refresh_name_its_user_and_client() {
+    let node = Node::new();
+    let login = node.login("alice").await.tokens;
+    let (id, old) = (login.session_id, login.refresh_token.unwrap());
+    let newest = node.rotate(&old).await;
+    node.after_grace();
+    node.rotate(&newest).await;
+    node.after_grace();
+    node.events();
+    let thief = || ClientInfo::new().user_agent("wget/1.21");
+    assert_eq!(code(node.auth.refresh(&old, thief()).await), "refresh_token_reused");
+    let thief = Some("wget/1.21");
+    let expected = [row("refreshed", id, thief), row("reuse", id, thief), row("session_revoked", id, thief)];
+    assert_eq!(rows(&node), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_events_of_a_delayed_revocation_name_its_user_and_the_client_that_has_caused_it() {
+    let (node, _, old, _) = before_a_reuse().await;
+    let id = node.auth.sessions("alice").await.unwrap().iter().map(|session| session.id).collect::<Vec<_>>();
+    node.store.set(Fault::FailsToSwap);
+    node.refresh(&old).await.unwrap_err();
+    let events = rows(&node);
+    let [refreshed, reuse, delayed] = events.as_slice() else { panic!("{events:?}") };
+    assert!(
+        [refreshed, reuse, delayed].iter().all(|row| row.1.as_deref() == Some("alice") && row.3.as_deref() == CURL)
+    );
+    assert_eq!((delayed.0, delayed.2.is_some_and(|delayed| id.contains(&delayed))), ("revocation_delayed", true));
+    node.store.set(Fault::None);
+    node.auth.flush().await.unwrap();
+    let events = rows(&node);
+    assert!(!events.is_empty());
+    assert!(events.iter().all(|row| row.1.as_deref() == Some("alice") && row.3.as_deref() == CURL), "{events:?}");
+}
+
+#[tokio::test]
+async fn no_event_contains_a_token() {
+    let (node, other, old, newest) = before_a_reuse().await;
+    let access = node.refresh(&other).await.unwrap().tokens.access_token;
+    node.refresh(&old).await.unwrap_err();
+    node.auth.revoke_access_token(&access).await.unwrap();
+    node.auth.logout(&newest).await.unwrap();
+    let signature = |token: &str| token[token.len() - 16..].to_owned();
+    for event in node.events() {
+        let text = format!("{event:?} {event} {}", serde_json::to_string(&event).unwrap());
+        for token in [&other, &old, &newest, &access] {
+            assert!(!text.contains(&signature(token)), "{text}");
+        }
+    }
+}

@@ -972,3 +972,38 @@ async fn updating_the_claims_returns_tokens_and_sets_no_refresh_cookie() {
     let token = format!("Bearer {}", answer.json()["access_token"].as_str().unwrap());
     assert_eq!(call(&app, "GET", "/role", &[("authorization", &token)]).await.body, r#"{"role":"admin"}"#);
 }
+
+#[tokio::test]
+async fn what_a_request_revokes_names_its_client_in_the_event() {
+    let node = Node::new();
+    let app = Router::new().nest("/auth", node.auth.router()).nest("/admin", node.auth.admin_router());
+    for (method, path) in [
+        ("POST", "/auth/logout"),
+        ("POST", "/auth/logout/all"),
+        ("POST", "/auth/logout/others"),
+        ("DELETE", "/auth/sessions/ID"),
+        ("DELETE", "/admin/sessions/ID"),
+        ("DELETE", "/admin/users/alice/sessions"),
+        ("DELETE", "/admin/sessions"),
+    ] {
+        let _ = node.login("alice").await;
+        let login = node.login("alice").await.tokens;
+        node.events();
+        let request = Request::builder()
+            .method(method)
+            .uri(path.replace("ID", &login.session_id.to_string()))
+            .header("authorization", format!("Bearer {}", login.access_token))
+            .header("user-agent", "browser/1")
+            .body(Body::empty());
+        let response = app.clone().oneshot(request.unwrap()).await.unwrap();
+        assert!(response.status().is_success(), "{method} {path}");
+        let events = node.events();
+        assert!(!events.is_empty(), "{method} {path}");
+        for event in events {
+            let client = event.client().and_then(|client| client.user_agent.as_deref());
+            assert_eq!(client, Some("browser/1"), "{method} {path}: {event}");
+            let user_id = (event.name() != "everyone_revoked").then_some("alice");
+            assert_eq!(event.user_id(), user_id, "{method} {path}: {event}");
+        }
+    }
+}

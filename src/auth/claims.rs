@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Auth;
 use crate::error::{ClaimsError, Error};
 use crate::event::Event;
+use crate::session::Client;
 use crate::store::SessionRecord;
 use crate::token::claims::{RESERVED, read_app_claims};
 
@@ -30,13 +31,14 @@ pub(super) type ClaimsHook<C> = Box<dyn Fn(Arc<str>) -> HookFuture<C> + Send + S
 
 impl<C: Claims> Auth<C> {
     /// The claims for the next access token: from the hook, or else from the snapshot kept with the session.
-    pub(super) async fn claims_of(&self, session: &SessionRecord) -> Result<Box<str>, Error> {
+    pub(super) async fn claims_of(&self, session: &SessionRecord, client: &Client) -> Result<Box<str>, Error> {
         let (user_id, session_id) = (Arc::clone(&session.user_id), session.id);
         let Some(hook) = &self.inner.claims_hook else {
             return match read_app_claims::<C>(&session.claims) {
                 Ok(_) => Ok(session.claims.clone()),
                 Err(error) => {
-                    self.emit(Event::ClaimsUnreadable { user_id, session_id, error: error.to_string() });
+                    let (error, client) = (error.to_string(), client.clone());
+                    self.emit(Event::ClaimsUnreadable { user_id, session_id, error, client });
                     Err(Error::SessionOutdated)
                 }
             };
@@ -44,7 +46,7 @@ impl<C: Claims> Auth<C> {
         match hook(Arc::clone(&user_id)).await {
             Ok(Some(claims)) => write_claims(&claims),
             Ok(None) => {
-                self.emit(Event::UserRefused { user_id, session_id });
+                self.emit(Event::UserRefused { user_id, session_id, client: client.clone() });
                 Err(Error::UserRefused)
             }
             Err(error) => Err(Error::Hook(error)),

@@ -12,6 +12,7 @@ use crate::client::ClientInfo;
 use crate::config::{ResolvedSettings, Transport};
 use crate::error::Error;
 use crate::event::Event;
+use crate::node::Cause;
 use crate::node::realm::Realm;
 use crate::ratchet::RotationState;
 use crate::session::{RevocationReason, SessionId};
@@ -187,27 +188,30 @@ impl<C: Claims> LoginBuilder<C> {
             on_max_sessions: policy.on_max_sessions,
             idle_timeout: policy.idle_timeout,
         });
-        let replacing = self.revoke_if_another_users(&session.user_id).await?;
+        let replacing = self.revoke_if_another_users(&session).await?;
         let user_id = || Arc::clone(&session.user_id);
         match node.insert(&session, InsertOptions { limit, replacing }).await? {
             Inserted::LimitReached => {
-                node.events.emit(Event::SessionLimitReached { user_id: user_id() });
+                node.events.emit(Event::SessionLimitReached { user_id: user_id(), client: session.client.clone() });
                 return Err(Error::SessionLimitReached);
             }
             Inserted::Done(mut revoked) => {
+                let cause = |reason: RevocationReason| {
+                    Cause::from(reason).of(&session.user_id).by(Some(session.client.clone()))
+                };
                 if let Some(replaced) = replacing {
                     // The store does not return one that had expired, and access tokens may be accepted a little longer.
                     node.found_revoked(replaced);
                 }
                 if let Some(replaced) = replacing.filter(|id| revoked.sessions.contains(id)) {
-                    let reason = RevocationReason::Replaced;
-                    node.events.emit(Event::SessionRevoked { session_id: replaced, reason });
+                    node.report_session(replaced, cause(RevocationReason::Replaced));
                     revoked.sessions.retain(|id| *id != replaced);
                 }
-                node.report_revoked(&revoked, RevocationReason::Evicted);
+                node.report_revoked(&revoked, &cause(RevocationReason::Evicted));
             }
         }
-        node.events.emit(Event::LoggedIn { user_id: user_id(), session_id: session.id });
+        let (user_id, session_id, client) = (user_id(), session.id, session.client);
+        node.events.emit(Event::LoggedIn { user_id, session_id, client });
         let allowed = node.settings.transport;
         let transport = match self.transport {
             Some(Transport::Body) if allowed.has_body() => Transport::Body,
@@ -220,12 +224,13 @@ impl<C: Claims> LoginBuilder<C> {
     /// Returns the session to be replaced if it is the same user's. Another user's session, from the same device, is
     /// revoked here, because a store may keep it in another place. It ends before the new session begins, so that a failure
     /// leaves nothing behind.
-    async fn revoke_if_another_users(&self, user_id: &str) -> Result<Option<SessionId>, Error> {
+    async fn revoke_if_another_users(&self, new: &SessionRecord) -> Result<Option<SessionId>, Error> {
         let node = &self.auth.inner.node;
         let Some(id) = self.replacing else { return Ok(None) };
         match node.load(id).await? {
-            Some(session) if *session.user_id != *user_id => {
-                node.revoke(RevokeTarget::Session(id), RevocationReason::Replaced).await?;
+            Some(session) if session.user_id != new.user_id => {
+                let cause = Cause::from(RevocationReason::Replaced).of(&session.user_id).by(Some(new.client.clone()));
+                node.revoke(RevokeTarget::Session(id), cause).await?;
                 Ok(None)
             }
             found => Ok(found.map(|session| session.id)),

@@ -9,9 +9,9 @@ use quick_cache::sync::Cache;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::Node;
+use super::{Cause, Node};
 use crate::event::Event;
-use crate::session::{RevocationReason, SessionId};
+use crate::session::{Client, RevocationReason, SessionId};
 use crate::store::{RevokeTarget, RevokedItem, RevokedUsers, SessionRecord, Spared, StoreError};
 use crate::time::Timestamp;
 
@@ -35,6 +35,8 @@ pub(crate) struct Unfinished {
     pub(crate) session: bool,
     /// Whether the user's other sessions are left.
     pub(crate) others: bool,
+    /// The client that presented the refresh token.
+    pub(crate) client: Client,
 }
 
 impl Unfinished {
@@ -119,7 +121,9 @@ impl Node {
 
     /// Leaves a revocation to the background task.
     pub(crate) fn finish_later(&self, unfinished: Unfinished) {
-        let Unfinished { user_id, session_id, at, .. } = &unfinished;
+        let Unfinished { user_id, session_id, at, client, .. } = &unfinished;
+        let event =
+            Event::RevocationDelayed { user_id: Arc::clone(user_id), session_id: *session_id, client: client.clone() };
         // In force here at once.
         if unfinished.session {
             self.note_revoked(&[*session_id]);
@@ -130,14 +134,14 @@ impl Node {
             let users = RevokedUsers { scope, cutoff: NOT_WRITTEN, revoked_at: *at, spared };
             self.revoked.revoke_users(&users, self.kept_until());
         }
-        self.events.emit(Event::RevocationDelayed { user_id: Arc::clone(user_id), session_id: *session_id });
+        self.events.emit(event);
         self.unfinished.add(unfinished);
         self.unfinished.added.notify_one();
     }
 
     /// Revokes the other sessions of a user whose session was revoked for reuse, if the node that detected it may have
     /// crashed in between: this node has not done so yet. Returns at once.
-    pub(crate) fn resume(self: &Arc<Self>, user_id: &Arc<str>, session_id: SessionId, at: Timestamp) {
+    pub(crate) fn resume(self: &Arc<Self>, user_id: &Arc<str>, session_id: SessionId, at: Timestamp, client: &Client) {
         let unfinished = Unfinished {
             user_id: Arc::clone(user_id),
             session_id,
@@ -145,6 +149,7 @@ impl Node {
             at,
             session: false,
             others: true,
+            client: client.clone(),
         };
         if self.unfinished.finished.get(&session_id).is_some() {
             return;
@@ -200,11 +205,14 @@ impl Node {
 
     async fn revoke_left(&self, unfinished: &mut Unfinished) -> Result<(), StoreError> {
         let Unfinished { session_id, reason, .. } = *unfinished;
+        let cause =
+            |reason: RevocationReason| Cause::from(reason).of(&unfinished.user_id).by(Some(unfinished.client.clone()));
         if unfinished.session {
             self.note_revoked(&[session_id]);
-            if !self.revoke(RevokeTarget::Session(session_id), reason).await?.sessions.contains(&session_id) {
+            let revoked = self.revoke(RevokeTarget::Session(session_id), cause(reason)).await?;
+            if !revoked.sessions.contains(&session_id) {
                 // The write has had its effect, and only its confirmation was lost.
-                self.events.emit(Event::SessionRevoked { session_id, reason });
+                self.report_session(session_id, cause(reason));
             }
             unfinished.session = false;
         }
@@ -216,7 +224,7 @@ impl Node {
                 created_until: Some(unfinished.at),
             };
             // Not for reuse: a token of a session that was revoked for reuse makes a node do this again (`resume`).
-            self.revoke(target, RevocationReason::Other).await?;
+            self.revoke(target, cause(RevocationReason::Other)).await?;
             unfinished.others = false;
         }
         Ok(())
