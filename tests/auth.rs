@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum_refresh::config::{Binding, BindingMode, OnMaxSessions, OnReuse, Transport};
+use axum_refresh::config::{Binding, BindingMode, ClaimsRequest, OnMaxSessions, OnReuse, Transport};
 use axum_refresh::ratchet::Verdict;
 use axum_refresh::store::{FeedCursor, FeedWindow, RevokeTarget, RevokedItem, Timestamp};
 use axum_refresh::{
@@ -656,7 +656,8 @@ async fn hole_13_a_changed_role_takes_effect_at_the_next_refresh_and_a_disabled_
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
     let node = Node::with(move |builder| {
-        builder.claims_hook(move |user| {
+        builder.claims_hook(move |request| {
+            let user = request.session.user_id;
             let n = counter.fetch_add(1, Ordering::SeqCst);
             async move {
                 match n {
@@ -680,6 +681,78 @@ async fn hole_13_a_changed_role_takes_effect_at_the_next_refresh_and_a_disabled_
     assert_eq!(node.store.calls(), Calls { loads: 2, swaps: 0, others: 0 });
     node.rotate(&token).await;
     assert_eq!(asked.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn the_claims_hook_gets_the_session_and_the_claims_last_written_with_it() {
+    let seen: Arc<std::sync::Mutex<Vec<ClaimsRequest<Claims>>>> = Arc::default();
+    let log = Arc::clone(&seen);
+    let node = Node::with(|builder| {
+        builder.claims_hook(move |request| {
+            log.lock().unwrap().push(request);
+            async { Ok::<_, std::convert::Infallible>(Some(claims("of the hook"))) }
+        })
+    });
+    let builder = node.auth.login("alice", claims("of login")).client(client().label("kitchen"));
+    let login = builder.await.unwrap().tokens;
+    let session = node.auth.sessions("alice").await.unwrap().remove(0);
+    let next = node.rotate(&login.refresh_token.unwrap()).await;
+    node.after_grace();
+    node.rotate(&next).await;
+    let user = node.auth.authenticate(&login.access_token).await.unwrap();
+    let _ = node.auth.update_claims(&user, claims("of the update")).await.unwrap();
+    node.refresh(&next).await.unwrap();
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    assert_eq!(seen[0].session, session);
+    assert!(seen.iter().all(|request| request.session.id == login.session_id));
+    assert!(seen[1].session.last_seen_at <= seen[2].session.last_seen_at);
+    let roles: Vec<_> = seen.into_iter().map(|request| request.claims.unwrap().role).collect();
+    assert_eq!(roles, ["of login", "of login", "of the update"]);
+}
+
+#[tokio::test]
+async fn the_claims_hook_can_keep_what_an_update_has_written() {
+    let hook = async |request: ClaimsRequest<Claims>| Ok::<_, std::convert::Infallible>(request.claims);
+    let node = Node::with(|builder| builder.claims_hook(hook));
+    let login = node.login("alice").await.tokens;
+    let user = node.auth.authenticate(&login.access_token).await.unwrap();
+    let _ = node.auth.update_claims(&user, claims("after a second factor")).await.unwrap();
+    let mut token = login.refresh_token.unwrap();
+    for _ in 0..3 {
+        let refreshed = node.refresh(&token).await.unwrap().tokens;
+        let user = node.auth.authenticate(&refreshed.access_token).await.unwrap();
+        assert_eq!(user.claims.role, "after a second factor");
+        token = refreshed.refresh_token.unwrap();
+        node.after_grace();
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_with_a_claims_hook_that_races_an_update_of_the_claims_has_the_new_claims() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let node = Node::with(|builder| {
+        builder.claims_hook(move |request| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            async { Ok::<_, std::convert::Infallible>(request.claims) }
+        })
+    });
+    let login = node.auth.login("alice", claims("admin")).client(client()).await.unwrap();
+    node.store.set(Fault::ChangesRoleBeforeSwap);
+    let refreshed = node.refresh(&login.tokens.refresh_token.unwrap()).await.unwrap();
+    let user = node.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
+    assert_eq!((user.claims.role.as_str(), asked.load(Ordering::SeqCst)), ("user", 2));
+}
+
+#[tokio::test]
+async fn the_claims_hook_gets_no_claims_that_this_version_cannot_read() {
+    let hook = async |request: ClaimsRequest<Claims>| {
+        assert_eq!((&*request.session.user_id, request.claims), ("alice", None));
+        Ok::<_, std::convert::Infallible>(Some(claims("user")))
+    };
+    let node = Node::with(|builder| builder.claims_hook(hook));
+    let login = other_version(&node).login("alice", OtherClaims { level: 1 }).await.unwrap();
+    node.refresh(&login.tokens.refresh_token.unwrap()).await.unwrap();
 }
 
 #[tokio::test]

@@ -77,8 +77,8 @@ async fn a_refused_user_is_not_replaced_by_the_user_of_another_cookie() {
     let disabled = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&disabled);
     let node = Node::with(|builder| {
-        builder.claims_hook(move |user| {
-            let is_refused = &*user == "alice" && flag.load(Ordering::SeqCst);
+        builder.claims_hook(move |request| {
+            let is_refused = &*request.session.user_id == "alice" && flag.load(Ordering::SeqCst);
             async move { Ok::<_, std::convert::Infallible>((!is_refused).then(|| claims("user"))) }
         })
     });
@@ -181,8 +181,8 @@ async fn a_refused_user_does_not_hide_the_one_who_has_used_this_browser_since() 
         let refused = planted(&before, 5).await;
         let own = before.refresh_token("alice").await;
         let node = Node::on(before.store.clone(), before.clock.clone(), |builder| {
-            builder.claims_hook(move |id| async move {
-                match &*id == "mallory" {
+            builder.claims_hook(move |request| async move {
+                match &*request.session.user_id == "mallory" {
                     true if fails => Err(std::io::Error::other("the user's row is damaged")),
                     refused => Ok((!refused).then(|| claims("user"))),
                 }

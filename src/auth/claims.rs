@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Auth;
+use crate::config::ClaimsRequest;
 use crate::error::{ClaimsError, Error};
 use crate::event::Event;
 use crate::session::Client;
@@ -27,7 +28,7 @@ pub struct NoClaims {}
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type HookFuture<C> = Pin<Box<dyn Future<Output = Result<Option<C>, BoxError>> + Send>>;
-pub(super) type ClaimsHook<C> = Box<dyn Fn(Arc<str>) -> HookFuture<C> + Send + Sync>;
+pub(super) type ClaimsHook<C> = Box<dyn Fn(ClaimsRequest<C>) -> HookFuture<C> + Send + Sync>;
 
 impl<C: Claims> Auth<C> {
     /// The claims for the next access token: from the hook, or else from the snapshot kept with the session.
@@ -43,7 +44,8 @@ impl<C: Claims> Auth<C> {
                 }
             };
         };
-        match hook(Arc::clone(&user_id)).await {
+        let claims = read_app_claims::<C>(&session.claims).ok();
+        match hook(ClaimsRequest { session: session.into(), claims }).await {
             Ok(Some(claims)) => write_claims(&claims),
             Ok(None) => {
                 self.emit(Event::UserRefused { user_id, session_id, client: client.clone() });

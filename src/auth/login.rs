@@ -276,7 +276,8 @@ impl<C: Claims> Auth<C> {
     /// Replaces the claims of the caller's session, for example after a second factor, and returns an access token with the
     /// new claims. The refresh token does not change.
     ///
-    /// If there is a [claims hook](super::AuthBuilder::claims_hook), its claims apply again from the next refresh on.
+    /// If there is a [claims hook](super::AuthBuilder::claims_hook), its claims apply again from the next refresh on. It gets
+    /// these claims as [`ClaimsRequest::claims`](crate::config::ClaimsRequest::claims), and can keep what it wants of them.
     ///
     /// # Errors
     ///

@@ -209,9 +209,10 @@ impl<C: Claims> Auth<C> {
                 binding: binding::compare(&policy.binding, &session.client, client),
             };
             let outcome = present(&session.rotation, presented, now, policy);
-            // The hook runs once; the snapshot has to be that of the row about to be written.
-            if outcome.access.is_some() && (claims.is_none() || self.inner.claims_hook.is_none()) {
-                claims = Some(self.claims_of(&session, client).await?);
+            // The snapshot has to be that of the row about to be written, and the hook runs again only if it has changed.
+            let is_known = claims.as_ref().is_some_and(|(snapshot, _)| *snapshot == session.claims);
+            if outcome.access.is_some() && !is_known {
+                claims = Some((session.claims.clone(), self.claims_of(&session, client).await?));
             }
             if outcome.next == Some(Next::Revoke) {
                 session.rotation.revoked = Some(Revocation { at: now, reason: reason(outcome.verdict) });
@@ -248,7 +249,7 @@ impl<C: Claims> Auth<C> {
             }
             self.report(&session, token, presented.binding, outcome.verdict, client);
             refuse(outcome.verdict)?;
-            let claims = claims.unwrap_or_default();
+            let (_, claims) = claims.unwrap_or_default();
             let tokens = self.grant(&session, token, outcome, &claims, now)?;
             return Ok(Some(Refreshed { tokens, verdict: outcome.verdict, rotation }));
         }

@@ -37,7 +37,7 @@ impl<C> Auth<C> {
         let mut records = node.list(user_id).await?;
         records.retain(|record| record.rotation.is_live(now, idle_timeout));
         records.sort_by_key(|record| Reverse((record.rotation.last_seen_at, record.created_at, record.id)));
-        Ok(records.into_iter().map(Session::from).collect())
+        Ok(records.iter().map(Session::from).collect())
     }
 
     /// Revokes the session that a refresh token of any generation belongs to.
@@ -339,13 +339,13 @@ fn first_distinct<'a>(texts: impl IntoIterator<Item = &'a [u8]>) -> Vec<&'a [u8]
     distinct
 }
 
-impl From<SessionRecord> for Session {
-    fn from(record: SessionRecord) -> Self {
+impl From<&SessionRecord> for Session {
+    fn from(record: &SessionRecord) -> Self {
         Self {
             id: record.id,
-            user_id: record.user_id,
-            label: record.client.label,
-            user_agent: record.client.user_agent,
+            user_id: Arc::clone(&record.user_id),
+            label: record.client.label.clone(),
+            user_agent: record.client.user_agent.clone(),
             ip: record.client.ip,
             created_at: record.created_at.into(),
             last_seen_at: record.rotation.last_seen_at.into(),

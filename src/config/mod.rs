@@ -1,8 +1,9 @@
 //! Settings: plain data, written in code or read from a file, and validated once by
-//! [`AuthBuilder::build`](crate::AuthBuilder::build).
+//! [`AuthBuilder::build`](crate::AuthBuilder::build). And what the claims hook is called with.
 
 mod cookie;
 mod error;
+mod hook;
 mod policy;
 pub(crate) mod resolved;
 mod transport;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use self::cookie::strip_prefix;
 pub use self::cookie::{CookieSettings, SameSite};
 pub use self::error::SettingsError;
+pub use self::hook::ClaimsRequest;
 pub(crate) use self::policy::MAX_GRACE;
 pub use self::policy::{Binding, BindingMode, OnMaxSessions, OnReuse, Policy};
 pub(crate) use self::resolved::ResolvedSettings;
