@@ -74,15 +74,27 @@ impl UnfinishedRevocations {
         self.is_empty.store(false, Ordering::Release);
     }
 
+    /// Adds one, unless it is known already, done or not. Returns whether it was added.
+    fn add_new(&self, unfinished: &Unfinished) -> bool {
+        let id = unfinished.session_id;
+        let mut left = self.left();
+        // Both are changed under this lock only, so of several callers one adds it.
+        if left.contains_key(&id) || self.finished.get(&id).is_some() {
+            return false;
+        }
+        left.insert(id, unfinished.clone());
+        self.is_empty.store(false, Ordering::Release);
+        true
+    }
+
     /// Keeps what is left of one.
     fn update(&self, unfinished: &Unfinished) {
         let id = unfinished.session_id;
         if unfinished.is_done() {
             let mut left = self.left();
+            self.finished.insert(id, ());
             left.remove(&id);
             self.is_empty.store(left.is_empty(), Ordering::Release);
-            drop(left);
-            self.finished.insert(id, ());
         } else if let Some(left) = self.left().get_mut(&id) {
             left.clone_from(unfinished);
         }
@@ -124,6 +136,8 @@ impl Node {
         let Unfinished { user_id, session_id, at, client, .. } = &unfinished;
         let event =
             Event::RevocationDelayed { user_id: Arc::clone(user_id), session_id: *session_id, client: client.clone() };
+        // First: what is revoked here is looked up once, and found in the list.
+        self.unfinished.add(unfinished.clone());
         // In force here at once.
         if unfinished.session {
             self.note_revoked(&[*session_id]);
@@ -135,7 +149,6 @@ impl Node {
             self.revoked.revoke_users(&users, self.kept_until());
         }
         self.events.emit(event);
-        self.unfinished.add(unfinished);
         self.unfinished.added.notify_one();
     }
 
@@ -151,15 +164,10 @@ impl Node {
             others: true,
             client: client.clone(),
         };
-        if self.unfinished.finished.get(&session_id).is_some() {
-            return;
+        if self.unfinished.add_new(&unfinished) {
+            let node = Arc::clone(self);
+            tokio::spawn(async move { node.finish(unfinished).await });
         }
-        if self.unfinished.left().contains_key(&session_id) {
-            return;
-        }
-        self.unfinished.add(unfinished.clone());
-        let node = Arc::clone(self);
-        tokio::spawn(async move { node.finish(unfinished).await });
     }
 
     /// Tries all that is left, and returns the last error.
@@ -228,5 +236,33 @@ impl Node {
             unfinished.others = false;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revocation_is_resumed_once_however_many_refreshes_ask_for_it() {
+        let revocations = UnfinishedRevocations::new();
+        let unfinished = Unfinished {
+            user_id: "alice".into(),
+            session_id: SessionId::from_bytes([7; 16]),
+            reason: RevocationReason::Reuse,
+            at: Timestamp::from_millis(1_000_000),
+            session: false,
+            others: true,
+            client: Client::default(),
+        };
+        let add_at_once = || {
+            std::thread::scope(|scope| {
+                let adding: Vec<_> = (0..4).map(|_| scope.spawn(|| revocations.add_new(&unfinished))).collect();
+                adding.into_iter().map(|adding| adding.join().unwrap()).filter(|added| *added).count()
+            })
+        };
+        assert_eq!(add_at_once(), 1);
+        revocations.update(&Unfinished { others: false, ..unfinished.clone() });
+        assert_eq!(add_at_once(), 0);
     }
 }
