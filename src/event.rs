@@ -205,16 +205,17 @@ pub enum Event {
         #[serde(flatten)]
         client: Option<Client>,
     },
-    /// A session that has to be revoked, because of reuse or of a client mismatch, or one of the user's other sessions
-    /// with [`OnReuse::User`](crate::config::OnReuse::User), could not be revoked, because the store has failed. The
+    /// A session that has to be revoked, because of reuse, of a client mismatch or of a
+    /// [login in its place](crate::LoginBuilder::replacing_cookies_of), or one of the user's other sessions with
+    /// [`OnReuse::User`](crate::config::OnReuse::User), could not be revoked, because the store has failed. The
     /// node tries again until it succeeds; each session that it revokes then is a
     /// [`SessionRevoked`](Self::SessionRevoked).
     RevocationDelayed {
         /// The user of the session.
         user_id: Arc<str>,
-        /// The session of the refresh token that was presented.
+        /// The session of the refresh token that was presented, or the replaced session.
         session_id: SessionId,
-        /// The client that presented the refresh token.
+        /// The client that presented the refresh token, or that logged in.
         #[serde(flatten)]
         client: Client,
     },

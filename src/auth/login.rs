@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::claims::write_claims;
 use super::{Auth, AuthUser, Claims, MAX_TRIES};
 use crate::client::ClientInfo;
@@ -14,8 +16,9 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::node::Cause;
 use crate::node::realm::Realm;
+use crate::node::unfinished::Unfinished;
 use crate::ratchet::RotationState;
-use crate::session::{RevocationReason, SessionId};
+use crate::session::{Client, RevocationReason, SessionId};
 use crate::store::{InsertOptions, Inserted, RevokeTarget, SessionLimit, SessionRecord};
 use crate::token::refresh::RefreshToken;
 
@@ -70,8 +73,17 @@ pub struct LoginBuilder<C> {
     client: ClientInfo,
     label: Option<String>,
     replacing: Option<SessionId>,
+    in_browser: InBrowser,
     with_refresh: bool,
     transport: Option<Transport>,
+}
+
+/// What the browser that logs in has already: the contents of its cookies, as far as they are signed by us.
+#[derive(Default)]
+struct InBrowser {
+    refresh: Vec<RefreshToken>,
+    /// The sessions of valid access tokens, and their users.
+    access: Vec<(SessionId, Arc<str>)>,
 }
 
 impl<C> fmt::Debug for LoginBuilder<C> {
@@ -130,10 +142,26 @@ impl<C> LoginBuilder<C> {
     ///
     /// The old session is known if the request carries its access token: in the
     /// [access cookie](crate::Settings::access_cookie), or in a header, which the browser module's `login` does not
-    /// send.
+    /// send. For whatever session this browser has, by its refresh cookie,
+    /// [`replacing_cookies_of`](Self::replacing_cookies_of) is simpler.
     pub fn replacing(mut self, session_id: SessionId) -> Self {
         self.replacing = Some(session_id);
         self
+    }
+
+    /// Also replaces the sessions of these tokens, as far as they are ours.
+    pub(crate) fn replacing_tokens<'a>(
+        mut self,
+        refresh: impl IntoIterator<Item = &'a [u8]>,
+        access: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Self {
+        self.in_browser.refresh.extend(self.auth.newest_of_each_session(refresh));
+        self.in_browser.access.extend(self.auth.sessions_of(access));
+        self
+    }
+
+    pub(crate) fn resolved(&self) -> &Arc<ResolvedSettings> {
+        self.auth.resolved()
     }
 
     /// How this client's refresh token is transported. Default: by cookie, or in the body if the
@@ -188,7 +216,14 @@ impl<C: Claims> LoginBuilder<C> {
             on_max_sessions: policy.on_max_sessions,
             idle_timeout: policy.idle_timeout,
         });
-        let replacing = self.revoke_if_another_users(&session).await?;
+        let mut in_browser = self.sessions_in_browser().await;
+        let mut replacing = self.revoke_if_another_users(&session).await?;
+        if replacing.is_none() {
+            // A store replaces one session of the same user. The others follow once the new one exists.
+            let own = in_browser.iter().find(|(_, user_id)| *user_id == session.user_id);
+            replacing = own.map(|(id, _)| *id);
+        }
+        in_browser.retain(|(id, _)| Some(*id) != replacing && Some(*id) != self.replacing);
         let user_id = || Arc::clone(&session.user_id);
         match node.insert(&session, InsertOptions { limit, replacing }).await? {
             Inserted::LimitReached => {
@@ -210,6 +245,9 @@ impl<C: Claims> LoginBuilder<C> {
                 node.report_revoked(&revoked, &cause(RevocationReason::Evicted));
             }
         }
+        for (id, user_id) in in_browser {
+            self.revoke_in_browser(id, user_id, &session.client).await;
+        }
         let (user_id, session_id, client) = (user_id(), session.id, session.client);
         node.events.emit(Event::LoggedIn { user_id, session_id, client });
         let allowed = node.settings.transport;
@@ -219,6 +257,55 @@ impl<C: Claims> LoginBuilder<C> {
             _ => Transport::Body,
         };
         Ok(Login { tokens, transport, settings: Arc::clone(&node.settings) })
+    }
+
+    /// The sessions that the browser has, with their users.
+    ///
+    /// A refresh token may be of any generation, as for a logout. One that is superseded is no evidence of theft here: the
+    /// cookie may have outlived a lost response, or the refresh that raced with this login. And whoever has stolen it gains
+    /// nothing: at a refresh or a logout, it ends its session too.
+    ///
+    /// What cannot be loaded is left out, and no error: any of the cookies may be planted, and must not keep the user from
+    /// logging in.
+    async fn sessions_in_browser(&self) -> Vec<(SessionId, Arc<str>)> {
+        let node = &self.auth.inner.node;
+        let started = Instant::now();
+        let mut found: Vec<(SessionId, Arc<str>)> = Vec::new();
+        for token in &self.in_browser.refresh {
+            // If the store is away, nobody waits for one timeout per cookie.
+            if started.elapsed() >= node.settings.store_timeout {
+                break;
+            }
+            // As stored: a revocation that only this node knows is lost if it crashes.
+            let Ok(Some(session)) = node.load_as_stored(token.session_id).await else { continue };
+            if session.secret_hash != token.secret_hash() {
+                continue;
+            }
+            match session.rotation.revoked {
+                None => found.push((session.id, session.user_id)),
+                // The feed has it, but this node may not have read it yet.
+                Some(_) => node.found_revoked(session.id),
+            }
+        }
+        for (id, user_id) in &self.in_browser.access {
+            if !found.iter().any(|(known, _)| known == id) && !node.revoked.has_session(*id) {
+                found.push((*id, Arc::clone(user_id)));
+            }
+        }
+        found
+    }
+
+    /// Revokes a session that the browser had before this login. What the store refuses is left to the background task: the
+    /// new session exists, and the client needs its tokens.
+    async fn revoke_in_browser(&self, session_id: SessionId, user_id: Arc<str>, client: &Client) {
+        let node = &self.auth.inner.node;
+        let reason = RevocationReason::Replaced;
+        let cause = Cause::from(reason).of(&user_id).by(Some(client.clone()));
+        let at = node.now();
+        if node.revoke(RevokeTarget::Session(session_id), cause).await.is_err() {
+            let client = client.clone();
+            node.finish_later(Unfinished { user_id, session_id, reason, at, session: true, others: false, client });
+        }
     }
 
     /// Returns the session to be replaced if it is the same user's. Another user's session, from the same device, is
@@ -268,6 +355,7 @@ impl<C: Claims> Auth<C> {
             client: ClientInfo::new(),
             label: None,
             replacing: None,
+            in_browser: InBrowser::default(),
             with_refresh: true,
             transport: None,
         }

@@ -282,8 +282,12 @@ impl<C> Auth<C> {
         tokens
     }
 
-    /// The sessions of the valid access tokens, and their users. One that was revoked alone may be in the wrong hands: it ends nothing.
-    fn sessions_of<'a>(&self, access_tokens: impl IntoIterator<Item = &'a [u8]>) -> Vec<(SessionId, Arc<str>)> {
+    /// The sessions of the valid access tokens, and their users. One that was revoked alone may be in the wrong hands: it
+    /// ends nothing.
+    pub(super) fn sessions_of<'a>(
+        &self,
+        access_tokens: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Vec<(SessionId, Arc<str>)> {
         let now = self.now();
         let mut sessions: Vec<(SessionId, Arc<str>)> = Vec::new();
         for text in first_distinct(access_tokens) {

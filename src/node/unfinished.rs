@@ -22,11 +22,11 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// For how many sessions it is remembered that nothing is left to revoke. About 50 bytes each, allocated on demand.
 const MAX_FINISHED: usize = 16_384;
 
-/// What is left to revoke because a refresh token was presented that revokes its session.
+/// What is left to revoke because a refresh token was presented that revokes its session, or a login has replaced one.
 #[derive(Clone, Debug)]
 pub(crate) struct Unfinished {
     pub(crate) user_id: Arc<str>,
-    /// The session of the refresh token.
+    /// The session of the refresh token, or the replaced one.
     pub(crate) session_id: SessionId,
     pub(crate) reason: RevocationReason,
     /// When it was decided. Sessions that began later are not concerned.
@@ -35,7 +35,7 @@ pub(crate) struct Unfinished {
     pub(crate) session: bool,
     /// Whether the user's other sessions are left.
     pub(crate) others: bool,
-    /// The client that presented the refresh token.
+    /// The client that presented the refresh token, or that logged in.
     pub(crate) client: Client,
 }
 
