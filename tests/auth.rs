@@ -11,8 +11,8 @@ use axum_refresh::config::{Binding, BindingMode, ClaimsRequest, OnMaxSessions, O
 use axum_refresh::ratchet::Verdict;
 use axum_refresh::store::{FeedCursor, FeedWindow, RevokeTarget, RevokedItem, Timestamp};
 use axum_refresh::{
-    Auth, ClaimsError, ClientInfo, Error, Event, MemoryStore, NoClaims, Policy, RevocationReason, Secret, SessionId,
-    SessionStore as _,
+    Auth, AuthUser, ClaimsError, ClientInfo, Error, Event, MemoryStore, NoClaims, Policy, RevocationReason, Secret,
+    SessionId, SessionStore as _,
 };
 use serde::{Deserialize, Serialize};
 use support::{Calls, Claims, Clock, Fault, FaultyStore, GRACE, Node, SECRET, claims, client, code};
@@ -1413,8 +1413,11 @@ async fn an_access_token_that_expires_while_the_feed_is_read_is_refused() {
 
 // ---- events ---------------------------------------------------------------------------------------------------------
 
+/// The name of an event, its user, its session and the `User-Agent` of its client.
+type AuditRow = (&'static str, Option<String>, Option<SessionId>, Option<String>);
+
 /// What has happened to sessions and users, by its columns.
-fn rows(node: &Node) -> Vec<(&'static str, Option<String>, Option<SessionId>, Option<String>)> {
+fn rows(node: &Node) -> Vec<AuditRow> {
     let events = node.events().into_iter().filter(|event| !matches!(event, Event::StoreFailed { .. }));
     let row = |event: Event| {
         let user_agent = event.client().and_then(|client| client.user_agent.as_deref()).map(str::to_owned);
@@ -1423,11 +1426,7 @@ fn rows(node: &Node) -> Vec<(&'static str, Option<String>, Option<SessionId>, Op
     events.map(row).collect()
 }
 
-fn row(
-    name: &'static str,
-    session_id: impl Into<Option<SessionId>>,
-    client: Option<&str>,
-) -> (&'static str, Option<String>, Option<SessionId>, Option<String>) {
+fn row(name: &'static str, session_id: impl Into<Option<SessionId>>, client: Option<&str>) -> AuditRow {
     (name, Some("alice".to_owned()), session_id.into(), client.map(str::to_owned))
 }
 
@@ -1537,4 +1536,176 @@ async fn no_event_contains_a_token() {
             assert!(!text.contains(&signature(token)), "{text}");
         }
     }
+}
+
+// ---- waiting for a revocation ---------------------------------------------------------------------------------------
+
+/// A user as a handler has it, and the user's tokens.
+async fn user(node: &Node, id: &str) -> (AuthUser<Claims>, axum_refresh::Tokens) {
+    let tokens = node.login(id).await.tokens;
+    (node.auth.authenticate(&tokens.access_token).await.unwrap(), tokens)
+}
+
+/// Whether it completes within the second in which a node learns of a revocation, and a little more.
+async fn completes(revoked: impl Future<Output = ()>) -> bool {
+    tokio::time::timeout(Duration::from_millis(1_500), revoked).await.is_ok()
+}
+
+/// All ways to revoke a session.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Logout,
+    ByUser,
+    ByAdmin,
+    WholeUser,
+    Everyone,
+    Reuse,
+    OthersForReuse,
+    ClientMismatch,
+    SessionLimit,
+    Replaced,
+    AccessToken,
+}
+
+impl Way {
+    const ALL: [Self; 11] = [
+        Self::Logout,
+        Self::ByUser,
+        Self::ByAdmin,
+        Self::WholeUser,
+        Self::Everyone,
+        Self::Reuse,
+        Self::OthersForReuse,
+        Self::ClientMismatch,
+        Self::SessionLimit,
+        Self::Replaced,
+        Self::AccessToken,
+    ];
+
+    fn policy(self) -> Policy {
+        let user_agent = BindingMode::Revoke;
+        match self {
+            Self::OthersForReuse => Policy { on_reuse: OnReuse::User, ..Policy::default() },
+            Self::ClientMismatch => {
+                Policy { binding: Binding { user_agent, ..Binding::default() }, ..Policy::default() }
+            }
+            Self::SessionLimit => Policy { max_sessions: Some(1), ..Policy::default() },
+            _ => Policy::default(),
+        }
+    }
+
+    async fn revoke(self, node: &Node, user: &AuthUser<Claims>, tokens: &axum_refresh::Tokens) {
+        let (auth, token) = (&node.auth, tokens.refresh_token.as_deref().unwrap());
+        let steal = async |token: &str| {
+            let second = node.rotate(token).await;
+            node.after_grace();
+            node.rotate(&second).await;
+            node.after_grace();
+            assert_eq!(code(node.refresh(token).await), "refresh_token_reused");
+        };
+        match self {
+            Self::Logout => auth.logout(token).await.unwrap(),
+            Self::ByUser => auth.revoke_own_session("alice", user.session_id).await.unwrap(),
+            Self::ByAdmin => auth.revoke_session(user.session_id, RevocationReason::RevokedByAdmin).await.unwrap(),
+            Self::WholeUser => drop(auth.revoke_user("alice", None, RevocationReason::RevokedByAdmin).await.unwrap()),
+            Self::Everyone => drop(auth.revoke_all(RevocationReason::RevokedByAdmin).await.unwrap()),
+            Self::Reuse => steal(token).await,
+            Self::OthersForReuse => steal(&node.refresh_token("alice").await).await,
+            Self::ClientMismatch => {
+                let wget = ClientInfo::new().user_agent("Wget/1.21");
+                assert_eq!(code(auth.refresh(token, wget).await), "client_mismatch");
+            }
+            Self::SessionLimit => drop(node.login("alice").await),
+            Self::Replaced => drop(auth.login("alice", claims("user")).replacing(user.session_id).await.unwrap()),
+            Self::AccessToken => auth.revoke_access_token(&tokens.access_token).await.unwrap(),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_learns_of_every_kind_of_revocation_on_every_node() {
+    for way in Way::ALL {
+        let with_policy =
+            |builder: axum_refresh::AuthBuilder<Claims>| builder.configure(|settings| settings.policy = way.policy());
+        let one = Node::with(with_policy);
+        let two = Node::on(one.store.clone(), one.clock.clone(), with_policy);
+        let (alice, tokens) = user(&one, "alice").await;
+        let (bob, _) = user(&one, "bob").await;
+        let mut streams = [&one, &two].map(|node| node.auth.revoked(&alice));
+        let mut of_bob = [&one, &two].map(|node| node.auth.revoked(&bob));
+        for stream in &mut streams {
+            assert!(!completes(stream).await, "{way:?}");
+        }
+        way.revoke(&one, &alice, &tokens).await;
+        for stream in streams {
+            assert!(completes(stream).await, "{way:?}");
+        }
+        for stream in &mut of_bob {
+            assert_eq!(completes(stream).await, matches!(way, Way::Everyone), "{way:?}");
+        }
+        // What is known already is seen at once.
+        for node in [&one, &two] {
+            assert!(completes(node.auth.revoked(&alice)).await, "{way:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_session_that_goes_on_waits_on() {
+    let one = Node::new();
+    let two = Node::on(one.store.clone(), one.clock.clone(), |builder| builder);
+    let ((here, _), (there, _)) = (user(&one, "alice").await, user(&one, "alice").await);
+    let mut kept: Vec<_> = [&one, &two].map(|node| node.auth.revoked(&here)).into();
+    let ended = [&one, &two].map(|node| node.auth.revoked(&there));
+    one.auth.revoke_user("alice", Some(here.session_id), RevocationReason::RevokedByUser).await.unwrap();
+    for stream in ended {
+        assert!(completes(stream).await);
+    }
+    one.auth.revoke_all(RevocationReason::Other).await.unwrap();
+    for stream in kept.drain(..) {
+        assert!(completes(stream).await);
+    }
+    // A login after the revocation, of whoever it was.
+    let (again, tokens) = user(&one, "alice").await;
+    kept.extend([&one, &two].map(|node| node.auth.revoked(&again)));
+    one.clock.advance(MINUTE);
+    one.refresh(&tokens.refresh_token.unwrap()).await.unwrap();
+    for stream in &mut kept {
+        assert!(!completes(stream).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_during_an_outage_learns_of_its_revocations_afterwards() {
+    for outage in [5 * MINUTE, 60 * MINUTE] {
+        let one = Node::new();
+        // Another connection to the same store.
+        let two = Node::on(FaultyStore::over(one.store.inner.clone()), one.clock.clone(), |builder| builder);
+        let (alice, _) = user(&one, "alice").await;
+        let (bob, _) = user(&one, "bob").await;
+        let mut of_alice = two.auth.revoked(&alice);
+        let mut of_bob = two.auth.revoked(&bob);
+        assert!(!completes(&mut of_alice).await);
+        two.store.set(Fault::Fails);
+        one.auth.revoke_session(alice.session_id, RevocationReason::Other).await.unwrap();
+        assert!(!completes(&mut of_alice).await);
+        // Longer than a node keeps a revocation.
+        two.store.age_feed(outage);
+        one.clock.advance(outage);
+        two.store.set(Fault::None);
+        assert!(completes(of_alice).await, "{outage:?}");
+        assert!(!completes(&mut of_bob).await, "{outage:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_is_no_activity_and_costs_no_call_of_the_store() {
+    let node = Node::new();
+    let (alice, tokens) = user(&node, "alice").await;
+    node.store.calls();
+    let mut stream = node.auth.revoked(&alice);
+    assert!(!completes(&mut stream).await);
+    assert_eq!(node.store.calls(), Calls { loads: 0, swaps: 0, others: 0 });
+    node.clock.advance(Policy::default().idle_timeout);
+    assert_eq!(code(node.refresh(&tokens.refresh_token.unwrap()).await), "session_idle");
 }

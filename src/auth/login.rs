@@ -304,7 +304,7 @@ impl<C: Claims> LoginBuilder<C> {
         let at = node.now();
         if node.revoke(RevokeTarget::Session(session_id), cause).await.is_err() {
             let client = client.clone();
-            node.finish_later(Unfinished { user_id, session_id, reason, at, session: true, others: false, client });
+            node.finish_later(&Unfinished { user_id, session_id, reason, at, session: true, others: false, client });
         }
     }
 

@@ -296,7 +296,7 @@ impl<C: Claims> Auth<C> {
                 node.finish(unfinished).await;
             } else {
                 // It is unknown whether the write had an effect.
-                node.finish_later(unfinished);
+                node.finish_later(&unfinished);
             }
             swapped
         };

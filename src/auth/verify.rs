@@ -45,8 +45,8 @@ pub struct AuthUser<C = NoClaims> {
     /// The app's claims.
     pub claims: C,
     generation: u32,
-    token_id: TokenId,
-    expires_at: Timestamp,
+    pub(super) token_id: TokenId,
+    pub(super) expires_at: Timestamp,
 }
 
 impl<C> AuthUser<C> {

@@ -7,6 +7,7 @@ pub(crate) mod realm;
 pub(crate) mod revocations;
 mod tasks;
 pub(crate) mod unfinished;
+mod waiters;
 pub(crate) mod write_behind;
 
 use std::borrow::Cow;

@@ -127,13 +127,13 @@ impl Node {
         // First of all: this future may be dropped with its runtime.
         self.unfinished.add(unfinished.clone());
         if self.try_to_finish(&mut unfinished).await.is_err() {
-            self.finish_later(unfinished);
+            self.finish_later(&unfinished);
         }
     }
 
     /// Leaves a revocation to the background task.
-    pub(crate) fn finish_later(&self, unfinished: Unfinished) {
-        let Unfinished { user_id, session_id, at, client, .. } = &unfinished;
+    pub(crate) fn finish_later(&self, unfinished: &Unfinished) {
+        let Unfinished { user_id, session_id, at, client, .. } = unfinished;
         let event =
             Event::RevocationDelayed { user_id: Arc::clone(user_id), session_id: *session_id, client: client.clone() };
         // First: what is revoked here is looked up once, and found in the list.
