@@ -59,6 +59,24 @@ pub enum Event {
         #[serde(flatten)]
         client: Client,
     },
+    /// A user logged in with a client that none of the user's live sessions had: another browser, another platform or
+    /// another app. Follows the [`LoggedIn`](Self::LoggedIn) of the session, if
+    /// [`Policy::detect_new_devices`](crate::Policy::detect_new_devices) is on: to notify the user, for example.
+    ///
+    /// Clients are compared by `User-Agent`, without versions, as in [`Binding`](crate::config::Binding): two devices of one
+    /// kind look the same, and addresses do not count. A device whose session has ended is new again.
+    NewDevice {
+        /// The user who logged in.
+        user_id: Arc<str>,
+        /// The new session.
+        session_id: SessionId,
+        /// The number of live sessions that the client was compared with, at most a thousand. 0 at a first login, which an
+        /// app usually ignores.
+        sessions: usize,
+        /// The client that logged in.
+        #[serde(flatten)]
+        client: Client,
+    },
     /// A login was refused because the user has reached the session limit
     /// ([`Policy::max_sessions`](crate::Policy::max_sessions)).
     SessionLimitReached {
@@ -258,6 +276,7 @@ impl Event {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::LoggedIn { .. } => "logged_in",
+            Self::NewDevice { .. } => "new_device",
             Self::SessionLimitReached { .. } => "session_limit_reached",
             Self::Refreshed { .. } => "refreshed",
             Self::Reuse { .. } => "reuse",
@@ -283,6 +302,7 @@ impl Event {
     pub fn user_id(&self) -> Option<&str> {
         match self {
             Self::LoggedIn { user_id, .. }
+            | Self::NewDevice { user_id, .. }
             | Self::SessionLimitReached { user_id, .. }
             | Self::Refreshed { user_id, .. }
             | Self::Reuse { user_id, .. }
@@ -307,6 +327,7 @@ impl Event {
     pub const fn session_id(&self) -> Option<SessionId> {
         match self {
             Self::LoggedIn { session_id, .. }
+            | Self::NewDevice { session_id, .. }
             | Self::Refreshed { session_id, .. }
             | Self::Reuse { session_id, .. }
             | Self::Forged { session_id, .. }
@@ -332,6 +353,7 @@ impl Event {
     pub const fn client(&self) -> Option<&Client> {
         match self {
             Self::LoggedIn { client, .. }
+            | Self::NewDevice { client, .. }
             | Self::SessionLimitReached { client, .. }
             | Self::Refreshed { client, .. }
             | Self::Reuse { client, .. }
@@ -371,6 +393,11 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LoggedIn { user_id, session_id, .. } => write!(f, "user {user_id:?} logged in: session {session_id}"),
+            Self::NewDevice { user_id, session_id, sessions, .. } => write!(
+                f,
+                "user {user_id:?} logged in with a new device: session {session_id}, compared with {sessions} live \
+                 sessions"
+            ),
             Self::SessionLimitReached { user_id, .. } => {
                 write!(f, "a login of user {user_id:?} was refused: session limit reached")
             }
@@ -543,7 +570,8 @@ mod tests {
         loop {
             let (user_id, error, client) = (user_id.clone(), error.clone(), client());
             all.push(match all.last().unwrap() {
-                Event::LoggedIn { .. } => Event::SessionLimitReached { user_id, client },
+                Event::LoggedIn { .. } => Event::NewDevice { user_id, session_id, sessions: 2, client },
+                Event::NewDevice { .. } => Event::SessionLimitReached { user_id, client },
                 Event::SessionLimitReached { .. } => {
                     Event::Refreshed { user_id, session_id, generation: 3, verdict: Verdict::Rotate, client }
                 }

@@ -1538,6 +1538,86 @@ async fn no_event_contains_a_token() {
     }
 }
 
+// ---- new devices ----------------------------------------------------------------------------------------------------
+
+const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+const FIREFOX_UPDATED: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:152.0) Gecko/20100101 Firefox/152.0";
+
+fn detecting() -> Node {
+    Node::with_policy(Policy { detect_new_devices: true, ..Policy::default() })
+}
+
+/// Logs in with this `User-Agent`, and returns how many sessions it was compared with if it is a new device.
+async fn log_in_with(node: &Node, user: &str, user_agent: &str) -> Option<usize> {
+    node.events();
+    let client = ClientInfo::new().user_agent(user_agent);
+    let id = node.auth.login(user, claims("user")).client(client.clone()).await.unwrap().tokens.session_id;
+    node.events().into_iter().find_map(|event| match event {
+        Event::NewDevice { user_id, session_id, sessions, client } => {
+            assert_eq!((&*user_id, session_id, client.user_agent.as_deref()), (user, id, Some(user_agent)));
+            Some(sessions)
+        }
+        _ => None,
+    })
+}
+
+#[tokio::test]
+async fn a_login_with_a_client_that_no_live_session_had_is_a_new_device() {
+    let node = detecting();
+    assert_eq!(log_in_with(&node, "alice", FIREFOX).await, Some(0));
+    assert_eq!(log_in_with(&node, "alice", FIREFOX_UPDATED).await, None);
+    assert_eq!(log_in_with(&node, "alice", "curl/8.5.0").await, Some(2));
+    assert_eq!(log_in_with(&node, "alice", "curl/8.9.1").await, None);
+    // Another user's sessions do not count, and neither do those that have ended.
+    assert_eq!(log_in_with(&node, "bob", "curl/8.5.0").await, Some(0));
+    node.clock.advance(Policy::default().idle_timeout);
+    assert_eq!(log_in_with(&node, "alice", FIREFOX).await, Some(0));
+    node.auth.revoke_user("alice", None, RevocationReason::Other).await.unwrap();
+    assert_eq!(log_in_with(&node, "alice", FIREFOX).await, Some(0));
+}
+
+#[tokio::test]
+async fn a_login_in_place_of_a_session_of_the_same_device_is_no_new_device() {
+    let node = Node::with_policy(Policy { detect_new_devices: true, max_sessions: Some(1), ..Policy::default() });
+    let old = node.login("alice").await.tokens.session_id;
+    node.events();
+    let replaced = node.auth.login("alice", claims("user")).client(client()).replacing(old).await.unwrap();
+    assert_eq!(node.auth.sessions("alice").await.unwrap()[0].id, replaced.tokens.session_id);
+    let _ = node.login("alice").await;
+    assert!(!node.has_event(|event| matches!(event, Event::NewDevice { .. })));
+}
+
+#[tokio::test]
+async fn new_devices_are_detected_only_if_that_is_switched_on() {
+    let node = Node::new();
+    assert_eq!(log_in_with(&node, "alice", FIREFOX).await, None);
+    node.store.calls();
+    assert_eq!(log_in_with(&node, "alice", "curl/8.5.0").await, None);
+    assert_eq!(node.store.calls(), Calls { loads: 0, swaps: 0, others: 1 });
+}
+
+#[tokio::test]
+async fn a_login_whose_devices_cannot_be_listed_succeeds_without_the_event() {
+    let node = detecting();
+    let _ = node.login("alice").await;
+    node.store.set(Fault::FailsToList);
+    assert_eq!(log_in_with(&node, "alice", FIREFOX).await, None);
+    node.store.set(Fault::None);
+    assert_eq!(node.auth.sessions("alice").await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_login_that_is_refused_is_no_new_device() {
+    let on_max_sessions = OnMaxSessions::Refuse;
+    let policy = Policy { detect_new_devices: true, max_sessions: Some(1), on_max_sessions, ..Policy::default() };
+    let node = Node::with_policy(policy);
+    let _ = node.login("alice").await;
+    node.events();
+    let client = ClientInfo::new().user_agent(FIREFOX);
+    assert_eq!(code(node.auth.login("alice", claims("user")).client(client).await), "session_limit");
+    assert!(!node.has_event(|event| matches!(event, Event::NewDevice { .. })));
+}
+
 // ---- waiting for a revocation ---------------------------------------------------------------------------------------
 
 /// A user as a handler has it, and the user's tokens.

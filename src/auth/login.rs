@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::claims::write_claims;
 use super::{Auth, AuthUser, Claims, MAX_TRIES};
-use crate::client::ClientInfo;
+use crate::client::{ClientInfo, binding};
 use crate::config::{ResolvedSettings, Transport};
 use crate::error::Error;
 use crate::event::Event;
@@ -216,8 +216,13 @@ impl<C: Claims> LoginBuilder<C> {
             on_max_sessions: policy.on_max_sessions,
             idle_timeout: policy.idle_timeout,
         });
-        let mut in_browser = self.sessions_in_browser().await;
-        let mut replacing = self.revoke_if_another_users(&session).await?;
+        // Before the session is inserted, which may end some of those that it is compared with.
+        let (known, mut in_browser, replacing) = tokio::join!(
+            self.known_clients(&session),
+            self.sessions_in_browser(),
+            self.revoke_if_another_users(&session)
+        );
+        let mut replacing = replacing?;
         if replacing.is_none() {
             // A store replaces one session of the same user. The others follow once the new one exists.
             let own = in_browser.iter().find(|(_, user_id)| *user_id == session.user_id);
@@ -248,8 +253,13 @@ impl<C: Claims> LoginBuilder<C> {
         for (id, user_id) in in_browser {
             self.revoke_in_browser(id, user_id, &session.client).await;
         }
-        let (user_id, session_id, client) = (user_id(), session.id, session.client);
-        node.events.emit(Event::LoggedIn { user_id, session_id, client });
+        let (session_id, client) = (session.id, session.client);
+        node.events.emit(Event::LoggedIn { user_id: user_id(), session_id, client: client.clone() });
+        if let Some(known) = known
+            && !known.iter().any(|known| binding::is_same_device(known, &client))
+        {
+            node.events.emit(Event::NewDevice { user_id: user_id(), session_id, sessions: known.len(), client });
+        }
         let allowed = node.settings.transport;
         let transport = match self.transport {
             Some(Transport::Body) if allowed.has_body() => Transport::Body,
@@ -257,6 +267,19 @@ impl<C: Claims> LoginBuilder<C> {
             _ => Transport::Body,
         };
         Ok(Login { tokens, transport, settings: Arc::clone(&node.settings) })
+    }
+
+    /// The clients of the user's live sessions, if new devices are to be detected. None also if the store fails: then the
+    /// login goes on without it.
+    async fn known_clients(&self, new: &SessionRecord) -> Option<Vec<Client>> {
+        let node = &self.auth.inner.node;
+        let policy = &node.settings.policy;
+        if !policy.detect_new_devices {
+            return None;
+        }
+        let sessions = node.list(&new.user_id).await.ok()?;
+        let live = sessions.into_iter().filter(|session| session.rotation.is_live(node.now(), policy.idle_timeout));
+        Some(live.map(|session| session.client).collect())
     }
 
     /// The sessions that the browser has, with their users.

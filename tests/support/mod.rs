@@ -85,6 +85,8 @@ pub(crate) enum Fault {
     FailsToRevoke,
     /// Every swap fails without effect; everything else works.
     FailsToSwap,
+    /// Every listing fails; everything else works.
+    FailsToList,
     /// A swap takes 200 ms, and then has its effect.
     SlowSwap,
     /// Loading and revoking this session fails.
@@ -208,6 +210,9 @@ impl SessionStore for FaultyStore {
 
     async fn list(&self, user: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
         self.others.fetch_add(1, Ordering::SeqCst);
+        if *self.fault.lock().unwrap() == Fault::FailsToList {
+            return Err(StoreError::new("connection refused"));
+        }
         self.with(self.inner.list(user, limit)).await
     }
 
