@@ -1779,6 +1779,25 @@ async fn whoever_waits_during_an_outage_learns_of_its_revocations_afterwards() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_has_to_ask_the_store_asks_until_it_answers() {
+    let node = Node::new();
+    let mut streams = Vec::new();
+    for _ in 0..50 {
+        streams.push(node.auth.revoked(&user(&node, "alice").await.0));
+    }
+    let (here, _) = user(&node, "alice").await;
+    let mut of_here = node.auth.revoked(&here);
+    node.auth.revoke_user("alice", Some(here.session_id), RevocationReason::RevokedByUser).await.unwrap();
+    node.store.set(Fault::Fails);
+    assert!(!completes(&mut streams[0]).await && !completes(&mut of_here).await);
+    node.store.set(Fault::None);
+    for stream in streams {
+        assert!(completes(stream).await);
+    }
+    assert!(!completes(&mut of_here).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn waiting_is_no_activity_and_costs_no_call_of_the_store() {
     let node = Node::new();
     let (alice, tokens) = user(&node, "alice").await;

@@ -72,6 +72,9 @@ impl<C: Claims> Auth<C> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake, Waker};
     use std::time::{Duration, SystemTime};
 
     use tokio::task::JoinSet;
@@ -143,6 +146,44 @@ mod tests {
             expired.expires_at = auth.now();
             assert!(is_revoked(auth.revoked(&expired)).await);
         }
+    }
+
+    /// Counts how often a future is woken.
+    #[derive(Default)]
+    struct Counter(AtomicUsize);
+
+    impl Wake for Counter {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_revocation_wakes_those_whom_it_concerns_and_nobody_else() {
+        let auth = auth();
+        let mut streams = Vec::new();
+        for user_id in ["alice", "alice", "bob", "carol"] {
+            let user = log_in(&auth, user_id).await;
+            for _ in 0..100 {
+                let (mut revoked, counter) = (auth.revoked(&user), Arc::new(Counter::default()));
+                let waker = Waker::from(Arc::clone(&counter));
+                assert!(revoked.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+                streams.push((user.session_id, revoked, counter));
+            }
+        }
+        let woken = || -> Vec<usize> {
+            let count = |streams: &[(_, _, Arc<Counter>)]| {
+                streams.iter().map(|(.., counter)| counter.0.swap(0, Ordering::SeqCst)).sum()
+            };
+            streams.chunks(100).map(count).collect()
+        };
+        auth.revoke_session(streams[0].0, RevocationReason::Other).await.unwrap();
+        assert_eq!(woken(), [100, 0, 0, 0]);
+        auth.revoke_user("bob", None, RevocationReason::Other).await.unwrap();
+        assert_eq!(woken()[1..], [0, 100, 0]);
+        auth.revoke_all(RevocationReason::Other).await.unwrap();
+        let woken = woken();
+        assert_eq!([woken[1], woken[3]], [100, 100]);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -12,7 +12,6 @@ use tokio::time::sleep;
 
 use super::Node;
 use crate::session::SessionId;
-use crate::store::StoreError;
 use crate::time::Timestamp;
 use crate::token::id::TokenId;
 
@@ -45,10 +44,6 @@ impl Waiter {
         self.state.fetch_max(state, Ordering::SeqCst);
         // Stored if nobody waits at this moment, so that no call is lost.
         self.changed.notify_one();
-    }
-
-    fn is_revoked(&self) -> bool {
-        self.state.load(Ordering::SeqCst) == REVOKED
     }
 
     /// Whether the store has to be asked. It counts as asked from now on.
@@ -139,35 +134,43 @@ impl Drop for Waiting {
 impl Waiting {
     /// Completes once the session is revoked, or the access token alone.
     pub(crate) async fn revoked(&self) {
-        let Self { node, waiter } = self;
-        while !waiter.is_revoked() {
-            if !waiter.take_ask() {
-                waiter.changed.notified().await;
-                continue;
-            }
-            // Boxed, because it is rare and would be the greatest part of the future.
-            match Box::pin(self.is_revoked_in_store()).await {
-                Ok(true) => return node.found_revoked(waiter.session_id),
-                Ok(false) => {}
-                Err(_) => {
-                    waiter.state.fetch_max(ASK, Ordering::SeqCst);
-                    // A while later, or if there is news.
-                    tokio::select! {
-                        () = sleep(PAUSE) => {}
-                        () = waiter.changed.notified() => {}
-                    }
-                }
+        loop {
+            match self.waiter.state.load(Ordering::SeqCst) {
+                REVOKED => return,
+                // Boxed, because it is rare and would be the greatest part of the future.
+                ASK => Box::pin(self.ask()).await,
+                _ => self.waiter.changed.notified().await,
             }
         }
     }
 
-    /// Whether the store has the session as revoked, or has it no more.
-    async fn is_revoked_in_store(&self) -> Result<bool, StoreError> {
+    /// Asks the store about the session. Returns early if there is news.
+    async fn ask(&self) {
         let Self { node, waiter } = self;
-        // Never closed.
-        let _permit = node.revoked.waiters().asking.acquire().await;
-        let session = node.load(waiter.session_id).await?;
-        Ok(session.is_none_or(|session| session.rotation.revoked.is_some()))
+        let _permit = tokio::select! {
+            // Never closed.
+            permit = node.revoked.waiters().asking.acquire() => permit,
+            () = waiter.changed.notified() => return,
+        };
+        if !waiter.take_ask() {
+            return;
+        }
+        match node.load(waiter.session_id).await {
+            Ok(Some(session)) if session.rotation.revoked.is_none() => {}
+            // Also if the store has lost or purged the session: it does not go on.
+            Ok(_) => {
+                node.found_revoked(waiter.session_id);
+                waiter.raise(REVOKED);
+            }
+            Err(_) => {
+                waiter.state.fetch_max(ASK, Ordering::SeqCst);
+                // With the permit, so that only a few try again while the store is away.
+                tokio::select! {
+                    () = sleep(PAUSE) => {}
+                    () = waiter.changed.notified() => {}
+                }
+            }
+        }
     }
 }
 
