@@ -1,8 +1,10 @@
-//! Events for logs, metrics and alerts. No event contains a secret or a token.
+//! Events for logs, metrics, alerts and audit tables. No event contains a secret or a token.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+
+use serde::Serialize;
 
 use crate::ratchet::{BindingVerdict, Verdict};
 use crate::session::{Client, RevocationReason, SessionId};
@@ -12,7 +14,39 @@ use crate::session::{Client, RevocationReason, SessionId};
 /// Every event is logged with `tracing` (target `axum_refresh`; level `error` for [`StoreFailed`](Self::StoreFailed),
 /// `warn` for [`ClaimsUnreadable`](Self::ClaimsUnreadable), [`ClockDiffers`](Self::ClockDiffers) and if [`is_security`](Self::is_security), otherwise `debug`)
 /// and passed to the hook set with [`on_event`](crate::AuthBuilder::on_event).
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// A log or an audit table needs no `match`:
+///
+/// - [`name`](Self::name), [`user_id`](Self::user_id), [`session_id`](Self::session_id) and [`client`](Self::client) are
+///   the columns that events share.
+/// - `Display` writes one line of English. What comes from outside is quoted and escaped in it, so that nobody can forge
+///   a line of the log.
+/// - `Serialize` writes one flat object: the member `event` with the name comes first, and then all fields. A client is the
+///   three members `ip`, `user_agent` and `label`, any of which may be null; they are left out if no client is known.
+///
+/// An event has no time of its own: it has just happened when the hook is called. The recipe
+/// [an audit table](crate::guide::recipes#an-audit-table) keeps events in a database.
+///
+/// ```
+/// use axum_refresh::{Event, RevocationReason};
+///
+/// # let session_id = "AAAAAAAAAAAAAAAAAAAAAA".parse()?;
+/// let event = Event::SessionRevoked {
+///     user_id: Some("alice".into()),
+///     session_id,
+///     reason: RevocationReason::Logout,
+///     client: None,
+/// };
+/// assert_eq!((event.name(), event.user_id()), ("session_revoked", Some("alice")));
+/// assert_eq!(event.to_string(), r#"session AAAAAAAAAAAAAAAAAAAAAA of user "alice" was revoked (logout)"#);
+/// assert_eq!(
+///     serde_json::to_string(&event)?,
+///     r#"{"event":"session_revoked","user_id":"alice","session_id":"AAAAAAAAAAAAAAAAAAAAAA","reason":"logout"}"#
+/// );
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
     /// A user logged in.
@@ -21,12 +55,36 @@ pub enum Event {
         user_id: Arc<str>,
         /// The new session.
         session_id: SessionId,
+        /// The client that logged in.
+        #[serde(flatten)]
+        client: Client,
+    },
+    /// A user logged in with a client that none of the user's live sessions had: another browser, another platform or
+    /// another app. Follows the [`LoggedIn`](Self::LoggedIn) of the session, if
+    /// [`Policy::detect_new_devices`](crate::Policy::detect_new_devices) is on: to notify the user, for example.
+    ///
+    /// Clients are compared by `User-Agent`, without versions, as in [`Binding`](crate::config::Binding): two devices of one
+    /// kind look the same, and addresses do not count. A device whose session has ended is new again.
+    NewDevice {
+        /// The user who logged in.
+        user_id: Arc<str>,
+        /// The new session.
+        session_id: SessionId,
+        /// The number of live sessions that the client was compared with, at most a thousand. 0 at a first login, which an
+        /// app usually ignores.
+        sessions: usize,
+        /// The client that logged in.
+        #[serde(flatten)]
+        client: Client,
     },
     /// A login was refused because the user has reached the session limit
     /// ([`Policy::max_sessions`](crate::Policy::max_sessions)).
     SessionLimitReached {
         /// The user who tried to log in.
         user_id: Arc<str>,
+        /// The client that tried to log in.
+        #[serde(flatten)]
+        client: Client,
     },
     /// A refresh token was presented, whatever the verdict. Forged tokens are [`Forged`](Self::Forged) instead.
     Refreshed {
@@ -38,6 +96,9 @@ pub enum Event {
         generation: u32,
         /// The verdict of the [ratchet](crate::ratchet).
         verdict: Verdict,
+        /// The client that presented the refresh token.
+        #[serde(flatten)]
+        client: Client,
     },
     /// A superseded refresh token was presented again: either the thief or the owner presented it second. The session is
     /// revoked, and with [`OnReuse::User`](crate::config::OnReuse::User) all sessions of the user. If the store cannot
@@ -50,13 +111,17 @@ pub enum Event {
         /// The generation of the presented refresh token.
         generation: u32,
         /// The client that presented it.
+        #[serde(flatten)]
         client: Client,
     },
     /// A refresh token had a valid tag but not the secret of its session: the server's key may have leaked.
     Forged {
+        /// The user of the session.
+        user_id: Arc<str>,
         /// The session that the refresh token names.
         session_id: SessionId,
         /// The client that presented it.
+        #[serde(flatten)]
         client: Client,
     },
     /// A refresh token was newer than the store's row: the store has lost a write. The refresh succeeded.
@@ -69,6 +134,9 @@ pub enum Event {
         presented: u32,
         /// The newest generation in the store.
         stored: u32,
+        /// The client that presented the refresh token.
+        #[serde(flatten)]
+        client: Client,
     },
     /// The response to a refresh was lost for the fourth time in a row, or more: a bad network, or an attacker in it.
     ManyRecoveries {
@@ -78,6 +146,9 @@ pub enum Event {
         session_id: SessionId,
         /// The number of lost responses in a row.
         recoveries: u32,
+        /// The client that presented the refresh token.
+        #[serde(flatten)]
+        client: Client,
     },
     /// A client did not match the one that logged in, by the policy's [`Binding`](crate::config::Binding).
     ClientMismatch {
@@ -88,6 +159,7 @@ pub enum Event {
         /// Whether the request was served, was refused, or has revoked the session.
         verdict: BindingVerdict,
         /// The client that sent the request.
+        #[serde(flatten)]
         client: Client,
     },
     /// The app's claims hook returned `None` for the user, and the refresh was refused.
@@ -96,6 +168,9 @@ pub enum Event {
         user_id: Arc<str>,
         /// The session of the refresh token.
         session_id: SessionId,
+        /// The client that presented the refresh token.
+        #[serde(flatten)]
+        client: Client,
     },
     /// The claims kept with a session cannot be read by this version of the app, and there is no claims hook that
     /// supplies new ones. The refresh was refused, and the session stays as it is.
@@ -106,13 +181,24 @@ pub enum Event {
         session_id: SessionId,
         /// What is wrong with the claims, in the words of serde. It may quote a value from them.
         error: String,
+        /// The client that presented the refresh token.
+        #[serde(flatten)]
+        client: Client,
     },
     /// A session was revoked.
     SessionRevoked {
+        /// The user of the session. None only if the store did not find the session when it was loaded and had it a moment
+        /// later, as may happen during a failover.
+        user_id: Option<Arc<str>>,
         /// The revoked session.
         session_id: SessionId,
         /// The reason.
         reason: RevocationReason,
+        /// The client whose request has revoked it: the user's, an administrator's, or whoever presented a stolen token.
+        /// None if it was revoked by a method that knows no client, such as
+        /// [`Auth::revoke_session`](crate::Auth::revoke_session).
+        #[serde(flatten)]
+        client: Option<Client>,
     },
     /// Many sessions of a user were revoked at once. They are not reported one by one.
     UserRevoked {
@@ -122,27 +208,47 @@ pub enum Event {
         sessions: usize,
         /// The reason.
         reason: RevocationReason,
+        /// The client whose request has revoked them. None if they were revoked by a method that knows no client, such as
+        /// [`Auth::revoke_user`](crate::Auth::revoke_user).
+        #[serde(flatten)]
+        client: Option<Client>,
     },
     /// The sessions of all users (of the [realm](crate::Settings::realm), if there is one) were revoked at once. They are
     /// not reported one by one.
     EveryoneRevoked {
         /// The reason.
         reason: RevocationReason,
+        /// The client whose request has revoked them. None if they were revoked by
+        /// [`Auth::revoke_all`](crate::Auth::revoke_all).
+        #[serde(flatten)]
+        client: Option<Client>,
     },
-    /// A session that has to be revoked, because of reuse or of a client mismatch, or one of the user's other sessions
-    /// with [`OnReuse::User`](crate::config::OnReuse::User), could not be revoked, because the store has failed. The
+    /// A session that has to be revoked, because of reuse, of a client mismatch or of a
+    /// [login in its place](crate::LoginBuilder::replacing_cookies_of), or one of the user's other sessions with
+    /// [`OnReuse::User`](crate::config::OnReuse::User), could not be revoked, because the store has failed. The
     /// node tries again until it succeeds; each session that it revokes then is a
     /// [`SessionRevoked`](Self::SessionRevoked).
     RevocationDelayed {
         /// The user of the session.
         user_id: Arc<str>,
-        /// The session of the refresh token that was presented.
+        /// The session of the refresh token that was presented, or the replaced session.
         session_id: SessionId,
+        /// The client that presented the refresh token, or that logged in.
+        #[serde(flatten)]
+        client: Client,
     },
     /// An access token was revoked.
     TokenRevoked {
+        /// The user of the token. None if it was revoked by its id alone, as
+        /// [`Auth::revoke_token_id`](crate::Auth::revoke_token_id) does.
+        user_id: Option<Arc<str>>,
+        /// The session of the token. None if the user is.
+        session_id: Option<SessionId>,
         /// The id of the token (`jti`).
         jti: Box<str>,
+        /// The client whose request has revoked it. None if it was revoked by a method that knows no client.
+        #[serde(flatten)]
+        client: Option<Client>,
     },
     /// The store has lost revocations that this node knows, and this node writes them again.
     RevocationsLost {
@@ -166,6 +272,106 @@ pub enum Event {
 }
 
 impl Event {
+    /// The name of the event in `snake_case`, such as `logged_in`: the value of `event` in its JSON.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::LoggedIn { .. } => "logged_in",
+            Self::NewDevice { .. } => "new_device",
+            Self::SessionLimitReached { .. } => "session_limit_reached",
+            Self::Refreshed { .. } => "refreshed",
+            Self::Reuse { .. } => "reuse",
+            Self::Forged { .. } => "forged",
+            Self::Ahead { .. } => "ahead",
+            Self::ManyRecoveries { .. } => "many_recoveries",
+            Self::ClientMismatch { .. } => "client_mismatch",
+            Self::UserRefused { .. } => "user_refused",
+            Self::ClaimsUnreadable { .. } => "claims_unreadable",
+            Self::SessionRevoked { .. } => "session_revoked",
+            Self::UserRevoked { .. } => "user_revoked",
+            Self::EveryoneRevoked { .. } => "everyone_revoked",
+            Self::RevocationDelayed { .. } => "revocation_delayed",
+            Self::TokenRevoked { .. } => "token_revoked",
+            Self::RevocationsLost { .. } => "revocations_lost",
+            Self::ClockDiffers { .. } => "clock_differs",
+            Self::StoreFailed { .. } => "store_failed",
+        }
+    }
+
+    /// The user whom the event concerns. None if it concerns everyone or nobody, or the user is not known: see
+    /// [`SessionRevoked`](Self::SessionRevoked) and [`TokenRevoked`](Self::TokenRevoked).
+    pub fn user_id(&self) -> Option<&str> {
+        match self {
+            Self::LoggedIn { user_id, .. }
+            | Self::NewDevice { user_id, .. }
+            | Self::SessionLimitReached { user_id, .. }
+            | Self::Refreshed { user_id, .. }
+            | Self::Reuse { user_id, .. }
+            | Self::Forged { user_id, .. }
+            | Self::Ahead { user_id, .. }
+            | Self::ManyRecoveries { user_id, .. }
+            | Self::ClientMismatch { user_id, .. }
+            | Self::UserRefused { user_id, .. }
+            | Self::ClaimsUnreadable { user_id, .. }
+            | Self::UserRevoked { user_id, .. }
+            | Self::RevocationDelayed { user_id, .. } => Some(user_id),
+            Self::SessionRevoked { user_id, .. } | Self::TokenRevoked { user_id, .. } => user_id.as_deref(),
+            Self::EveryoneRevoked { .. }
+            | Self::RevocationsLost { .. }
+            | Self::ClockDiffers { .. }
+            | Self::StoreFailed { .. } => None,
+        }
+    }
+
+    /// The session that the event concerns. None if it concerns several or none, or the session is not known: see
+    /// [`TokenRevoked`](Self::TokenRevoked).
+    pub const fn session_id(&self) -> Option<SessionId> {
+        match self {
+            Self::LoggedIn { session_id, .. }
+            | Self::NewDevice { session_id, .. }
+            | Self::Refreshed { session_id, .. }
+            | Self::Reuse { session_id, .. }
+            | Self::Forged { session_id, .. }
+            | Self::Ahead { session_id, .. }
+            | Self::ManyRecoveries { session_id, .. }
+            | Self::ClientMismatch { session_id, .. }
+            | Self::UserRefused { session_id, .. }
+            | Self::ClaimsUnreadable { session_id, .. }
+            | Self::SessionRevoked { session_id, .. }
+            | Self::RevocationDelayed { session_id, .. } => Some(*session_id),
+            Self::TokenRevoked { session_id, .. } => *session_id,
+            Self::SessionLimitReached { .. }
+            | Self::UserRevoked { .. }
+            | Self::EveryoneRevoked { .. }
+            | Self::RevocationsLost { .. }
+            | Self::ClockDiffers { .. }
+            | Self::StoreFailed { .. } => None,
+        }
+    }
+
+    /// The client whose request has caused the event. None if no request has, or its client is not known. Whoever is known
+    /// to have sent nothing that tells a client has a `Client` without values.
+    pub const fn client(&self) -> Option<&Client> {
+        match self {
+            Self::LoggedIn { client, .. }
+            | Self::NewDevice { client, .. }
+            | Self::SessionLimitReached { client, .. }
+            | Self::Refreshed { client, .. }
+            | Self::Reuse { client, .. }
+            | Self::Forged { client, .. }
+            | Self::Ahead { client, .. }
+            | Self::ManyRecoveries { client, .. }
+            | Self::ClientMismatch { client, .. }
+            | Self::UserRefused { client, .. }
+            | Self::ClaimsUnreadable { client, .. }
+            | Self::RevocationDelayed { client, .. } => Some(client),
+            Self::SessionRevoked { client, .. }
+            | Self::UserRevoked { client, .. }
+            | Self::EveryoneRevoked { client, .. }
+            | Self::TokenRevoked { client, .. } => client.as_ref(),
+            Self::RevocationsLost { .. } | Self::ClockDiffers { .. } | Self::StoreFailed { .. } => None,
+        }
+    }
+
     /// Returns whether the event calls for attention: theft, forgery, many lost responses, a client mismatch, a
     /// revocation that the store has refused, or a store that has lost a write.
     pub const fn is_security(&self) -> bool {
@@ -180,6 +386,120 @@ impl Event {
                 | Self::RevocationsLost { .. }
         )
     }
+}
+
+/// One line of English. Text that comes from outside is written in its `Debug` form, which escapes what would break the line.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LoggedIn { user_id, session_id, .. } => write!(f, "user {user_id:?} logged in: session {session_id}"),
+            Self::NewDevice { user_id, session_id, sessions, .. } => write!(
+                f,
+                "user {user_id:?} logged in with a new device: session {session_id}, compared with {sessions} live \
+                 sessions"
+            ),
+            Self::SessionLimitReached { user_id, .. } => {
+                write!(f, "a login of user {user_id:?} was refused: session limit reached")
+            }
+            Self::Refreshed { user_id, session_id, generation, verdict, .. } => write!(
+                f,
+                "refresh token {generation} of session {session_id} of user {user_id:?} was presented: {verdict:?}"
+            ),
+            Self::Reuse { user_id, session_id, generation, .. } => write!(
+                f,
+                "superseded refresh token {generation} of session {session_id} of user {user_id:?} was presented again: \
+                 it or its successor was stolen"
+            ),
+            Self::Forged { user_id, session_id, .. } => write!(
+                f,
+                "a refresh token with a valid tag and a wrong secret was presented for session {session_id} of user \
+                 {user_id:?}: the server's key may have leaked"
+            ),
+            Self::Ahead { user_id, session_id, presented, stored, .. } => write!(
+                f,
+                "refresh token {presented} of session {session_id} of user {user_id:?} is newer than the store's \
+                 generation {stored}: the store has lost a write"
+            ),
+            Self::ManyRecoveries { user_id, session_id, recoveries, .. } => {
+                write!(
+                    f,
+                    "{recoveries} refresh responses in a row were lost in session {session_id} of user {user_id:?}"
+                )
+            }
+            Self::ClientMismatch { user_id, session_id, verdict, .. } => {
+                let what = match verdict {
+                    BindingVerdict::Holds | BindingVerdict::Observed => "the request was served",
+                    BindingVerdict::Rejected => "the request was refused",
+                    BindingVerdict::Revoked => "the session is revoked",
+                };
+                write!(f, "another client has used session {session_id} of user {user_id:?}: {what}")
+            }
+            Self::UserRefused { user_id, session_id, .. } => {
+                write!(
+                    f,
+                    "a refresh of session {session_id} was refused, because the claims hook refused user {user_id:?}"
+                )
+            }
+            Self::ClaimsUnreadable { user_id, session_id, error, .. } => write!(
+                f,
+                "a refresh of session {session_id} of user {user_id:?} was refused, because its claims cannot be read: \
+                 {error:?}"
+            ),
+            Self::SessionRevoked { user_id, session_id, reason, .. } => match user_id {
+                Some(user_id) => write!(f, "session {session_id} of user {user_id:?} was revoked ({reason})"),
+                None => write!(f, "session {session_id} was revoked ({reason})"),
+            },
+            Self::UserRevoked { user_id, sessions, reason, .. } => {
+                write!(f, "{sessions} sessions of user {user_id:?} were revoked ({reason})")
+            }
+            Self::EveryoneRevoked { reason, .. } => write!(f, "the sessions of all users were revoked ({reason})"),
+            Self::RevocationDelayed { user_id, session_id, .. } => write!(
+                f,
+                "session {session_id} of user {user_id:?} or others of the user could not be revoked yet, because the \
+                 store has failed; this node tries again"
+            ),
+            Self::TokenRevoked { user_id, session_id, jti, .. } => {
+                write!(f, "access token {jti:?}")?;
+                if let Some(session_id) = session_id {
+                    write!(f, " of session {session_id}")?;
+                }
+                if let Some(user_id) = user_id {
+                    write!(f, " of user {user_id:?}")?;
+                }
+                f.write_str(" was revoked")
+            }
+            Self::RevocationsLost { count } => {
+                write!(f, "the store has lost {count} revocations; this node writes them again")
+            }
+            Self::ClockDiffers { ahead_by_millis } => {
+                let (millis, side) =
+                    (ahead_by_millis.unsigned_abs(), if *ahead_by_millis < 0 { "behind" } else { "ahead of" });
+                write!(f, "the clock of this node is {millis} ms {side} the store's; synchronize both by NTP")
+            }
+            Self::StoreFailed { call, error } => write!(f, "the session store failed in {call}: {error:?}"),
+        }?;
+        self.client().map_or(Ok(()), |client| write_client(f, client))
+    }
+}
+
+/// What is known about a client: ` from 203.0.113.7, "curl/8.5.0", labeled "kitchen"`.
+fn write_client(f: &mut fmt::Formatter<'_>, client: &Client) -> fmt::Result {
+    let mut separator = "";
+    let mut part = |f: &mut fmt::Formatter<'_>, text: fmt::Arguments<'_>| {
+        let before = if separator.is_empty() { " from " } else { separator };
+        separator = ", ";
+        write!(f, "{before}{text}")
+    };
+    if let Some(ip) = client.ip {
+        part(f, format_args!("{ip}"))?;
+    }
+    if let Some(user_agent) = &client.user_agent {
+        part(f, format_args!("{user_agent:?}"))?;
+    }
+    if let Some(label) = &client.label {
+        part(f, format_args!("a device labeled {label:?}"))?;
+    }
+    Ok(())
 }
 
 type Hook = Arc<dyn Fn(&Event) + Send + Sync>;
@@ -222,5 +542,131 @@ impl Events {
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Events(hook)" } else { "Events" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSION: SessionId = SessionId::from_bytes([7; 16]);
+    /// What a client could send to forge a line of the log.
+    const FORGED: &str = "x\"\r\n2026-01-01 ERROR \u{1b}[31m\u{2028}all is lost";
+
+    fn client() -> Client {
+        Client {
+            ip: Some("203.0.113.7".parse().unwrap()),
+            user_agent: Some(FORGED.into()),
+            label: Some("kitchen\n".into()),
+        }
+    }
+
+    /// Each variant once, each with all that may be known. The `match` names the variant that comes after another one, so a
+    /// new variant does not compile without an example here.
+    fn one_of_each() -> Vec<Event> {
+        let user_id: Arc<str> = FORGED.into();
+        let (session_id, reason, error) = (SESSION, RevocationReason::Logout, FORGED.to_owned());
+        let mut all = vec![Event::LoggedIn { user_id: user_id.clone(), session_id, client: client() }];
+        loop {
+            let (user_id, error, client) = (user_id.clone(), error.clone(), client());
+            all.push(match all.last().unwrap() {
+                Event::LoggedIn { .. } => Event::NewDevice { user_id, session_id, sessions: 2, client },
+                Event::NewDevice { .. } => Event::SessionLimitReached { user_id, client },
+                Event::SessionLimitReached { .. } => {
+                    Event::Refreshed { user_id, session_id, generation: 3, verdict: Verdict::Rotate, client }
+                }
+                Event::Refreshed { .. } => Event::Reuse { user_id, session_id, generation: 3, client },
+                Event::Reuse { .. } => Event::Forged { user_id, session_id, client },
+                Event::Forged { .. } => Event::Ahead { user_id, session_id, presented: 4, stored: 3, client },
+                Event::Ahead { .. } => Event::ManyRecoveries { user_id, session_id, recoveries: 4, client },
+                Event::ManyRecoveries { .. } => {
+                    Event::ClientMismatch { user_id, session_id, verdict: BindingVerdict::Rejected, client }
+                }
+                Event::ClientMismatch { .. } => Event::UserRefused { user_id, session_id, client },
+                Event::UserRefused { .. } => Event::ClaimsUnreadable { user_id, session_id, error, client },
+                Event::ClaimsUnreadable { .. } => {
+                    Event::SessionRevoked { user_id: Some(user_id), session_id, reason, client: Some(client) }
+                }
+                Event::SessionRevoked { .. } => {
+                    Event::UserRevoked { user_id, sessions: 2, reason, client: Some(client) }
+                }
+                Event::UserRevoked { .. } => Event::EveryoneRevoked { reason, client: Some(client) },
+                Event::EveryoneRevoked { .. } => Event::RevocationDelayed { user_id, session_id, client },
+                Event::RevocationDelayed { .. } => Event::TokenRevoked {
+                    user_id: Some(user_id),
+                    session_id: Some(session_id),
+                    jti: FORGED.into(),
+                    client: Some(client),
+                },
+                Event::TokenRevoked { .. } => Event::RevocationsLost { count: 2 },
+                Event::RevocationsLost { .. } => Event::ClockDiffers { ahead_by_millis: -2_500 },
+                Event::ClockDiffers { .. } => Event::StoreFailed { call: "load", error },
+                Event::StoreFailed { .. } => return all,
+            });
+        }
+    }
+
+    #[test]
+    fn every_event_is_a_flat_object_that_begins_with_its_name_and_has_the_shared_columns() {
+        for event in one_of_each() {
+            let text = serde_json::to_string(&event).unwrap();
+            assert!(text.starts_with(&format!(r#"{{"event":"{}","#, event.name())), "{text}");
+            let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+            assert!(json.values().all(|value| !value.is_object() && !value.is_array()), "{text}");
+            let column = |name: &str| json.get(name).and_then(serde_json::Value::as_str);
+            assert_eq!(column("user_id"), event.user_id(), "{text}");
+            assert_eq!(column("session_id"), event.session_id().map(|id| id.to_string()).as_deref(), "{text}");
+            let client = event.client().cloned().unwrap_or_default();
+            assert_eq!(column("ip"), client.ip.map(|ip| ip.to_string()).as_deref(), "{text}");
+            assert_eq!(
+                (column("user_agent"), column("label")),
+                (client.user_agent.as_deref(), client.label.as_deref())
+            );
+        }
+    }
+
+    #[test]
+    fn whatever_concerns_a_user_names_the_user_and_whatever_a_request_causes_names_its_client() {
+        for event in one_of_each() {
+            let is_of_the_node = ["revocations_lost", "clock_differs", "store_failed"].contains(&event.name());
+            assert_eq!(event.client().is_none(), is_of_the_node, "{event}");
+            assert_eq!(event.user_id().is_none(), is_of_the_node || event.name() == "everyone_revoked", "{event}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_every_event_is_its_own_and_in_snake_case() {
+        let names: std::collections::BTreeSet<_> = one_of_each().iter().map(Event::name).collect();
+        assert_eq!(names.len(), one_of_each().len());
+        assert!(names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')));
+    }
+
+    #[test]
+    fn every_event_is_one_line_of_text_whatever_a_client_has_sent() {
+        for event in one_of_each() {
+            let line = event.to_string();
+            assert!(!line.chars().any(|c| c.is_control() || c == '\u{2028}'), "{line}");
+            assert_eq!(line.contains("from 203.0.113.7"), event.client().is_some(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out_of_the_line() {
+        let event = Event::LoggedIn { user_id: "alice".into(), session_id: SESSION, client: Client::default() };
+        assert_eq!(event.to_string(), format!("user \"alice\" logged in: session {SESSION}"));
+        let client = Client { label: Some("kitchen".into()), ..Client::default() };
+        let event = Event::EveryoneRevoked { reason: RevocationReason::Other, client: Some(client) };
+        let line = "the sessions of all users were revoked (other) from a device labeled \"kitchen\"";
+        assert_eq!(event.to_string(), line);
+    }
+
+    #[test]
+    fn an_unknown_client_is_left_out_of_the_object_and_unknown_values_of_a_known_one_are_null() {
+        let revoked = |client| Event::EveryoneRevoked { reason: RevocationReason::RevokedByAdmin, client };
+        let json = |event: &Event| serde_json::to_string(event).unwrap();
+        assert_eq!(json(&revoked(None)), r#"{"event":"everyone_revoked","reason":"revoked_by_admin"}"#);
+        let known =
+            r#"{"event":"everyone_revoked","reason":"revoked_by_admin","ip":null,"user_agent":null,"label":null}"#;
+        assert_eq!(json(&revoked(Some(Client::default()))), known);
     }
 }

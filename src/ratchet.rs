@@ -98,7 +98,8 @@ pub struct Presented {
 }
 
 /// Whether the client still matches the one that logged in, and what follows if it does not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum BindingVerdict {
     /// The client matches, or the policy does not compare clients.
     Holds,
@@ -111,7 +112,8 @@ pub enum BindingVerdict {
 }
 
 /// The decision about a presented refresh token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Verdict {
     /// The tag is valid, but the secret is not the session's: the server's key may have leaked. Refused.

@@ -159,6 +159,22 @@ pub enum RevocationReason {
     Other,
 }
 
+/// The reason in words, such as `logout` or `client mismatch`.
+impl fmt::Display for RevocationReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Logout => "logout",
+            Self::RevokedByUser => "revoked by the user",
+            Self::RevokedByAdmin => "revoked by an administrator",
+            Self::Reuse => "reuse of a refresh token",
+            Self::ClientMismatch => "client mismatch",
+            Self::Evicted => "evicted by a newer login",
+            Self::Replaced => "replaced by a newer login",
+            Self::Other => "other",
+        })
+    }
+}
+
 /// When and why something was revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Revocation {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum_refresh::config::{Binding, BindingMode, OnMaxSessions, OnReuse, Transport};
+use axum_refresh::config::{Binding, BindingMode, ClaimsRequest, OnMaxSessions, OnReuse, Transport};
 use axum_refresh::ratchet::Verdict;
 use axum_refresh::store::{FeedCursor, FeedWindow, RevokeTarget, RevokedItem, Timestamp};
 use axum_refresh::{
-    Auth, ClaimsError, ClientInfo, Error, Event, MemoryStore, NoClaims, Policy, RevocationReason, Secret, SessionId,
-    SessionStore as _,
+    Auth, AuthUser, ClaimsError, ClientInfo, Error, Event, MemoryStore, NoClaims, Policy, RevocationReason, Secret,
+    SessionId, SessionStore as _,
 };
 use serde::{Deserialize, Serialize};
 use support::{Calls, Claims, Clock, Fault, FaultyStore, GRACE, Node, SECRET, claims, client, code};
@@ -656,7 +656,8 @@ async fn hole_13_a_changed_role_takes_effect_at_the_next_refresh_and_a_disabled_
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
     let node = Node::with(move |builder| {
-        builder.claims_hook(move |user| {
+        builder.claims_hook(move |request| {
+            let user = request.session.user_id;
             let n = counter.fetch_add(1, Ordering::SeqCst);
             async move {
                 match n {
@@ -680,6 +681,78 @@ async fn hole_13_a_changed_role_takes_effect_at_the_next_refresh_and_a_disabled_
     assert_eq!(node.store.calls(), Calls { loads: 2, swaps: 0, others: 0 });
     node.rotate(&token).await;
     assert_eq!(asked.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn the_claims_hook_gets_the_session_and_the_claims_last_written_with_it() {
+    let seen: Arc<std::sync::Mutex<Vec<ClaimsRequest<Claims>>>> = Arc::default();
+    let log = Arc::clone(&seen);
+    let node = Node::with(|builder| {
+        builder.claims_hook(move |request| {
+            log.lock().unwrap().push(request);
+            async { Ok::<_, std::convert::Infallible>(Some(claims("of the hook"))) }
+        })
+    });
+    let builder = node.auth.login("alice", claims("of login")).client(client().label("kitchen"));
+    let login = builder.await.unwrap().tokens;
+    let session = node.auth.sessions("alice").await.unwrap().remove(0);
+    let next = node.rotate(&login.refresh_token.unwrap()).await;
+    node.after_grace();
+    node.rotate(&next).await;
+    let user = node.auth.authenticate(&login.access_token).await.unwrap();
+    let _ = node.auth.update_claims(&user, claims("of the update")).await.unwrap();
+    node.refresh(&next).await.unwrap();
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    assert_eq!(seen[0].session, session);
+    assert!(seen.iter().all(|request| request.session.id == login.session_id));
+    assert!(seen[1].session.last_seen_at <= seen[2].session.last_seen_at);
+    let roles: Vec<_> = seen.into_iter().map(|request| request.claims.unwrap().role).collect();
+    assert_eq!(roles, ["of login", "of login", "of the update"]);
+}
+
+#[tokio::test]
+async fn the_claims_hook_can_keep_what_an_update_has_written() {
+    let hook = async |request: ClaimsRequest<Claims>| Ok::<_, std::convert::Infallible>(request.claims);
+    let node = Node::with(|builder| builder.claims_hook(hook));
+    let login = node.login("alice").await.tokens;
+    let user = node.auth.authenticate(&login.access_token).await.unwrap();
+    let _ = node.auth.update_claims(&user, claims("after a second factor")).await.unwrap();
+    let mut token = login.refresh_token.unwrap();
+    for _ in 0..3 {
+        let refreshed = node.refresh(&token).await.unwrap().tokens;
+        let user = node.auth.authenticate(&refreshed.access_token).await.unwrap();
+        assert_eq!(user.claims.role, "after a second factor");
+        token = refreshed.refresh_token.unwrap();
+        node.after_grace();
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_with_a_claims_hook_that_races_an_update_of_the_claims_has_the_new_claims() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let node = Node::with(|builder| {
+        builder.claims_hook(move |request| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            async { Ok::<_, std::convert::Infallible>(request.claims) }
+        })
+    });
+    let login = node.auth.login("alice", claims("admin")).client(client()).await.unwrap();
+    node.store.set(Fault::ChangesRoleBeforeSwap);
+    let refreshed = node.refresh(&login.tokens.refresh_token.unwrap()).await.unwrap();
+    let user = node.auth.authenticate(&refreshed.tokens.access_token).await.unwrap();
+    assert_eq!((user.claims.role.as_str(), asked.load(Ordering::SeqCst)), ("user", 2));
+}
+
+#[tokio::test]
+async fn the_claims_hook_gets_no_claims_that_this_version_cannot_read() {
+    let hook = async |request: ClaimsRequest<Claims>| {
+        assert_eq!((&*request.session.user_id, request.claims), ("alice", None));
+        Ok::<_, std::convert::Infallible>(Some(claims("user")))
+    };
+    let node = Node::with(|builder| builder.claims_hook(hook));
+    let login = other_version(&node).login("alice", OtherClaims { level: 1 }).await.unwrap();
+    node.refresh(&login.tokens.refresh_token.unwrap()).await.unwrap();
 }
 
 #[tokio::test]
@@ -1336,4 +1409,402 @@ async fn an_access_token_that_expires_while_the_feed_is_read_is_refused() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     node.clock.advance(MINUTE);
     assert_eq!(code(waiting.await.unwrap()), "access_token_expired");
+}
+
+// ---- events ---------------------------------------------------------------------------------------------------------
+
+/// The name of an event, its user, its session and the `User-Agent` of its client.
+type AuditRow = (&'static str, Option<String>, Option<SessionId>, Option<String>);
+
+/// What has happened to sessions and users, by its columns.
+fn rows(node: &Node) -> Vec<AuditRow> {
+    let events = node.events().into_iter().filter(|event| !matches!(event, Event::StoreFailed { .. }));
+    let row = |event: Event| {
+        let user_agent = event.client().and_then(|client| client.user_agent.as_deref()).map(str::to_owned);
+        (event.name(), event.user_id().map(str::to_owned), event.session_id(), user_agent)
+    };
+    events.map(row).collect()
+}
+
+fn row(name: &'static str, session_id: impl Into<Option<SessionId>>, client: Option<&str>) -> AuditRow {
+    (name, Some("alice".to_owned()), session_id.into(), client.map(str::to_owned))
+}
+
+const CURL: Option<&str> = Some("curl/8.5.0");
+
+#[tokio::test]
+async fn the_events_of_a_login_name_its_user_and_client() {
+    let node = Node::with_policy(Policy { max_sessions: Some(1), ..Policy::default() });
+    let first = node.login("alice").await.tokens.session_id;
+    assert_eq!(rows(&node), [row("logged_in", first, CURL)]);
+    let second = node.login("alice").await.tokens.session_id;
+    assert_eq!(rows(&node), [row("session_revoked", first, CURL), row("logged_in", second, CURL)]);
+    let third = node.auth.login("alice", claims("user")).client(client()).replacing(second).await.unwrap();
+    let third = third.tokens.session_id;
+    assert_eq!(rows(&node), [row("session_revoked", second, CURL), row("logged_in", third, CURL)]);
+    // The session of another user in the same browser.
+    let bob = node.auth.login("bob", claims("user")).client(client()).replacing(third).await.unwrap().tokens.session_id;
+    let logged_in = ("logged_in", Some("bob".to_owned()), Some(bob), CURL.map(str::to_owned));
+    assert_eq!(rows(&node), [row("session_revoked", third, CURL), logged_in]);
+    let refusing = Node::with_policy(Policy {
+        max_sessions: Some(1),
+        on_max_sessions: OnMaxSessions::Refuse,
+        ..Policy::default()
+    });
+    let first = refusing.login("alice").await.tokens.session_id;
+    refusing.auth.login("alice", claims("user")).client(client()).await.unwrap_err();
+    assert_eq!(rows(&refusing), [row("logged_in", first, CURL), row("session_limit_reached", None, CURL)]);
+}
+
+#[tokio::test]
+async fn every_way_to_revoke_a_session_names_its_user() {
+    let node = Node::new();
+    let log_in = async || {
+        let tokens = node.login("alice").await.tokens;
+        node.events();
+        tokens
+    };
+    let tokens = log_in().await;
+    node.auth.logout(&tokens.refresh_token.unwrap()).await.unwrap();
+    assert_eq!(rows(&node), [row("session_revoked", tokens.session_id, None)]);
+    let tokens = log_in().await;
+    node.auth.revoke_own_session("alice", tokens.session_id).await.unwrap();
+    assert_eq!(rows(&node), [row("session_revoked", tokens.session_id, None)]);
+    let tokens = log_in().await;
+    node.auth.revoke_session(tokens.session_id, RevocationReason::RevokedByAdmin).await.unwrap();
+    assert_eq!(rows(&node), [row("session_revoked", tokens.session_id, None)]);
+    log_in().await;
+    node.auth.revoke_user("alice", None, RevocationReason::RevokedByAdmin).await.unwrap();
+    assert_eq!(rows(&node), [row("user_revoked", None, None)]);
+    let tokens = log_in().await;
+    node.auth.revoke_access_token(&tokens.access_token).await.unwrap();
+    assert_eq!(rows(&node), [row("token_revoked", tokens.session_id, None)]);
+    let user = node.auth.authenticate(&log_in().await.access_token).await.unwrap();
+    node.auth.revoke_token_id(&user.token_id(), user.expires_at()).await.unwrap();
+    assert_eq!(rows(&node), [("token_revoked", None, None, None)]);
+    node.auth.revoke_all(RevocationReason::RevokedByAdmin).await.unwrap();
+    assert_eq!(rows(&node), [("everyone_revoked", None, None, None)]);
+}
+
+#[tokio::test]
+async fn the_events_of_a_refresh_name_its_user_and_client() {
+    let node = Node::new();
+    let login = node.login("alice").await.tokens;
+    let (id, old) = (login.session_id, login.refresh_token.unwrap());
+    let newest = node.rotate(&old).await;
+    node.after_grace();
+    node.rotate(&newest).await;
+    node.after_grace();
+    node.events();
+    let thief = || ClientInfo::new().user_agent("wget/1.21");
+    assert_eq!(code(node.auth.refresh(&old, thief()).await), "refresh_token_reused");
+    let thief = Some("wget/1.21");
+    let expected = [row("refreshed", id, thief), row("reuse", id, thief), row("session_revoked", id, thief)];
+    assert_eq!(rows(&node), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_events_of_a_delayed_revocation_name_its_user_and_the_client_that_has_caused_it() {
+    let (node, _, old, _) = before_a_reuse().await;
+    let id = node.auth.sessions("alice").await.unwrap().iter().map(|session| session.id).collect::<Vec<_>>();
+    node.store.set(Fault::FailsToSwap);
+    node.refresh(&old).await.unwrap_err();
+    let events = rows(&node);
+    let [refreshed, reuse, delayed] = events.as_slice() else { panic!("{events:?}") };
+    assert!(
+        [refreshed, reuse, delayed].iter().all(|row| row.1.as_deref() == Some("alice") && row.3.as_deref() == CURL)
+    );
+    assert_eq!((delayed.0, delayed.2.is_some_and(|delayed| id.contains(&delayed))), ("revocation_delayed", true));
+    node.store.set(Fault::None);
+    node.auth.flush().await.unwrap();
+    let events = rows(&node);
+    assert!(!events.is_empty());
+    assert!(events.iter().all(|row| row.1.as_deref() == Some("alice") && row.3.as_deref() == CURL), "{events:?}");
+}
+
+#[tokio::test]
+async fn no_event_contains_a_token() {
+    let (node, other, old, newest) = before_a_reuse().await;
+    let access = node.refresh(&other).await.unwrap().tokens.access_token;
+    node.refresh(&old).await.unwrap_err();
+    node.auth.revoke_access_token(&access).await.unwrap();
+    node.auth.logout(&newest).await.unwrap();
+    let signature = |token: &str| token[token.len() - 16..].to_owned();
+    for event in node.events() {
+        let text = format!("{event:?} {event} {}", serde_json::to_string(&event).unwrap());
+        for token in [&other, &old, &newest, &access] {
+            assert!(!text.contains(&signature(token)), "{text}");
+        }
+    }
+}
+
+// ---- new devices ----------------------------------------------------------------------------------------------------
+
+const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+const FIREFOX_UPDATED: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:152.0) Gecko/20100101 Firefox/152.0";
+
+fn detecting() -> Node {
+    Node::with_policy(Policy { detect_new_devices: true, ..Policy::default() })
+}
+
+/// Logs in with this `User-Agent`, and returns how many sessions it was compared with if it is a new device.
+async fn log_in_with(node: &Node, user: &str, user_agent: &str) -> Option<usize> {
+    node.events();
+    let client = ClientInfo::new().user_agent(user_agent);
+    let id = node.auth.login(user, claims("user")).client(client.clone()).await.unwrap().tokens.session_id;
+    node.events().into_iter().find_map(|event| match event {
+        Event::NewDevice { user_id, session_id, sessions, client } => {
+            assert_eq!((&*user_id, session_id, client.user_agent.as_deref()), (user, id, Some(user_agent)));
+            Some(sessions)
+        }
+        _ => None,
+    })
+}
+
+#[tokio::test]
+async fn a_login_with_a_client_that_no_live_session_had_is_a_new_device() {
+    let node = detecting();
+    assert_eq!(log_in_with(&node, "alice", FIREFOX).await, Some(0));
+    assert_eq!(log_in_with(&node, "alice", FIREFOX_UPDATED).await, None);
+    assert_eq!(log_in_with(&node, "alice", "curl/8.5.0").await, Some(2));
+    assert_eq!(log_in_with(&node, "alice", "curl/8.9.1").await, None);
+    // Another user's sessions do not count, and neither do those that have ended.
+    assert_eq!(log_in_with(&node, "bob", "curl/8.5.0").await, Some(0));
+    node.clock.advance(Policy::default().idle_timeout);
+    assert_eq!(log_in_with(&node, "alice", FIREFOX).await, Some(0));
+    node.auth.revoke_user("alice", None, RevocationReason::Other).await.unwrap();
+    assert_eq!(log_in_with(&node, "alice", FIREFOX).await, Some(0));
+}
+
+#[tokio::test]
+async fn a_login_in_place_of_a_session_of_the_same_device_is_no_new_device() {
+    let node = Node::with_policy(Policy { detect_new_devices: true, max_sessions: Some(1), ..Policy::default() });
+    let old = node.login("alice").await.tokens.session_id;
+    node.events();
+    let replaced = node.auth.login("alice", claims("user")).client(client()).replacing(old).await.unwrap();
+    assert_eq!(node.auth.sessions("alice").await.unwrap()[0].id, replaced.tokens.session_id);
+    let _ = node.login("alice").await;
+    assert!(!node.has_event(|event| matches!(event, Event::NewDevice { .. })));
+}
+
+#[tokio::test]
+async fn new_devices_are_detected_only_if_that_is_switched_on() {
+    let node = Node::new();
+    assert_eq!(log_in_with(&node, "alice", FIREFOX).await, None);
+    node.store.calls();
+    assert_eq!(log_in_with(&node, "alice", "curl/8.5.0").await, None);
+    assert_eq!(node.store.calls(), Calls { loads: 0, swaps: 0, others: 1 });
+}
+
+#[tokio::test]
+async fn a_login_whose_devices_cannot_be_listed_succeeds_without_the_event() {
+    let node = detecting();
+    let _ = node.login("alice").await;
+    node.store.set(Fault::FailsToList);
+    assert_eq!(log_in_with(&node, "alice", FIREFOX).await, None);
+    node.store.set(Fault::None);
+    assert_eq!(node.auth.sessions("alice").await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_login_that_is_refused_is_no_new_device() {
+    let on_max_sessions = OnMaxSessions::Refuse;
+    let policy = Policy { detect_new_devices: true, max_sessions: Some(1), on_max_sessions, ..Policy::default() };
+    let node = Node::with_policy(policy);
+    let _ = node.login("alice").await;
+    node.events();
+    let client = ClientInfo::new().user_agent(FIREFOX);
+    assert_eq!(code(node.auth.login("alice", claims("user")).client(client).await), "session_limit");
+    assert!(!node.has_event(|event| matches!(event, Event::NewDevice { .. })));
+}
+
+// ---- waiting for a revocation ---------------------------------------------------------------------------------------
+
+/// A user as a handler has it, and the user's tokens.
+async fn user(node: &Node, id: &str) -> (AuthUser<Claims>, axum_refresh::Tokens) {
+    let tokens = node.login(id).await.tokens;
+    (node.auth.authenticate(&tokens.access_token).await.unwrap(), tokens)
+}
+
+/// Whether it completes within the second in which a node learns of a revocation, and a little more.
+async fn completes(revoked: impl Future<Output = ()>) -> bool {
+    tokio::time::timeout(Duration::from_millis(1_500), revoked).await.is_ok()
+}
+
+/// All ways to revoke a session.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Logout,
+    ByUser,
+    ByAdmin,
+    WholeUser,
+    Everyone,
+    Reuse,
+    OthersForReuse,
+    ClientMismatch,
+    SessionLimit,
+    Replaced,
+    AccessToken,
+}
+
+impl Way {
+    const ALL: [Self; 11] = [
+        Self::Logout,
+        Self::ByUser,
+        Self::ByAdmin,
+        Self::WholeUser,
+        Self::Everyone,
+        Self::Reuse,
+        Self::OthersForReuse,
+        Self::ClientMismatch,
+        Self::SessionLimit,
+        Self::Replaced,
+        Self::AccessToken,
+    ];
+
+    fn policy(self) -> Policy {
+        let user_agent = BindingMode::Revoke;
+        match self {
+            Self::OthersForReuse => Policy { on_reuse: OnReuse::User, ..Policy::default() },
+            Self::ClientMismatch => {
+                Policy { binding: Binding { user_agent, ..Binding::default() }, ..Policy::default() }
+            }
+            Self::SessionLimit => Policy { max_sessions: Some(1), ..Policy::default() },
+            _ => Policy::default(),
+        }
+    }
+
+    async fn revoke(self, node: &Node, user: &AuthUser<Claims>, tokens: &axum_refresh::Tokens) {
+        let (auth, token) = (&node.auth, tokens.refresh_token.as_deref().unwrap());
+        let steal = async |token: &str| {
+            let second = node.rotate(token).await;
+            node.after_grace();
+            node.rotate(&second).await;
+            node.after_grace();
+            assert_eq!(code(node.refresh(token).await), "refresh_token_reused");
+        };
+        match self {
+            Self::Logout => auth.logout(token).await.unwrap(),
+            Self::ByUser => auth.revoke_own_session("alice", user.session_id).await.unwrap(),
+            Self::ByAdmin => auth.revoke_session(user.session_id, RevocationReason::RevokedByAdmin).await.unwrap(),
+            Self::WholeUser => drop(auth.revoke_user("alice", None, RevocationReason::RevokedByAdmin).await.unwrap()),
+            Self::Everyone => drop(auth.revoke_all(RevocationReason::RevokedByAdmin).await.unwrap()),
+            Self::Reuse => steal(token).await,
+            Self::OthersForReuse => steal(&node.refresh_token("alice").await).await,
+            Self::ClientMismatch => {
+                let wget = ClientInfo::new().user_agent("Wget/1.21");
+                assert_eq!(code(auth.refresh(token, wget).await), "client_mismatch");
+            }
+            Self::SessionLimit => drop(node.login("alice").await),
+            Self::Replaced => drop(auth.login("alice", claims("user")).replacing(user.session_id).await.unwrap()),
+            Self::AccessToken => auth.revoke_access_token(&tokens.access_token).await.unwrap(),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_learns_of_every_kind_of_revocation_on_every_node() {
+    for way in Way::ALL {
+        let with_policy =
+            |builder: axum_refresh::AuthBuilder<Claims>| builder.configure(|settings| settings.policy = way.policy());
+        let one = Node::with(with_policy);
+        let two = Node::on(one.store.clone(), one.clock.clone(), with_policy);
+        let (alice, tokens) = user(&one, "alice").await;
+        let (bob, _) = user(&one, "bob").await;
+        let mut streams = [&one, &two].map(|node| node.auth.revoked(&alice));
+        let mut of_bob = [&one, &two].map(|node| node.auth.revoked(&bob));
+        for stream in &mut streams {
+            assert!(!completes(stream).await, "{way:?}");
+        }
+        way.revoke(&one, &alice, &tokens).await;
+        for stream in streams {
+            assert!(completes(stream).await, "{way:?}");
+        }
+        for stream in &mut of_bob {
+            assert_eq!(completes(stream).await, matches!(way, Way::Everyone), "{way:?}");
+        }
+        // What is known already is seen at once.
+        for node in [&one, &two] {
+            assert!(completes(node.auth.revoked(&alice)).await, "{way:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_session_that_goes_on_waits_on() {
+    let one = Node::new();
+    let two = Node::on(one.store.clone(), one.clock.clone(), |builder| builder);
+    let ((here, _), (there, _)) = (user(&one, "alice").await, user(&one, "alice").await);
+    let mut kept: Vec<_> = [&one, &two].map(|node| node.auth.revoked(&here)).into();
+    let ended = [&one, &two].map(|node| node.auth.revoked(&there));
+    one.auth.revoke_user("alice", Some(here.session_id), RevocationReason::RevokedByUser).await.unwrap();
+    for stream in ended {
+        assert!(completes(stream).await);
+    }
+    one.auth.revoke_all(RevocationReason::Other).await.unwrap();
+    for stream in kept.drain(..) {
+        assert!(completes(stream).await);
+    }
+    // A login after the revocation, of whoever it was.
+    let (again, tokens) = user(&one, "alice").await;
+    kept.extend([&one, &two].map(|node| node.auth.revoked(&again)));
+    one.clock.advance(MINUTE);
+    one.refresh(&tokens.refresh_token.unwrap()).await.unwrap();
+    for stream in &mut kept {
+        assert!(!completes(stream).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_during_an_outage_learns_of_its_revocations_afterwards() {
+    for outage in [5 * MINUTE, 60 * MINUTE] {
+        let one = Node::new();
+        // Another connection to the same store.
+        let two = Node::on(FaultyStore::over(one.store.inner.clone()), one.clock.clone(), |builder| builder);
+        let (alice, _) = user(&one, "alice").await;
+        let (bob, _) = user(&one, "bob").await;
+        let mut of_alice = two.auth.revoked(&alice);
+        let mut of_bob = two.auth.revoked(&bob);
+        assert!(!completes(&mut of_alice).await);
+        two.store.set(Fault::Fails);
+        one.auth.revoke_session(alice.session_id, RevocationReason::Other).await.unwrap();
+        assert!(!completes(&mut of_alice).await);
+        // Longer than a node keeps a revocation.
+        two.store.age_feed(outage);
+        one.clock.advance(outage);
+        two.store.set(Fault::None);
+        assert!(completes(of_alice).await, "{outage:?}");
+        assert!(!completes(&mut of_bob).await, "{outage:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_has_to_ask_the_store_asks_until_it_answers() {
+    let node = Node::new();
+    let mut streams = Vec::new();
+    for _ in 0..50 {
+        streams.push(node.auth.revoked(&user(&node, "alice").await.0));
+    }
+    let (here, _) = user(&node, "alice").await;
+    let mut of_here = node.auth.revoked(&here);
+    node.auth.revoke_user("alice", Some(here.session_id), RevocationReason::RevokedByUser).await.unwrap();
+    node.store.set(Fault::Fails);
+    assert!(!completes(&mut streams[0]).await && !completes(&mut of_here).await);
+    node.store.set(Fault::None);
+    for stream in streams {
+        assert!(completes(stream).await);
+    }
+    assert!(!completes(&mut of_here).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_is_no_activity_and_costs_no_call_of_the_store() {
+    let node = Node::new();
+    let (alice, tokens) = user(&node, "alice").await;
+    node.store.calls();
+    let mut stream = node.auth.revoked(&alice);
+    assert!(!completes(&mut stream).await);
+    assert_eq!(node.store.calls(), Calls { loads: 0, swaps: 0, others: 0 });
+    node.clock.advance(Policy::default().idle_timeout);
+    assert_eq!(code(node.refresh(&tokens.refresh_token.unwrap()).await), "session_idle");
 }

@@ -19,7 +19,7 @@ use axum_refresh::rejection::local_next;
 use axum_refresh::router::{Route, Routes};
 use axum_refresh::store::Timestamp;
 use axum_refresh::{
-    Auth, AuthUser, ClaimsError, ClientInfo, Error, Login, Policy, RevocationReason, Secret, SessionStore as _,
+    Auth, AuthUser, ClaimsError, ClientInfo, Error, Event, Login, Policy, RevocationReason, Secret, SessionStore as _,
     Settings,
 };
 use http_body_util::BodyExt as _;
@@ -81,8 +81,8 @@ async fn a_refused_user_is_not_replaced_by_the_user_of_another_cookie() {
     let disabled = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&disabled);
     let node = Node::with(|builder| {
-        builder.claims_hook(move |user| {
-            let is_refused = &*user == "alice" && flag.load(Ordering::SeqCst);
+        builder.claims_hook(move |request| {
+            let is_refused = &*request.session.user_id == "alice" && flag.load(Ordering::SeqCst);
             async move { Ok::<_, std::convert::Infallible>((!is_refused).then(|| claims("user"))) }
         })
     });
@@ -185,8 +185,8 @@ async fn a_refused_user_does_not_hide_the_one_who_has_used_this_browser_since() 
         let refused = planted(&before, 5).await;
         let own = before.refresh_token("alice").await;
         let node = Node::on(before.store.clone(), before.clock.clone(), |builder| {
-            builder.claims_hook(move |id| async move {
-                match &*id == "mallory" {
+            builder.claims_hook(move |request| async move {
+                match &*request.session.user_id == "mallory" {
                     true if fails => Err(std::io::Error::other("the user's row is damaged")),
                     refused => Ok((!refused).then(|| claims("user"))),
                 }
@@ -332,6 +332,170 @@ async fn a_login_works_while_the_cookie_of_an_outdated_session_is_still_sent() {
     let answer = call(&app, "POST", "/auth/refresh", &[("cookie", &cookies)]).await;
     assert_eq!(answer.status, 200);
     node.auth.authenticate(answer.json()["access_token"].as_str().unwrap()).await.unwrap();
+}
+
+// ---- logging in again in one browser --------------------------------------------------------------------------------
+
+/// The headers of a browser with these cookies.
+fn browser(cookies: &[(&str, &str)]) -> HeaderMap {
+    let cookies: Vec<_> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    HeaderMap::from_iter([(axum::http::header::COOKIE, cookies.join("; ").parse().unwrap())])
+}
+
+const REFRESH: &str = "__Secure-refresh";
+
+async fn log_in_again(node: &Node, user: &str, browser: &HeaderMap) -> axum_refresh::Tokens {
+    node.auth.login(user, claims("user")).client(client()).replacing_cookies_of(browser).await.unwrap().tokens
+}
+
+/// What has happened to sessions: revocations with their users and reasons.
+fn revocations(node: &Node) -> Vec<(axum_refresh::SessionId, String, RevocationReason)> {
+    let revoked = |event| match event {
+        Event::SessionRevoked { session_id, user_id, reason, .. } => {
+            Some((session_id, user_id.unwrap().to_string(), reason))
+        }
+        _ => None,
+    };
+    node.events().into_iter().filter_map(revoked).collect()
+}
+
+#[tokio::test]
+async fn a_login_replaces_the_sessions_of_the_refresh_cookies_of_its_browser() {
+    let node = Node::new();
+    let (first, second) = (node.login("alice").await.tokens, node.login("alice").await.tokens);
+    let (bob, elsewhere) = (node.login("bob").await.tokens, node.login("alice").await.tokens);
+    node.events();
+    let tokens = [&first, &bob, &second].map(|tokens| (REFRESH, tokens.refresh_token.as_deref().unwrap()));
+    let new = log_in_again(&node, "alice", &browser(&tokens)).await;
+    let mut revoked = revocations(&node);
+    revoked.sort_by_key(|(id, ..)| [first.session_id, second.session_id, bob.session_id].iter().position(|s| s == id));
+    let replaced = |id, user: &str| (id, user.to_owned(), RevocationReason::Replaced);
+    let expected =
+        [replaced(first.session_id, "alice"), replaced(second.session_id, "alice"), replaced(bob.session_id, "bob")];
+    assert_eq!(revoked, expected);
+    for tokens in [&first, &second, &bob] {
+        let error = node.auth.authenticate(&tokens.access_token).await.unwrap_err();
+        assert_eq!(error.code(), "access_token_revoked");
+    }
+    for tokens in [&elsewhere, &new] {
+        node.auth.authenticate(&tokens.access_token).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_login_replaces_the_session_of_the_access_cookie_if_the_refresh_cookie_is_not_sent() {
+    let node =
+        Node::with(|builder| builder.configure(|settings| settings.access_cookie = Some(CookieSettings::access())));
+    for (old, new) in [("alice", "alice"), ("alice", "bob")] {
+        let old = node.login(old).await.tokens;
+        log_in_again(&node, new, &browser(&[("__Host-access", &old.access_token)])).await;
+        assert_eq!(node.auth.authenticate(&old.access_token).await.unwrap_err().code(), "access_token_revoked");
+    }
+}
+
+#[tokio::test]
+async fn a_login_replaces_the_session_whatever_the_generation_of_its_cookie_and_takes_none_for_theft() {
+    let policy = Policy { on_reuse: axum_refresh::config::OnReuse::User, ..Policy::default() };
+    let node = Node::with_policy(policy);
+    let elsewhere = node.login("alice").await.tokens;
+    let first = node.refresh_token("alice").await;
+    let second = node.rotate(&first).await;
+    node.after_grace();
+    let newest = node.rotate(&second).await;
+    node.after_grace();
+    node.events();
+    log_in_again(&node, "alice", &browser(&[(REFRESH, &first)])).await;
+    assert!(!node.has_event(Event::is_security));
+    assert_eq!(node.refresh(&newest).await.unwrap_err().code(), "session_revoked");
+    node.refresh(&elsewhere.refresh_token.unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cookie_that_is_forged_ended_damaged_or_of_another_app_neither_ends_a_session_nor_fails_the_login() {
+    let node = Node::new();
+    let victim = node.login("alice").await.tokens;
+    let token = victim.refresh_token.clone().unwrap();
+    let ended = node.refresh_token("alice").await;
+    node.auth.logout(&ended).await.unwrap();
+    // Another key has signed a token that names the victim's session.
+    let stranger =
+        Node::signing_with("Zq8Wn3Lc5Tx7Vb2Rd9Hf4Jg6Km1Py0Sa", node.store.clone(), node.clock.clone(), |b| b);
+    let foreign = stranger.refresh_token("alice").await;
+    let tampered = format!("{}{}{}", &token[..50], if &token[50..51] == "A" { 'B' } else { 'A' }, &token[51..]);
+    let shorter = &token[..80];
+    let name_only = victim.session_id.to_string();
+    let cookies = ["", "x", &ended, &foreign, &tampered, shorter, &name_only].map(|value| (REFRESH, value));
+    node.events();
+    log_in_again(&node, "alice", &browser(&cookies)).await;
+    log_in_again(&node, "alice", &browser(&[("refresh", &token), ("__Secure-refresh-admin", &token)])).await;
+    assert_eq!(revocations(&node), []);
+    node.auth.authenticate(&victim.access_token).await.unwrap();
+    stranger.refresh(&foreign).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refresh_cookie_with_another_secret_than_its_session_ends_nothing() {
+    let node = Node::new();
+    let victim = node.login("alice").await.tokens;
+    let token = victim.refresh_token.unwrap();
+    // The row is another one than that of the token.
+    let mut row = node.store.load(victim.session_id).await.unwrap().unwrap();
+    let other = node.login("alice").await.tokens.session_id;
+    row.secret_hash = node.store.load(other).await.unwrap().unwrap().secret_hash;
+    let restored = Node::new();
+    restored.store.insert(&row, axum_refresh::store::InsertOptions::default()).await.unwrap();
+    log_in_again(&restored, "alice", &browser(&[(REFRESH, &token)])).await;
+    assert_eq!(revocations(&restored), []);
+}
+
+#[tokio::test]
+async fn a_login_that_is_refused_or_fails_ends_nothing_of_its_browser() {
+    let on_max_sessions = OnMaxSessions::Refuse;
+    let node = Node::with_policy(Policy { max_sessions: Some(1), on_max_sessions, ..Policy::default() });
+    let (bob, _) = (node.login("bob").await.tokens, node.login("alice").await);
+    let bob_only = browser(&[(REFRESH, bob.refresh_token.as_deref().unwrap())]);
+    let login = || node.auth.login("alice", claims("user")).replacing_cookies_of(&bob_only);
+    assert_eq!(login().await.unwrap_err().code(), "session_limit");
+    node.store.set(Fault::Fails);
+    assert_eq!(login().await.unwrap_err().code(), "store_unavailable");
+    node.store.set(Fault::None);
+    node.auth.authenticate(&bob.access_token).await.unwrap();
+    // The replaced session makes room for the new one.
+    log_in_again(&node, "bob", &bob_only).await;
+    assert_eq!(node.auth.sessions("bob").await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_revoked_at_a_login_in_its_place_is_revoked_later() {
+    let node = Node::new();
+    let bob = node.login("bob").await.tokens;
+    let token = bob.refresh_token.clone().unwrap();
+    node.store.set(Fault::FailsToRevoke);
+    log_in_again(&node, "alice", &browser(&[(REFRESH, &token)])).await;
+    assert!(node.has_event(|event| matches!(event, Event::RevocationDelayed { .. })));
+    assert_eq!(node.auth.authenticate(&bob.access_token).await.unwrap_err().code(), "access_token_revoked");
+    node.store.set(Fault::None);
+    node.auth.flush().await.unwrap();
+    let revoked = node.store.load(bob.session_id).await.unwrap().unwrap().rotation.revoked;
+    assert_eq!(revoked.unwrap().reason, RevocationReason::Replaced);
+    // One whose row cannot even be loaded does not fail the login.
+    let damaged = node.login("bob").await.tokens;
+    node.store.set(Fault::FailsFor(damaged.session_id));
+    log_in_again(&node, "alice", &browser(&[(REFRESH, &damaged.refresh_token.unwrap())])).await;
+}
+
+#[tokio::test]
+async fn the_cookies_of_another_realm_are_not_replaced() {
+    let node = Node::new();
+    let admin = Node::on(node.store.clone(), node.clock.clone(), |builder| {
+        builder.configure(|settings| settings.realm = Some("admin".to_owned()))
+    });
+    let old = admin.login("alice").await.tokens;
+    let token = old.refresh_token.as_deref().unwrap();
+    log_in_again(&node, "alice", &browser(&[(REFRESH, token), ("__Secure-refresh-admin", token)])).await;
+    admin.auth.authenticate(&old.access_token).await.unwrap();
+    log_in_again(&admin, "alice", &browser(&[("__Secure-refresh-admin", token)])).await;
+    assert_eq!(admin.auth.authenticate(&old.access_token).await.unwrap_err().code(), "access_token_revoked");
 }
 
 // ---- a store that has lost a session ----------------------------------------------------------------------------------
@@ -1159,4 +1323,39 @@ async fn updating_the_claims_returns_tokens_and_sets_no_refresh_cookie() {
     assert!(answer.cookies().is_empty());
     let token = format!("Bearer {}", answer.json()["access_token"].as_str().unwrap());
     assert_eq!(call(&app, "GET", "/role", &[("authorization", &token)]).await.body, r#"{"role":"admin"}"#);
+}
+
+#[tokio::test]
+async fn what_a_request_revokes_names_its_client_in_the_event() {
+    let node = Node::new();
+    let app = Router::new().nest("/auth", node.auth.router()).nest("/admin", node.auth.admin_router());
+    for (method, path) in [
+        ("POST", "/auth/logout"),
+        ("POST", "/auth/logout/all"),
+        ("POST", "/auth/logout/others"),
+        ("DELETE", "/auth/sessions/ID"),
+        ("DELETE", "/admin/sessions/ID"),
+        ("DELETE", "/admin/users/alice/sessions"),
+        ("DELETE", "/admin/sessions"),
+    ] {
+        let _ = node.login("alice").await;
+        let login = node.login("alice").await.tokens;
+        node.events();
+        let request = Request::builder()
+            .method(method)
+            .uri(path.replace("ID", &login.session_id.to_string()))
+            .header("authorization", format!("Bearer {}", login.access_token))
+            .header("user-agent", "browser/1")
+            .body(Body::empty());
+        let response = app.clone().oneshot(request.unwrap()).await.unwrap();
+        assert!(response.status().is_success(), "{method} {path}");
+        let events = node.events();
+        assert!(!events.is_empty(), "{method} {path}");
+        for event in events {
+            let client = event.client().and_then(|client| client.user_agent.as_deref());
+            assert_eq!(client, Some("browser/1"), "{method} {path}: {event}");
+            let user_id = (event.name() != "everyone_revoked").then_some("alice");
+            assert_eq!(event.user_id(), user_id, "{method} {path}: {event}");
+        }
+    }
 }

@@ -185,7 +185,7 @@ async fn all_sessions_of_a_user_end_with_one_call_of_the_store_and_one_event() {
     assert_eq!(revoked, 1_200);
     assert_eq!(node.store.calls().others, 1);
     let reason = RevocationReason::RevokedByAdmin;
-    assert_eq!(node.events(), [Event::UserRevoked { user_id: "alice".into(), sessions: 1_200, reason }]);
+    assert_eq!(node.events(), [Event::UserRevoked { user_id: "alice".into(), sessions: 1_200, reason, client: None }]);
     assert!(node.auth.sessions("alice").await.unwrap().is_empty());
     for login in tokens.iter().step_by(97) {
         assert_eq!(code(node.auth.authenticate(&login.access_token).await), "access_token_revoked");
@@ -276,7 +276,7 @@ async fn everyone_is_revoked_on_every_node_and_can_log_in_again() {
     one.events();
     let revoked_before = one.auth.revoke_all(RevocationReason::RevokedByAdmin).await.unwrap();
     assert_eq!(revoked_before, std::time::SystemTime::from(clock.now()));
-    assert_eq!(one.events(), [Event::EveryoneRevoked { reason: RevocationReason::RevokedByAdmin }]);
+    assert_eq!(one.events(), [Event::EveryoneRevoked { reason: RevocationReason::RevokedByAdmin, client: None }]);
     let again = one.login("alice").await.tokens;
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     for node in [&one, &two] {

@@ -186,3 +186,23 @@ fn a_realm_that_cannot_be_part_of_a_cookie_name_is_rejected() {
         assert_eq!(with(realm).unwrap_err().setting(), "realm", "{realm:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_revocation_in_one_realm_does_not_learn_of_those_in_another() {
+    let (users, admins) = both();
+    let (users_token, _) = log_in(&users, "1").await;
+    let (admins_token, _) = log_in(&admins, "1").await;
+    let user = users.authenticate(&users_token).await.unwrap();
+    let admin = admins.authenticate(&admins_token).await.unwrap();
+    let (mut of_user, mut of_admin) = (users.revoked(&user), admins.revoked(&admin));
+    users.revoke_user("1", None, RevocationReason::Other).await.unwrap();
+    assert!(completes(&mut of_user).await && !completes(&mut of_admin).await);
+    users.revoke_all(RevocationReason::Other).await.unwrap();
+    assert!(!completes(&mut of_admin).await);
+    admins.revoke_all(RevocationReason::Other).await.unwrap();
+    assert!(completes(&mut of_admin).await);
+}
+
+async fn completes(revoked: impl Future<Output = ()>) -> bool {
+    tokio::time::timeout(std::time::Duration::from_millis(1_500), revoked).await.is_ok()
+}

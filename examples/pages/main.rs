@@ -138,12 +138,9 @@ async fn log_in(
         let page = Page::new("Log in", &headers, user.as_ref(), form);
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
-    let mut login = app.auth.login(form.username, NoClaims {}).client(client);
-    if let Some(user) = user {
-        // The browser has room for one session, so the previous one is revoked.
-        login = login.replacing(user.session_id);
-    }
-    Ok((login.await?, Redirect::to(next)).into_response())
+    // The browser has room for one session, so the previous one is revoked.
+    let login = app.auth.login(form.username, NoClaims {}).client(client).replacing_cookies_of(&headers).await?;
+    Ok((login, Redirect::to(next)).into_response())
 }
 
 /// Where to go after the login.

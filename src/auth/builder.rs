@@ -9,7 +9,7 @@ use quick_cache::sync::Cache;
 
 use super::claims::{BoxError, ClaimsHook};
 use super::{Auth, Claims, Inner, NoClaims, registry};
-use crate::config::{ResolvedSettings, Settings, SettingsError};
+use crate::config::{ClaimsRequest, ResolvedSettings, Settings, SettingsError};
 use crate::event::{Event, Events};
 use crate::node::Node;
 use crate::store::SessionStore;
@@ -133,8 +133,12 @@ impl<C: Claims> AuthBuilder<C> {
     ///
     /// `None` refuses the refresh with 401 `user_refused` and leaves the session as it is. An error is 503, and the client
     /// tries again. Claims that cannot be written and read back are 500. In all three cases the client keeps its refresh
-    /// token. The hook runs once per refresh; its time limit is up to the app. It does not run at login: the first access
-    /// token has the claims given to [`Auth::login`].
+    /// token. The hook runs once per refresh, and once more if the session's claims were updated meanwhile; its time limit is
+    /// up to the app. It does not run at login or at an update: that access token has the claims given to [`Auth::login`] or
+    /// [`Auth::update_claims`].
+    ///
+    /// It gets a [`ClaimsRequest`]: the session, and the claims last written with it. What has to outlive a refresh, such
+    /// as a second factor that only this session has passed, is kept by taking it from there.
     ///
     /// Each call returns a future of its own, so clone what the future needs, such as a pool of connections:
     ///
@@ -149,15 +153,18 @@ impl<C: Claims> AuthBuilder<C> {
     /// #[derive(Clone, serde::Serialize, serde::Deserialize)]
     /// struct MyClaims {
     ///     role: String,
+    ///     #[serde(default)]
+    ///     mfa: bool, // set by `Auth::update_claims` after a second factor
     /// }
     ///
     /// # let pool = Pool;
     /// let auth = Auth::<MyClaims>::builder(Secret::random()?, MemoryStore::new())
-    ///     .claims_hook(move |user_id| {
+    ///     .claims_hook(move |request| {
     ///         let pool = pool.clone();
     ///         async move {
-    ///             let role = pool.role_of(&user_id).await?; // None if the user is disabled
-    ///             Ok::<_, std::io::Error>(role.map(|role| MyClaims { role }))
+    ///             let role = pool.role_of(&request.session.user_id).await?; // None if the user is disabled
+    ///             let mfa = request.claims.is_some_and(|claims| claims.mfa);
+    ///             Ok::<_, std::io::Error>(role.map(|role| MyClaims { role, mfa }))
     ///         }
     ///     })
     ///     .build()?;
@@ -165,12 +172,12 @@ impl<C: Claims> AuthBuilder<C> {
     /// ```
     pub fn claims_hook<F, Fut, E>(mut self, hook: F) -> Self
     where
-        F: Fn(Arc<str>) -> Fut + Send + Sync + 'static,
+        F: Fn(ClaimsRequest<C>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Option<C>, E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        self.claims_hook = Some(Box::new(move |user_id| {
-            let claims = hook(user_id);
+        self.claims_hook = Some(Box::new(move |request| {
+            let claims = hook(request);
             Box::pin(async move { claims.await.map_err(Into::into) })
         }));
         self

@@ -8,8 +8,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Auth;
+use crate::config::ClaimsRequest;
 use crate::error::{ClaimsError, Error};
 use crate::event::Event;
+use crate::session::Client;
 use crate::store::SessionRecord;
 use crate::token::claims::{RESERVED, read_app_claims};
 
@@ -26,25 +28,27 @@ pub struct NoClaims {}
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type HookFuture<C> = Pin<Box<dyn Future<Output = Result<Option<C>, BoxError>> + Send>>;
-pub(super) type ClaimsHook<C> = Box<dyn Fn(Arc<str>) -> HookFuture<C> + Send + Sync>;
+pub(super) type ClaimsHook<C> = Box<dyn Fn(ClaimsRequest<C>) -> HookFuture<C> + Send + Sync>;
 
 impl<C: Claims> Auth<C> {
     /// The claims for the next access token: from the hook, or else from the snapshot kept with the session.
-    pub(super) async fn claims_of(&self, session: &SessionRecord) -> Result<Box<str>, Error> {
+    pub(super) async fn claims_of(&self, session: &SessionRecord, client: &Client) -> Result<Box<str>, Error> {
         let (user_id, session_id) = (Arc::clone(&session.user_id), session.id);
         let Some(hook) = &self.inner.claims_hook else {
             return match read_app_claims::<C>(&session.claims) {
                 Ok(_) => Ok(session.claims.clone()),
                 Err(error) => {
-                    self.emit(Event::ClaimsUnreadable { user_id, session_id, error: error.to_string() });
+                    let (error, client) = (error.to_string(), client.clone());
+                    self.emit(Event::ClaimsUnreadable { user_id, session_id, error, client });
                     Err(Error::SessionOutdated)
                 }
             };
         };
-        match hook(Arc::clone(&user_id)).await {
+        let claims = read_app_claims::<C>(&session.claims).ok();
+        match hook(ClaimsRequest { session: session.into(), claims }).await {
             Ok(Some(claims)) => write_claims(&claims),
             Ok(None) => {
-                self.emit(Event::UserRefused { user_id, session_id });
+                self.emit(Event::UserRefused { user_id, session_id, client: client.clone() });
                 Err(Error::UserRefused)
             }
             Err(error) => Err(Error::Hook(error)),

@@ -6,15 +6,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::claims::write_claims;
 use super::{Auth, AuthUser, Claims, MAX_TRIES};
-use crate::client::ClientInfo;
+use crate::client::{ClientInfo, binding};
 use crate::config::{MAX_COOKIE_BYTES, Notice, ResolvedSettings, Transport};
 use crate::error::{ClaimsError, Error};
 use crate::event::Event;
+use crate::node::Cause;
 use crate::node::realm::Realm;
+use crate::node::unfinished::Unfinished;
 use crate::ratchet::RotationState;
-use crate::session::{RevocationReason, SessionId};
+use crate::session::{Client, RevocationReason, SessionId};
 use crate::store::{InsertOptions, Inserted, RevokeTarget, SessionLimit, SessionRecord};
 use crate::token::refresh::RefreshToken;
 
@@ -69,8 +73,17 @@ pub struct LoginBuilder<C> {
     client: Option<ClientInfo>,
     label: Option<String>,
     replacing: Option<SessionId>,
+    in_browser: InBrowser,
     with_refresh: bool,
     transport: Option<Transport>,
+}
+
+/// What the browser that logs in has already: the contents of its cookies, as far as they are signed by us.
+#[derive(Default)]
+struct InBrowser {
+    refresh: Vec<RefreshToken>,
+    /// The sessions of valid access tokens, and their users.
+    access: Vec<(SessionId, Arc<str>)>,
 }
 
 impl<C> fmt::Debug for LoginBuilder<C> {
@@ -129,10 +142,26 @@ impl<C> LoginBuilder<C> {
     ///
     /// The old session is known if the request carries its access token: in the
     /// [access cookie](crate::Settings::access_cookie), or in a header, which the browser module's `login` does not
-    /// send.
+    /// send. For whatever session this browser has, by its refresh cookie,
+    /// [`replacing_cookies_of`](Self::replacing_cookies_of) is simpler.
     pub fn replacing(mut self, session_id: SessionId) -> Self {
         self.replacing = Some(session_id);
         self
+    }
+
+    /// Also replaces the sessions of these tokens, as far as they are ours.
+    pub(crate) fn replacing_tokens<'a>(
+        mut self,
+        refresh: impl IntoIterator<Item = &'a [u8]>,
+        access: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Self {
+        self.in_browser.refresh.extend(self.auth.newest_of_each_session(refresh));
+        self.in_browser.access.extend(self.auth.sessions_of(access));
+        self
+    }
+
+    pub(crate) fn resolved(&self) -> &Arc<ResolvedSettings> {
+        self.auth.resolved()
     }
 
     /// How this client's refresh token is transported. Default: by cookie, or in the body if the
@@ -193,27 +222,50 @@ impl<C: Claims> LoginBuilder<C> {
             on_max_sessions: policy.on_max_sessions,
             idle_timeout: policy.idle_timeout,
         });
-        let replacing = self.revoke_if_another_users(&session.user_id).await?;
+        // Before the session is inserted, which may end some of those that it is compared with.
+        let (known, mut in_browser, replacing) = tokio::join!(
+            self.known_clients(&session),
+            self.sessions_in_browser(),
+            self.revoke_if_another_users(&session)
+        );
+        let mut replacing = replacing?;
+        if replacing.is_none() {
+            // A store replaces one session of the same user. The others follow once the new one exists.
+            let own = in_browser.iter().find(|(_, user_id)| *user_id == session.user_id);
+            replacing = own.map(|(id, _)| *id);
+        }
+        in_browser.retain(|(id, _)| Some(*id) != replacing && Some(*id) != self.replacing);
         let user_id = || Arc::clone(&session.user_id);
         match node.insert(&session, InsertOptions { limit, replacing }).await? {
             Inserted::LimitReached => {
-                node.events.emit(Event::SessionLimitReached { user_id: user_id() });
+                node.events.emit(Event::SessionLimitReached { user_id: user_id(), client: session.client.clone() });
                 return Err(Error::SessionLimitReached);
             }
             Inserted::Done(mut revoked) => {
+                let cause = |reason: RevocationReason| {
+                    Cause::from(reason).of(&session.user_id).by(Some(session.client.clone()))
+                };
                 if let Some(replaced) = replacing {
                     // The store does not return one that had expired, and access tokens may be accepted a little longer.
                     node.found_revoked(replaced);
                 }
                 if let Some(replaced) = replacing.filter(|id| revoked.sessions.contains(id)) {
-                    let reason = RevocationReason::Replaced;
-                    node.events.emit(Event::SessionRevoked { session_id: replaced, reason });
+                    node.report_session(replaced, cause(RevocationReason::Replaced));
                     revoked.sessions.retain(|id| *id != replaced);
                 }
-                node.report_revoked(&revoked, RevocationReason::Evicted);
+                node.report_revoked(&revoked, &cause(RevocationReason::Evicted));
             }
         }
-        node.events.emit(Event::LoggedIn { user_id: user_id(), session_id: session.id });
+        for (id, user_id) in in_browser {
+            self.revoke_in_browser(id, user_id, &session.client).await;
+        }
+        let (session_id, client) = (session.id, session.client);
+        node.events.emit(Event::LoggedIn { user_id: user_id(), session_id, client: client.clone() });
+        if let Some(known) = known
+            && !known.iter().any(|known| binding::is_same_device(known, &client))
+        {
+            node.events.emit(Event::NewDevice { user_id: user_id(), session_id, sessions: known.len(), client });
+        }
         if transport.has_cookie() && is_cross_site {
             report_cross_site(&node.settings);
         }
@@ -229,15 +281,78 @@ impl<C: Claims> LoginBuilder<C> {
         }
     }
 
+    /// The clients of the user's live sessions, if new devices are to be detected. None also if the store fails: then the
+    /// login goes on without it.
+    async fn known_clients(&self, new: &SessionRecord) -> Option<Vec<Client>> {
+        let node = &self.auth.inner.node;
+        let policy = &node.settings.policy;
+        if !policy.detect_new_devices {
+            return None;
+        }
+        let sessions = node.list(&new.user_id).await.ok()?;
+        let live = sessions.into_iter().filter(|session| session.rotation.is_live(node.now(), policy.idle_timeout));
+        Some(live.map(|session| session.client).collect())
+    }
+
+    /// The sessions that the browser has, with their users.
+    ///
+    /// A refresh token may be of any generation, as for a logout. One that is superseded is no evidence of theft here: the
+    /// cookie may have outlived a lost response, or the refresh that raced with this login. And whoever has stolen it gains
+    /// nothing: at a refresh or a logout, it ends its session too.
+    ///
+    /// What cannot be loaded is left out, and no error: any of the cookies may be planted, and must not keep the user from
+    /// logging in.
+    async fn sessions_in_browser(&self) -> Vec<(SessionId, Arc<str>)> {
+        let node = &self.auth.inner.node;
+        let started = Instant::now();
+        let mut found: Vec<(SessionId, Arc<str>)> = Vec::new();
+        for token in &self.in_browser.refresh {
+            // If the store is away, nobody waits for one timeout per cookie.
+            if started.elapsed() >= node.settings.store_timeout {
+                break;
+            }
+            // As stored: a revocation that only this node knows is lost if it crashes.
+            let Ok(Some(session)) = node.load_as_stored(token.session_id).await else { continue };
+            if session.secret_hash != token.secret_hash() {
+                continue;
+            }
+            match session.rotation.revoked {
+                None => found.push((session.id, session.user_id)),
+                // The feed has it, but this node may not have read it yet.
+                Some(_) => node.found_revoked(session.id),
+            }
+        }
+        for (id, user_id) in &self.in_browser.access {
+            if !found.iter().any(|(known, _)| known == id) && !node.revoked.has_session(*id) {
+                found.push((*id, Arc::clone(user_id)));
+            }
+        }
+        found
+    }
+
+    /// Revokes a session that the browser had before this login. What the store refuses is left to the background task: the
+    /// new session exists, and the client needs its tokens.
+    async fn revoke_in_browser(&self, session_id: SessionId, user_id: Arc<str>, client: &Client) {
+        let node = &self.auth.inner.node;
+        let reason = RevocationReason::Replaced;
+        let cause = Cause::from(reason).of(&user_id).by(Some(client.clone()));
+        let at = node.now();
+        if node.revoke(RevokeTarget::Session(session_id), cause).await.is_err() {
+            let client = client.clone();
+            node.finish_later(&Unfinished { user_id, session_id, reason, at, session: true, others: false, client });
+        }
+    }
+
     /// Returns the session to be replaced if it is the same user's. Another user's session, from the same device, is
     /// revoked here, because a store may keep it in another place. It ends before the new session begins, so that a failure
     /// leaves nothing behind.
-    async fn revoke_if_another_users(&self, user_id: &str) -> Result<Option<SessionId>, Error> {
+    async fn revoke_if_another_users(&self, new: &SessionRecord) -> Result<Option<SessionId>, Error> {
         let node = &self.auth.inner.node;
         let Some(id) = self.replacing else { return Ok(None) };
         match node.load(id).await? {
-            Some(session) if *session.user_id != *user_id => {
-                node.revoke(RevokeTarget::Session(id), RevocationReason::Replaced).await?;
+            Some(session) if session.user_id != new.user_id => {
+                let cause = Cause::from(RevocationReason::Replaced).of(&session.user_id).by(Some(new.client.clone()));
+                node.revoke(RevokeTarget::Session(id), cause).await?;
                 Ok(None)
             }
             found => Ok(found.map(|session| session.id)),
@@ -295,6 +410,7 @@ impl<C: Claims> Auth<C> {
             client: None,
             label: None,
             replacing: None,
+            in_browser: InBrowser::default(),
             with_refresh: true,
             transport: None,
         }
@@ -303,7 +419,8 @@ impl<C: Claims> Auth<C> {
     /// Replaces the claims of the caller's session, for example after a second factor, and returns an access token with the
     /// new claims. The refresh token does not change.
     ///
-    /// If there is a [claims hook](super::AuthBuilder::claims_hook), its claims apply again from the next refresh on.
+    /// If there is a [claims hook](super::AuthBuilder::claims_hook), its claims apply again from the next refresh on. It gets
+    /// these claims as [`ClaimsRequest::claims`](crate::config::ClaimsRequest::claims), and can keep what it wants of them.
     ///
     /// # Errors
     ///

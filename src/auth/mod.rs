@@ -5,6 +5,7 @@ mod claims;
 mod login;
 mod refresh;
 mod registry;
+mod revoked;
 mod sessions;
 mod unsent;
 mod verify;

@@ -12,6 +12,7 @@ use crate::client::{ClientInfo, binding};
 use crate::config::OnReuse;
 use crate::error::Error;
 use crate::event::Event;
+use crate::node::Cause;
 use crate::node::unfinished::Unfinished;
 use crate::ratchet::{BindingVerdict, Next, Outcome, Presented, Rotation, RotationState, Verdict, present};
 use crate::session::{Client, Revocation, RevocationReason};
@@ -208,9 +209,10 @@ impl<C: Claims> Auth<C> {
                 binding: binding::compare(&policy.binding, &session.client, client),
             };
             let outcome = present(&session.rotation, presented, now, policy);
-            // The hook runs once; the snapshot has to be that of the row about to be written.
-            if outcome.access.is_some() && (claims.is_none() || self.inner.claims_hook.is_none()) {
-                claims = Some(self.claims_of(&session).await?);
+            // The snapshot has to be that of the row about to be written, and the hook runs again only if it has changed.
+            let is_known = claims.as_ref().is_some_and(|(snapshot, _)| *snapshot == session.claims);
+            if outcome.access.is_some() && !is_known {
+                claims = Some((session.claims.clone(), self.claims_of(&session, client).await?));
             }
             if outcome.next == Some(Next::Revoke) {
                 session.rotation.revoked = Some(Revocation { at: now, reason: reason(outcome.verdict) });
@@ -223,7 +225,7 @@ impl<C: Claims> Auth<C> {
                 (outcome.verdict, policy.on_reuse, session.rotation.revoked)
                 && revoked.reason == RevocationReason::Reuse
             {
-                node.resume(&session.user_id, session.id, revoked.at);
+                node.resume(&session.user_id, session.id, revoked.at, client);
             }
             let mut rotation = None;
             if let Some(Next::State(state)) = outcome.next {
@@ -241,12 +243,13 @@ impl<C: Claims> Auth<C> {
                         session_id: session.id,
                         presented: token.generation,
                         stored: before.generation,
+                        client: client.clone(),
                     });
                 }
             }
             self.report(&session, token, presented.binding, outcome.verdict, client);
             refuse(outcome.verdict)?;
-            let claims = claims.unwrap_or_default();
+            let (_, claims) = claims.unwrap_or_default();
             let tokens = self.grant(&session, token, outcome, &claims, now)?;
             return Ok(Some(Refreshed { tokens, verdict: outcome.verdict, rotation }));
         }
@@ -278,6 +281,7 @@ impl<C: Claims> Auth<C> {
             auth.report(&session, &token, binding, verdict, &client);
             let (session_id, reason) = (session.id, reason(verdict));
             let revokes_others = verdict == Verdict::Reuse && node.settings.policy.on_reuse == OnReuse::User;
+            let cause = Cause::from(reason).of(&session.user_id).by(Some(client.clone()));
             let unfinished = Unfinished {
                 user_id: session.user_id,
                 session_id,
@@ -285,13 +289,14 @@ impl<C: Claims> Auth<C> {
                 at: session.rotation.revoked.map_or(node.now(), |revoked| revoked.at),
                 session: swapped.is_err(),
                 others: revokes_others,
+                client,
             };
             if swapped.is_ok() {
-                auth.emit(Event::SessionRevoked { session_id, reason });
+                node.report_session(session_id, cause);
                 node.finish(unfinished).await;
             } else {
                 // It is unknown whether the write had an effect.
-                node.finish_later(unfinished);
+                node.finish_later(&unfinished);
             }
             swapped
         };
@@ -326,16 +331,17 @@ impl<C: Claims> Auth<C> {
         let user_id = || Arc::clone(&session.user_id);
         let client = || client.clone();
         if verdict != Verdict::Forged {
-            self.emit(Event::Refreshed { user_id: user_id(), session_id, generation, verdict });
+            self.emit(Event::Refreshed { user_id: user_id(), session_id, generation, verdict, client: client() });
         }
         match verdict {
-            Verdict::Forged => self.emit(Event::Forged { session_id, client: client() }),
+            Verdict::Forged => self.emit(Event::Forged { user_id: user_id(), session_id, client: client() }),
             Verdict::Reuse => {
                 self.emit(Event::Reuse { user_id: user_id(), session_id, generation, client: client() });
             }
             Verdict::Recover if session.rotation.recoveries >= MANY_RECOVERIES => {
                 let recoveries = session.rotation.recoveries;
-                self.emit(Event::ManyRecoveries { user_id: user_id(), session_id, recoveries });
+                let client = client();
+                self.emit(Event::ManyRecoveries { user_id: user_id(), session_id, recoveries, client });
             }
             _ => {}
         }

@@ -1,13 +1,17 @@
 //! Listing sessions, and revoking sessions and access tokens.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::time::Instant;
 
 use super::{Auth, AuthUser};
+use crate::client::ClientInfo;
 use crate::config::{MAX_GRACE, MAX_LEEWAY};
 use crate::error::Error;
+use crate::event::Event;
+use crate::node::Cause;
 use crate::node::realm::Realm;
 use crate::node::revocations::EVERYONE;
 use crate::session::{RevocationReason, Session, SessionId};
@@ -33,7 +37,7 @@ impl<C> Auth<C> {
         let mut records = node.list(user_id).await?;
         records.retain(|record| record.rotation.is_live(now, idle_timeout));
         records.sort_by_key(|record| Reverse((record.rotation.last_seen_at, record.created_at, record.id)));
-        Ok(records.into_iter().map(Session::from).collect())
+        Ok(records.iter().map(Session::from).collect())
     }
 
     /// Revokes the session that a refresh token of any generation belongs to.
@@ -44,7 +48,7 @@ impl<C> Auth<C> {
     ///
     /// [`Error::Store`] if the store fails.
     pub async fn logout(&self, refresh_token: &str) -> Result<(), Error> {
-        self.logout_each([refresh_token.as_bytes()], []).await
+        self.logout_each([refresh_token.as_bytes()], [], None).await
     }
 
     /// Revokes a session of this user.
@@ -54,7 +58,7 @@ impl<C> Auth<C> {
     /// [`Error::SessionNotFound`] if there is no such live session, or it is another user's; [`Error::Store`] if the store
     /// fails.
     pub async fn revoke_own_session(&self, user_id: &str, session_id: SessionId) -> Result<(), Error> {
-        self.revoke_if(session_id, |found| *found.user_id == *user_id, RevocationReason::RevokedByUser).await
+        self.revoke_own_session_by(user_id, session_id, None).await
     }
 
     /// Revokes any session.
@@ -63,7 +67,7 @@ impl<C> Auth<C> {
     ///
     /// [`Error::SessionNotFound`] if there is no such live session; [`Error::Store`] if the store fails.
     pub async fn revoke_session(&self, session_id: SessionId, reason: RevocationReason) -> Result<(), Error> {
-        self.revoke_if(session_id, |_| true, reason).await
+        self.revoke_session_by(session_id, reason, None).await
     }
 
     /// Revokes all sessions of a user, or all but one, and returns how many.
@@ -77,12 +81,7 @@ impl<C> Auth<C> {
         except: Option<SessionId>,
         reason: RevocationReason,
     ) -> Result<usize, Error> {
-        if !Realm::has_user(user_id) {
-            // No session has such an id, but a scope may.
-            return Ok(0);
-        }
-        let target = RevokeTarget::Users { scope: user_id, except, created_until: None };
-        Ok(self.inner.node.revoke(target, reason).await?.count)
+        self.revoke_user_by(user_id, except, reason, None).await
     }
 
     /// Revokes the sessions of all users (of the [realm](crate::Settings::realm), if there is one) that began before this
@@ -95,10 +94,7 @@ impl<C> Auth<C> {
     ///
     /// [`Error::Store`] if the store fails.
     pub async fn revoke_all(&self, reason: RevocationReason) -> Result<SystemTime, Error> {
-        let at = self.inner.node.now();
-        let target = RevokeTarget::Users { scope: EVERYONE, except: None, created_until: None };
-        self.inner.node.revoke(target, reason).await?;
-        Ok(at.into())
+        self.revoke_all_by(reason, None).await
     }
 
     /// Revokes one access token. Its session lives on and can get another token at once.
@@ -110,10 +106,7 @@ impl<C> Auth<C> {
     ///
     /// [`Error::Store`] if the store fails.
     pub async fn revoke_access_token(&self, token: &str) -> Result<(), Error> {
-        match self.inner.access.verify::<serde::de::IgnoredAny>(token) {
-            Ok(token) => self.revoke_token_id(&token.id.to_string(), token.expires_at.into()).await,
-            Err(_) => Ok(()),
-        }
+        self.revoke_access_token_by(token, None).await
     }
 
     /// Revokes the access token with this `jti`, which expires at `expires_at`.
@@ -122,11 +115,95 @@ impl<C> Auth<C> {
     ///
     /// [`Error::Store`] if the store fails.
     pub async fn revoke_token_id(&self, jti: &str, expires_at: SystemTime) -> Result<(), Error> {
+        self.revoke_token_id_by(jti, expires_at, None).await
+    }
+}
+
+/// The same with the client whose request it is, for the events.
+impl<C> Auth<C> {
+    fn cause(&self, reason: RevocationReason, client: Option<ClientInfo>) -> Cause {
+        Cause::from(reason).by(client.map(|client| self.resolve(client)))
+    }
+
+    pub(crate) async fn revoke_own_session_by(
+        &self,
+        user_id: &str,
+        session_id: SessionId,
+        client: Option<ClientInfo>,
+    ) -> Result<(), Error> {
+        let cause = self.cause(RevocationReason::RevokedByUser, client);
+        self.revoke_if(session_id, |found| *found.user_id == *user_id, cause).await
+    }
+
+    pub(crate) async fn revoke_session_by(
+        &self,
+        session_id: SessionId,
+        reason: RevocationReason,
+        client: Option<ClientInfo>,
+    ) -> Result<(), Error> {
+        self.revoke_if(session_id, |_| true, self.cause(reason, client)).await
+    }
+
+    pub(crate) async fn revoke_user_by(
+        &self,
+        user_id: &str,
+        except: Option<SessionId>,
+        reason: RevocationReason,
+        client: Option<ClientInfo>,
+    ) -> Result<usize, Error> {
+        if !Realm::has_user(user_id) {
+            // No session has such an id, but a scope may.
+            return Ok(0);
+        }
+        let target = RevokeTarget::Users { scope: user_id, except, created_until: None };
+        Ok(self.inner.node.revoke(target, self.cause(reason, client)).await?.count)
+    }
+
+    pub(crate) async fn revoke_all_by(
+        &self,
+        reason: RevocationReason,
+        client: Option<ClientInfo>,
+    ) -> Result<SystemTime, Error> {
+        let at = self.inner.node.now();
+        let target = RevokeTarget::Users { scope: EVERYONE, except: None, created_until: None };
+        self.inner.node.revoke(target, self.cause(reason, client)).await?;
+        Ok(at.into())
+    }
+
+    pub(crate) async fn revoke_access_token_by(&self, token: &str, client: Option<ClientInfo>) -> Result<(), Error> {
+        match self.inner.access.verify::<serde::de::IgnoredAny>(token) {
+            Ok(token) => {
+                let owner = Some((token.user_id, token.session_id));
+                self.revoke_token(&token.id.to_string(), token.expires_at, owner, client).await
+            }
+            Err(_) => Ok(()),
+        }
+    }
+
+    pub(crate) async fn revoke_token_id_by(
+        &self,
+        jti: &str,
+        expires_at: SystemTime,
+        client: Option<ClientInfo>,
+    ) -> Result<(), Error> {
+        self.revoke_token(jti, expires_at.into(), None, client).await
+    }
+
+    async fn revoke_token(
+        &self,
+        jti: &str,
+        expires_at: Timestamp,
+        owner: Option<(Arc<str>, SessionId)>,
+        client: Option<ClientInfo>,
+    ) -> Result<(), Error> {
         let node = &self.inner.node;
         // Another node may have a longer leeway, and a clock that is behind.
-        let is_over = Timestamp::from(expires_at).after(MAX_LEEWAY + MAX_GRACE) <= node.now();
+        let is_over = expires_at.after(MAX_LEEWAY + MAX_GRACE) <= node.now();
         if !is_over && TokenId::parse(jti).is_some() {
             node.revoke(RevokeTarget::Token(jti), RevocationReason::Other).await?;
+            let (user_id, session_id) = owner.unzip();
+            let client = client.map(|client| self.resolve(client));
+            self.emit(Event::TokenRevoked { user_id, session_id, jti: jti.into(), client });
         }
         Ok(())
     }
@@ -141,19 +218,19 @@ impl<C> Auth<C> {
         &self,
         refresh_tokens: impl IntoIterator<Item = &'a [u8]>,
         access_tokens: impl IntoIterator<Item = &'a [u8]>,
+        client: Option<ClientInfo>,
     ) -> Result<(), Error> {
         let node = &self.inner.node;
         let started = Instant::now();
+        let cause = self.cause(RevocationReason::Logout, client);
         let by_access = self.sessions_of(access_tokens);
         let mut by_refresh = self.newest_of_each_session(refresh_tokens);
-        by_refresh.retain(|token| !by_access.contains(&token.session_id));
-        let by_access = by_access.into_iter().map(|id| (id, None));
-        let by_refresh = by_refresh.into_iter().map(|token| (token.session_id, Some(token)));
+        by_refresh.retain(|token| by_access.iter().all(|(id, _)| *id != token.session_id));
         let mut result = Ok(());
-        for (id, token) in by_access.chain(by_refresh) {
-            let revoked = match token {
-                Some(token) => self.logout_session_of(&token).await,
-                None => self.revoke_once(id).await,
+        for presented in by_access.into_iter().map(Ok).chain(by_refresh.into_iter().map(Err)) {
+            let revoked = match presented {
+                Ok((id, user_id)) => self.revoke_once(id, cause.clone().of(&user_id)).await,
+                Err(token) => self.logout_session_of(&token, cause.clone()).await,
             };
             if revoked.is_err() {
                 result = result.and(revoked);
@@ -166,19 +243,19 @@ impl<C> Auth<C> {
         result
     }
 
-    async fn logout_session_of(&self, token: &RefreshToken) -> Result<(), Error> {
+    async fn logout_session_of(&self, token: &RefreshToken, cause: Cause) -> Result<(), Error> {
         let node = &self.inner.node;
         // A revocation that only this node knows is lost if it crashes, and the logout is about to be confirmed.
         let Some(session) = node.load_as_stored(token.session_id).await? else {
             // The tag is valid, so there was such a session.
-            return self.revoke_once(token.session_id).await;
+            return self.revoke_once(token.session_id, cause).await;
         };
         if session.secret_hash != token.secret_hash() {
             return Ok(());
         }
         match session.rotation.revoked {
             None => {
-                node.revoke(RevokeTarget::Session(session.id), RevocationReason::Logout).await?;
+                node.revoke(RevokeTarget::Session(session.id), cause.of(&session.user_id)).await?;
             }
             // The feed has it, but this node may not have read it yet, and is about to confirm the logout.
             Some(_) => node.found_revoked(session.id),
@@ -187,10 +264,11 @@ impl<C> Auth<C> {
     }
 
     /// Revokes all sessions of the caller, the caller's own even if the store has lost it.
-    pub(crate) async fn logout_everywhere(&self, caller: &AuthUser<C>) -> Result<(), Error> {
+    pub(crate) async fn logout_everywhere(&self, caller: &AuthUser<C>, client: ClientInfo) -> Result<(), Error> {
         let target = RevokeTarget::Users { scope: &caller.id, except: None, created_until: None };
-        self.inner.node.revoke(target, RevocationReason::Logout).await?;
-        self.revoke_once(caller.session_id).await
+        let cause = self.cause(RevocationReason::Logout, Some(client)).of(&caller.id);
+        self.inner.node.revoke(target, cause.clone()).await?;
+        self.revoke_once(caller.session_id, cause).await
     }
 
     /// The refresh tokens with a valid tag, the newest of each session, highest generation first.
@@ -204,16 +282,21 @@ impl<C> Auth<C> {
         tokens
     }
 
-    /// The sessions of the valid access tokens. One that was revoked alone may be in the wrong hands: it ends nothing.
-    fn sessions_of<'a>(&self, access_tokens: impl IntoIterator<Item = &'a [u8]>) -> Vec<SessionId> {
+    /// The sessions of the valid access tokens, and their users. One that was revoked alone may be in the wrong hands: it
+    /// ends nothing.
+    pub(super) fn sessions_of<'a>(
+        &self,
+        access_tokens: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Vec<(SessionId, Arc<str>)> {
         let now = self.now();
-        let mut sessions = Vec::new();
+        let mut sessions: Vec<(SessionId, Arc<str>)> = Vec::new();
         for text in first_distinct(access_tokens) {
             let Ok(text) = std::str::from_utf8(text) else { continue };
             let Ok(token) = self.inner.access.verify::<serde::de::IgnoredAny>(text) else { continue };
             let is_valid = self.inner.access.check_times(&token, now).is_ok();
-            if is_valid && !self.inner.node.revoked.has_token(token.id) && !sessions.contains(&token.session_id) {
-                sessions.push(token.session_id);
+            let is_new = sessions.iter().all(|(id, _)| *id != token.session_id);
+            if is_valid && is_new && !self.inner.node.revoked.has_token(token.id) {
+                sessions.push((token.session_id, token.user_id));
             }
         }
         sessions
@@ -223,23 +306,24 @@ impl<C> Auth<C> {
         &self,
         id: SessionId,
         allowed: impl FnOnce(&SessionRecord) -> bool,
-        reason: RevocationReason,
+        cause: Cause,
     ) -> Result<(), Error> {
         let node = &self.inner.node;
         let session = node.load(id).await?.ok_or(Error::SessionNotFound)?;
         let is_live = session.rotation.is_live(node.now(), self.settings().policy.idle_timeout);
-        if !is_live || !allowed(&session) || node.revoke(RevokeTarget::Session(id), reason).await?.count == 0 {
+        if !is_live || !allowed(&session) {
             return Err(Error::SessionNotFound);
         }
-        Ok(())
+        let revoked = node.revoke(RevokeTarget::Session(id), cause.of(&session.user_id)).await?;
+        if revoked.count == 0 { Err(Error::SessionNotFound) } else { Ok(()) }
     }
 
     /// Revokes a session that the store may have lost, so that its access tokens do not outlive it. Does so once: a session
     /// that was purged long ago looks the same.
-    async fn revoke_once(&self, session_id: SessionId) -> Result<(), Error> {
+    async fn revoke_once(&self, session_id: SessionId, cause: Cause) -> Result<(), Error> {
         let node = &self.inner.node;
         if !node.revoked.has_session(session_id) {
-            node.revoke(RevokeTarget::Session(session_id), RevocationReason::Logout).await?;
+            node.revoke(RevokeTarget::Session(session_id), cause).await?;
         }
         Ok(())
     }
@@ -259,13 +343,13 @@ fn first_distinct<'a>(texts: impl IntoIterator<Item = &'a [u8]>) -> Vec<&'a [u8]
     distinct
 }
 
-impl From<SessionRecord> for Session {
-    fn from(record: SessionRecord) -> Self {
+impl From<&SessionRecord> for Session {
+    fn from(record: &SessionRecord) -> Self {
         Self {
             id: record.id,
-            user_id: record.user_id,
-            label: record.client.label,
-            user_agent: record.client.user_agent,
+            user_id: Arc::clone(&record.user_id),
+            label: record.client.label.clone(),
+            user_agent: record.client.user_agent.clone(),
             ip: record.client.ip,
             created_at: record.created_at.into(),
             last_seen_at: record.rotation.last_seen_at.into(),

@@ -10,6 +10,7 @@ use crate::client::{ClientInfo, binding};
 use crate::config::BindingMode;
 use crate::error::Error;
 use crate::event::Event;
+use crate::node::Cause;
 use crate::node::revocations::Known;
 use crate::ratchet::{BindingVerdict, acknowledges};
 use crate::session::{Client, RevocationReason, SessionId};
@@ -44,8 +45,8 @@ pub struct AuthUser<C = NoClaims> {
     /// The app's claims.
     pub claims: C,
     generation: u32,
-    token_id: TokenId,
-    expires_at: Timestamp,
+    pub(super) token_id: TokenId,
+    pub(super) expires_at: Timestamp,
 }
 
 impl<C> AuthUser<C> {
@@ -252,13 +253,14 @@ impl<C: Claims> Auth<C> {
         let at_login = node.within_timeout("load", found).await??;
         let (verdict, now) = self.compare(&at_login, || client);
         if verdict != BindingVerdict::Holds {
-            self.report_mismatch(token, verdict, now);
+            self.report_mismatch(token, verdict, now.clone());
         }
         match verdict {
             BindingVerdict::Holds | BindingVerdict::Observed => Ok(()),
             BindingVerdict::Rejected => Err(Error::ClientMismatch),
             BindingVerdict::Revoked => {
-                node.revoke(RevokeTarget::Session(token.session_id), RevocationReason::ClientMismatch).await?;
+                let cause = Cause::from(RevocationReason::ClientMismatch).of(&token.user_id).by(Some(now));
+                node.revoke(RevokeTarget::Session(token.session_id), cause).await?;
                 Err(Error::ClientMismatch)
             }
         }

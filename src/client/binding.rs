@@ -18,6 +18,11 @@ pub(crate) fn compare(binding: &Binding, at_login: &Client, now: &Client) -> Bin
     ip.max(user_agent)
 }
 
+/// Whether two clients may be the same device, by `User-Agent`.
+pub(crate) fn is_same_device(one: &Client, other: &Client) -> bool {
+    is_same_family(one.user_agent.as_deref(), other.user_agent.as_deref())
+}
+
 fn verdict(mode: BindingMode, holds: impl FnOnce() -> bool) -> BindingVerdict {
     match mode {
         BindingMode::Off => BindingVerdict::Holds,

@@ -1,9 +1,10 @@
 //! Settings: plain data, written in code or read from a file, and validated once by
-//! [`AuthBuilder::build`](crate::AuthBuilder::build).
+//! [`AuthBuilder::build`](crate::AuthBuilder::build). And what the claims hook is called with.
 
 mod cookie;
 mod error;
 mod forwarded;
+mod hook;
 mod notice;
 mod policy;
 pub(crate) mod resolved;
@@ -18,6 +19,7 @@ use self::cookie::strip_prefix;
 pub use self::cookie::{CookieSettings, SameSite};
 pub use self::error::SettingsError;
 pub use self::forwarded::ForwardedHeader;
+pub use self::hook::ClaimsRequest;
 pub(crate) use self::notice::Notice;
 pub(crate) use self::policy::MAX_GRACE;
 pub use self::policy::{Binding, BindingMode, OnMaxSessions, OnReuse, Policy};

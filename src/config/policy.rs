@@ -57,6 +57,9 @@ pub struct Policy {
     /// What happens at a login that would exceed `max_sessions`. Default: [`OnMaxSessions::EvictOldest`], the user's
     /// oldest session is revoked.
     pub on_max_sessions: OnMaxSessions,
+    /// Whether a login with a client that none of the user's live sessions had is reported as an
+    /// [`Event::NewDevice`](crate::Event::NewDevice). Costs one `list` of the store per login. Default: `false`.
+    pub detect_new_devices: bool,
 }
 
 impl Default for Policy {
@@ -72,6 +75,7 @@ impl Default for Policy {
             binding: Binding::default(),
             max_sessions: None,
             on_max_sessions: OnMaxSessions::EvictOldest,
+            detect_new_devices: false,
         }
     }
 }

@@ -11,11 +11,13 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::extract::client_info;
 use super::identify::Identity;
 use super::problem::Problem;
 use super::router::{json_response, listing, rfc3339, session_id};
 use super::tokens::read_json;
 use crate::auth::{Auth, Claims};
+use crate::client::ClientInfo;
 use crate::error::Error;
 use crate::session::RevocationReason;
 
@@ -62,14 +64,16 @@ async fn list<C: Claims>(
 
 async fn revoke_all<C: Claims>(
     State(auth): State<Auth<C>>,
+    client: ClientInfo,
     user: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Error> {
-    let revoked = auth.revoke_user(&user_id(user), None, RevocationReason::RevokedByAdmin).await?;
+    let reason = RevocationReason::RevokedByAdmin;
+    let revoked = auth.revoke_user_by(&user_id(user), None, reason, Some(client)).await?;
     Ok(json_response(&json!({ "revoked": revoked })))
 }
 
-async fn revoke_everyone<C: Claims>(State(auth): State<Auth<C>>) -> Result<Response, Error> {
-    let revoked_before = auth.revoke_all(RevocationReason::RevokedByAdmin).await?;
+async fn revoke_everyone<C: Claims>(State(auth): State<Auth<C>>, client: ClientInfo) -> Result<Response, Error> {
+    let revoked_before = auth.revoke_all_by(RevocationReason::RevokedByAdmin, Some(client)).await?;
     Ok(json_response(&json!({ "revoked_before": rfc3339(revoked_before) })))
 }
 
@@ -80,9 +84,10 @@ fn user_id(user: Result<Path<String>, PathRejection>) -> String {
 
 async fn revoke<C: Claims>(
     State(auth): State<Auth<C>>,
+    client: ClientInfo,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Error> {
-    auth.revoke_session(session_id(id)?, RevocationReason::RevokedByAdmin).await?;
+    auth.revoke_session_by(session_id(id)?, RevocationReason::RevokedByAdmin, Some(client)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -117,10 +122,11 @@ async fn revoke_token<C: Claims>(State(auth): State<Auth<C>>, request: Request) 
         Ok(None) => return Problem::MALFORMED_BODY.into_response(),
         Err(problem) => return problem.into_response(),
     };
+    let client = Some(client_info(&parts));
     let revoked = match body {
-        RevokeTokenRequest::Token { token } => auth.revoke_access_token(&token).await,
+        RevokeTokenRequest::Token { token } => auth.revoke_access_token_by(&token, client).await,
         RevokeTokenRequest::Id { jti, expires_at } => match expires_at.time() {
-            Some(expires_at) => auth.revoke_token_id(&jti, expires_at).await,
+            Some(expires_at) => auth.revoke_token_id_by(&jti, expires_at, client).await,
             None => return Problem::MALFORMED_BODY.into_response(),
         },
     };

@@ -21,6 +21,7 @@ use super::layers::{CsrfLayer, MountLayer};
 use super::negotiate::wants_html;
 use super::tokens;
 use crate::auth::{Auth, AuthUser, Claims};
+use crate::client::ClientInfo;
 use crate::error::Error;
 use crate::session::{RevocationReason, Session, SessionId};
 
@@ -162,8 +163,9 @@ async fn refresh<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Re
 async fn logout<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let refresh_tokens = tokens::read_all(auth.resolved(), &parts.headers, body).await;
+    let refresh_tokens = refresh_tokens.iter().map(Vec::as_slice);
     let access_tokens = access_tokens(&auth, &parts.headers);
-    if let Err(error) = auth.logout_each(refresh_tokens.iter().map(Vec::as_slice), access_tokens).await {
+    if let Err(error) = auth.logout_each(refresh_tokens, access_tokens, Some(client_info(&parts))).await {
         return error.into_response();
     }
     logged_out(&auth, &parts.headers)
@@ -172,9 +174,10 @@ async fn logout<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Res
 async fn logout_all<C: Claims>(
     State(auth): State<Auth<C>>,
     user: AuthUser<C>,
+    client: ClientInfo,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    auth.logout_everywhere(&user).await?;
+    auth.logout_everywhere(&user, client).await?;
     Ok(logged_out(&auth, &headers))
 }
 
@@ -188,8 +191,13 @@ fn logged_out<C>(auth: &Auth<C>, headers: &HeaderMap) -> Response {
     tokens::clear(settings, response)
 }
 
-async fn logout_others<C: Claims>(State(auth): State<Auth<C>>, user: AuthUser<C>) -> Result<Response, Error> {
-    let revoked = auth.revoke_user(&user.id, Some(user.session_id), RevocationReason::RevokedByUser).await?;
+async fn logout_others<C: Claims>(
+    State(auth): State<Auth<C>>,
+    user: AuthUser<C>,
+    client: ClientInfo,
+) -> Result<Response, Error> {
+    let reason = RevocationReason::RevokedByUser;
+    let revoked = auth.revoke_user_by(&user.id, Some(user.session_id), reason, Some(client)).await?;
     Ok(json_response(&json!({ "revoked": revoked })))
 }
 
@@ -200,9 +208,10 @@ async fn sessions<C: Claims>(State(auth): State<Auth<C>>, user: AuthUser<C>) -> 
 async fn revoke_own_session<C: Claims>(
     State(auth): State<Auth<C>>,
     user: AuthUser<C>,
+    client: ClientInfo,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Error> {
-    auth.revoke_own_session(&user.id, session_id(id)?).await?;
+    auth.revoke_own_session_by(&user.id, session_id(id)?, Some(client)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,5 +1,7 @@
 //! How tokens are transported: refresh tokens in requests, and tokens in responses, by cookie or in the body.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum_core::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
@@ -9,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cookie;
 use super::problem::Problem;
-use crate::auth::{Login, Tokens};
+use crate::auth::{Login, LoginBuilder, Tokens};
 use crate::config::{MAX_COOKIE_BYTES, ResolvedCookie, ResolvedSettings, Transport};
 use crate::error::{ClaimsError, Error};
 
@@ -189,6 +191,57 @@ fn add_cookies(headers: &mut HeaderMap, cookies: Vec<Option<HeaderValue>>) {
     let own: Vec<_> = headers.keys().filter(|name| name.as_str().ends_with("-cache-control")).cloned().collect();
     for name in own.into_iter().chain([CACHE_CONTROL]) {
         headers.insert(name, HeaderValue::from_static("no-store"));
+    }
+}
+
+impl<C> LoginBuilder<C> {
+    /// Logs in in place of whatever session this browser has: revokes the sessions of all our cookies in these headers, with
+    /// the reason [`Replaced`](crate::RevocationReason::Replaced).
+    ///
+    /// Without it, a user who logs in again in the same browser leaves the session from before alive, though its cookie is
+    /// overwritten: nobody can log it out, it counts for the [session limit](crate::Policy::max_sessions), and a copy of its
+    /// refresh token stays valid.
+    ///
+    /// - A refresh cookie counts if it is signed by this `Auth` and has the secret of its session, whatever its generation;
+    ///   an access cookie, if it is valid. A cookie that merely names a session does not count. Up to 32 of each are looked
+    ///   at.
+    /// - They count also if their user is another one: that session's cookie is about to be overwritten too. A cookie that
+    ///   somebody has planted ends nothing but the session of whoever planted it.
+    /// - One session of the same user is replaced in one step with the login. The others are revoked once the new session
+    ///   exists, so a login that is refused or fails ends nothing.
+    /// - The login never fails because of a cookie. A superseded refresh token is not taken for theft here. If the store fails
+    ///   to revoke a session, the node tries again until it succeeds
+    ///   ([`Event::RevocationDelayed`](crate::Event::RevocationDelayed)).
+    ///
+    /// A browser sends the refresh cookie only to paths below that of the
+    /// [cookie](crate::Settings::refresh_cookie), so put the login route there, such as `/auth/login`. And give the route the
+    /// [CSRF layer](crate::Auth::csrf), so that no other site can log a user in, and out by that.
+    ///
+    /// Costs one `load` of the store for each refresh cookie, and one `revoke` for each session beyond the first.
+    ///
+    /// ```
+    /// use axum::Router;
+    /// use axum::extract::State;
+    /// use axum::http::HeaderMap;
+    /// use axum::routing::post;
+    /// use axum_refresh::{Auth, ClientInfo, Error, Login, NoClaims};
+    ///
+    /// async fn log_in(State(auth): State<Auth>, client: ClientInfo, headers: HeaderMap) -> Result<Login, Error> {
+    ///     // Check the password here.
+    ///     auth.login("alice", NoClaims {}).client(client).replacing_cookies_of(&headers).await
+    /// }
+    ///
+    /// fn app(auth: &Auth) -> Router<Auth> {
+    ///     Router::new().route("/auth/login", post(log_in).layer(auth.csrf())).nest("/auth", auth.router())
+    /// }
+    /// ```
+    pub fn replacing_cookies_of(self, headers: &HeaderMap) -> Self {
+        let settings = Arc::clone(self.resolved());
+        if !settings.transport.has_cookie() {
+            return self;
+        }
+        let access = settings.access_cookie.iter().flat_map(|access| cookie::values(headers, &access.name));
+        self.replacing_tokens(cookie::values(headers, &settings.refresh_cookie.name), access)
     }
 }
 

@@ -76,6 +76,9 @@ impl Node {
     /// Reads on from `position` to the end of the feed. The entries are in force by then.
     async fn read_feed(&self, position: &mut FeedPosition) -> Result<(), StoreError> {
         let now = self.now();
+        // Revocations older than this node keeps them are not read. That is no harm for requests, whose access tokens have
+        // expired by then, but a stream may still be open.
+        let is_gap = position.read_at != FeedPosition::START.read_at && now.is_past(position.read_at, self.retention());
         if now < position.read_at || now.is_past(position.read_at, self.overlap() / 2) {
             // Either the clock was turned back, and entries may have been forgotten too early, or the gap was so long
             // that a slow transaction may have become visible behind the cursor.
@@ -103,6 +106,9 @@ impl Node {
                     (position.cursor, position.read_at) = (batch.next, asked_at);
                     if !batch.has_more {
                         self.revoked.caught_up(asked_at);
+                        if is_gap {
+                            self.revoked.waiters().users_revoked(None);
+                        }
                         return Ok(());
                     }
                 }

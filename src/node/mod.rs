@@ -7,6 +7,7 @@ pub(crate) mod realm;
 pub(crate) mod revocations;
 mod tasks;
 pub(crate) mod unfinished;
+mod waiters;
 pub(crate) mod write_behind;
 
 use std::borrow::Cow;
@@ -25,7 +26,7 @@ use self::unfinished::UnfinishedRevocations;
 use self::write_behind::WriteBehind;
 use crate::config::ResolvedSettings;
 use crate::event::{Event, Events};
-use crate::session::{Revocation, RevocationReason, SessionId};
+use crate::session::{Client, Revocation, RevocationReason, SessionId};
 use crate::store::{
     Activity, InsertOptions, Inserted, RevokeTarget, Revoked, RevokedItem, SessionRecord, SessionStore, StoreError,
 };
@@ -40,6 +41,34 @@ const MAX_ERROR_DELAY: Duration = Duration::from_secs(1);
 const PURGE_STEP: usize = 1_000;
 /// Ends a purge even if the store always reports more.
 const MAX_PURGE_STEPS: usize = 100_000;
+
+/// Why something is revoked, and what its event says about that.
+#[derive(Clone, Debug)]
+pub(crate) struct Cause {
+    reason: RevocationReason,
+    /// The user of the session. None if the target names the user, or if the user is not known.
+    user_id: Option<Arc<str>>,
+    /// The client whose request it is, if it is known.
+    client: Option<Client>,
+}
+
+impl Cause {
+    /// The same for a session of this user.
+    pub(crate) fn of(self, user_id: &Arc<str>) -> Self {
+        Self { user_id: Some(Arc::clone(user_id)), ..self }
+    }
+
+    /// The same in a request of this client.
+    pub(crate) fn by(self, client: Option<Client>) -> Self {
+        Self { client, ..self }
+    }
+}
+
+impl From<RevocationReason> for Cause {
+    fn from(reason: RevocationReason) -> Self {
+        Self { reason, user_id: None, client: None }
+    }
+}
 
 pub(crate) struct Node {
     pub(crate) settings: Arc<ResolvedSettings>,
@@ -245,9 +274,10 @@ impl Node {
     pub(crate) async fn revoke(
         &self,
         target: RevokeTarget<'_>,
-        reason: RevocationReason,
+        cause: impl Into<Cause>,
     ) -> Result<Revoked, StoreError> {
-        let revocation = Revocation { at: self.now(), reason };
+        let mut cause = cause.into();
+        let revocation = Revocation { at: self.now(), reason: cause.reason };
         let stored;
         let in_store = match target {
             RevokeTarget::Users { scope, except, created_until } => {
@@ -272,26 +302,34 @@ impl Node {
             RevokeTarget::Session(id) => self.note_revoked(&[id]),
             RevokeTarget::Token(jti) => {
                 self.revoked.apply(&RevokedItem::Token(jti.into()), self.kept_until(), Duration::ZERO);
-                self.events.emit(Event::TokenRevoked { jti: jti.into() });
             }
-            RevokeTarget::Users { .. } => {}
+            RevokeTarget::Users { scope: EVERYONE, .. } => {
+                // Also if the store has marked one session after the other: their users are not known here.
+                let Cause { reason, client, .. } = cause;
+                self.events.emit(Event::EveryoneRevoked { reason, client });
+                return Ok(revoked);
+            }
+            RevokeTarget::Users { scope, .. } => cause.user_id = Some(scope.into()),
         }
-        self.report_revoked(&revoked, reason);
+        self.report_revoked(&revoked, &cause);
         Ok(revoked)
     }
 
-    /// Reports what was revoked.
-    pub(crate) fn report_revoked(&self, revoked: &Revoked, reason: RevocationReason) {
+    /// Reports what was revoked of one user.
+    pub(crate) fn report_revoked(&self, revoked: &Revoked, cause: &Cause) {
         for session_id in &revoked.sessions {
-            self.events.emit(Event::SessionRevoked { session_id: *session_id, reason });
+            self.report_session(*session_id, cause.clone());
         }
         if let Some(users) = &revoked.users {
-            self.events.emit(if *users.scope == *EVERYONE {
-                Event::EveryoneRevoked { reason }
-            } else {
-                Event::UserRevoked { user_id: (&*users.scope).into(), sessions: revoked.count, reason }
-            });
+            let (user_id, sessions, client) = ((&*users.scope).into(), revoked.count, cause.client.clone());
+            self.events.emit(Event::UserRevoked { user_id, sessions, reason: cause.reason, client });
         }
+    }
+
+    /// Reports that a session was revoked.
+    pub(crate) fn report_session(&self, session_id: SessionId, cause: impl Into<Cause>) {
+        let Cause { reason, user_id, client } = cause.into();
+        self.events.emit(Event::SessionRevoked { user_id, session_id, reason, client });
     }
 
     /// What the store has revoked is in force here from now on. Returns it with the ids as the app knows them.

@@ -8,6 +8,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::time::Instant;
 
+use super::waiters::Waiters;
 use crate::session::SessionId;
 use crate::store::{RevokedItem, RevokedUsers, Spared};
 use crate::time::Timestamp;
@@ -36,6 +37,8 @@ pub(crate) struct LiveRevocations {
     /// When the store's feed was last read, in milliseconds since the Unix epoch; `i64::MIN` before the first read.
     caught_up_at: AtomicI64,
     max_staleness: Duration,
+    /// Those who wait for a revocation.
+    waiters: Waiters,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +110,12 @@ impl LiveRevocations {
             created_at: Instant::now(),
             caught_up_at: AtomicI64::new(i64::MIN),
             max_staleness,
+            waiters: Waiters::new(),
         }
+    }
+
+    pub(crate) const fn waiters(&self) -> &Waiters {
+        &self.waiters
     }
 
     /// Adds an entry of the feed, written so long ago. Adding it again changes nothing but how long it is kept.
@@ -118,6 +126,7 @@ impl LiveRevocations {
             RevokedItem::Token(jti) => {
                 if let Some(id) = TokenId::parse(jti) {
                     self.tokens.entry(id).and_modify(|known| known.add(kept)).or_insert(kept);
+                    self.waiters.token_revoked(id);
                 }
             }
             RevokedItem::Users(users) => self.keep_users(users, kept, false),
@@ -141,17 +150,27 @@ impl LiveRevocations {
 
     fn keep_session(&self, id: SessionId, new: Kept) {
         self.sessions.entry(id).and_modify(|known| known.add(new)).or_insert(new);
+        self.waiters.session_revoked(id);
     }
 
     fn keep_users(&self, users: &RevokedUsers, kept: Kept, is_from_here: bool) {
+        if self.add_users(users, kept, is_from_here) {
+            self.waiters.users_revoked((*users.scope != *EVERYONE).then_some(&users.scope));
+        }
+    }
+
+    /// Returns whether it is a new revocation: the feed is read again and again.
+    fn add_users(&self, users: &RevokedUsers, kept: Kept, is_from_here: bool) -> bool {
         let mark = Mark { number: users.cutoff, here: u32::from(is_from_here) };
         match self.users.entry(users.scope.clone()) {
             Entry::Vacant(entry) => {
                 self.user_count.fetch_add(1, Ordering::AcqRel);
                 entry.insert(Cutoff { mark, revoked_at: users.revoked_at, spared: users.spared, kept });
+                true
             }
             Entry::Occupied(mut entry) => {
                 let known = entry.get_mut();
+                let is_new = is_from_here || known.mark.number < mark.number;
                 if known.mark.number <= mark.number {
                     known.mark.number = mark.number;
                     // An eviction is not repeated, but what was revoked before it is.
@@ -162,6 +181,7 @@ impl LiveRevocations {
                 }
                 known.mark.here = known.mark.here.wrapping_add(mark.here);
                 known.kept.until = known.kept.until.max(kept.until);
+                is_new
             }
         }
     }
@@ -194,6 +214,11 @@ impl LiveRevocations {
             return Known::Live;
         }
         Known::Unknown(standing)
+    }
+
+    /// Whether only the store can tell that a session is live.
+    pub(crate) fn may_be_revoked(&self, id: SessionId, user_id: &str) -> bool {
+        self.known(id, user_id) != Known::Live
     }
 
     fn is_spared(&self, id: SessionId, standing: Standing) -> bool {

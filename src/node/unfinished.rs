@@ -9,9 +9,9 @@ use quick_cache::sync::Cache;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::Node;
+use super::{Cause, Node};
 use crate::event::Event;
-use crate::session::{RevocationReason, SessionId};
+use crate::session::{Client, RevocationReason, SessionId};
 use crate::store::{RevokeTarget, RevokedItem, RevokedUsers, SessionRecord, Spared, StoreError};
 use crate::time::Timestamp;
 
@@ -22,11 +22,11 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// For how many sessions it is remembered that nothing is left to revoke. About 50 bytes each, allocated on demand.
 const MAX_FINISHED: usize = 16_384;
 
-/// What is left to revoke because a refresh token was presented that revokes its session.
+/// What is left to revoke because a refresh token was presented that revokes its session, or a login has replaced one.
 #[derive(Clone, Debug)]
 pub(crate) struct Unfinished {
     pub(crate) user_id: Arc<str>,
-    /// The session of the refresh token.
+    /// The session of the refresh token, or the replaced one.
     pub(crate) session_id: SessionId,
     pub(crate) reason: RevocationReason,
     /// When it was decided. Sessions that began later are not concerned.
@@ -35,6 +35,8 @@ pub(crate) struct Unfinished {
     pub(crate) session: bool,
     /// Whether the user's other sessions are left.
     pub(crate) others: bool,
+    /// The client that presented the refresh token, or that logged in.
+    pub(crate) client: Client,
 }
 
 impl Unfinished {
@@ -72,15 +74,27 @@ impl UnfinishedRevocations {
         self.is_empty.store(false, Ordering::Release);
     }
 
+    /// Adds one, unless it is known already, done or not. Returns whether it was added.
+    fn add_new(&self, unfinished: &Unfinished) -> bool {
+        let id = unfinished.session_id;
+        let mut left = self.left();
+        // Both are changed under this lock only, so of several callers one adds it.
+        if left.contains_key(&id) || self.finished.get(&id).is_some() {
+            return false;
+        }
+        left.insert(id, unfinished.clone());
+        self.is_empty.store(false, Ordering::Release);
+        true
+    }
+
     /// Keeps what is left of one.
     fn update(&self, unfinished: &Unfinished) {
         let id = unfinished.session_id;
         if unfinished.is_done() {
             let mut left = self.left();
+            self.finished.insert(id, ());
             left.remove(&id);
             self.is_empty.store(left.is_empty(), Ordering::Release);
-            drop(left);
-            self.finished.insert(id, ());
         } else if let Some(left) = self.left().get_mut(&id) {
             left.clone_from(unfinished);
         }
@@ -113,13 +127,17 @@ impl Node {
         // First of all: this future may be dropped with its runtime.
         self.unfinished.add(unfinished.clone());
         if self.try_to_finish(&mut unfinished).await.is_err() {
-            self.finish_later(unfinished);
+            self.finish_later(&unfinished);
         }
     }
 
     /// Leaves a revocation to the background task.
-    pub(crate) fn finish_later(&self, unfinished: Unfinished) {
-        let Unfinished { user_id, session_id, at, .. } = &unfinished;
+    pub(crate) fn finish_later(&self, unfinished: &Unfinished) {
+        let Unfinished { user_id, session_id, at, client, .. } = unfinished;
+        let event =
+            Event::RevocationDelayed { user_id: Arc::clone(user_id), session_id: *session_id, client: client.clone() };
+        // First: what is revoked here is looked up once, and found in the list.
+        self.unfinished.add(unfinished.clone());
         // In force here at once.
         if unfinished.session {
             self.note_revoked(&[*session_id]);
@@ -130,14 +148,13 @@ impl Node {
             let users = RevokedUsers { scope, cutoff: NOT_WRITTEN, revoked_at: *at, spared };
             self.revoked.revoke_users(&users, self.kept_until());
         }
-        self.events.emit(Event::RevocationDelayed { user_id: Arc::clone(user_id), session_id: *session_id });
-        self.unfinished.add(unfinished);
+        self.events.emit(event);
         self.unfinished.added.notify_one();
     }
 
     /// Revokes the other sessions of a user whose session was revoked for reuse, if the node that detected it may have
     /// crashed in between: this node has not done so yet. Returns at once.
-    pub(crate) fn resume(self: &Arc<Self>, user_id: &Arc<str>, session_id: SessionId, at: Timestamp) {
+    pub(crate) fn resume(self: &Arc<Self>, user_id: &Arc<str>, session_id: SessionId, at: Timestamp, client: &Client) {
         let unfinished = Unfinished {
             user_id: Arc::clone(user_id),
             session_id,
@@ -145,16 +162,12 @@ impl Node {
             at,
             session: false,
             others: true,
+            client: client.clone(),
         };
-        if self.unfinished.finished.get(&session_id).is_some() {
-            return;
+        if self.unfinished.add_new(&unfinished) {
+            let node = Arc::clone(self);
+            tokio::spawn(async move { node.finish(unfinished).await });
         }
-        if self.unfinished.left().contains_key(&session_id) {
-            return;
-        }
-        self.unfinished.add(unfinished.clone());
-        let node = Arc::clone(self);
-        tokio::spawn(async move { node.finish(unfinished).await });
     }
 
     /// Tries all that is left, and returns the last error.
@@ -200,11 +213,14 @@ impl Node {
 
     async fn revoke_left(&self, unfinished: &mut Unfinished) -> Result<(), StoreError> {
         let Unfinished { session_id, reason, .. } = *unfinished;
+        let cause =
+            |reason: RevocationReason| Cause::from(reason).of(&unfinished.user_id).by(Some(unfinished.client.clone()));
         if unfinished.session {
             self.note_revoked(&[session_id]);
-            if !self.revoke(RevokeTarget::Session(session_id), reason).await?.sessions.contains(&session_id) {
+            let revoked = self.revoke(RevokeTarget::Session(session_id), cause(reason)).await?;
+            if !revoked.sessions.contains(&session_id) {
                 // The write has had its effect, and only its confirmation was lost.
-                self.events.emit(Event::SessionRevoked { session_id, reason });
+                self.report_session(session_id, cause(reason));
             }
             unfinished.session = false;
         }
@@ -216,9 +232,37 @@ impl Node {
                 created_until: Some(unfinished.at),
             };
             // Not for reuse: a token of a session that was revoked for reuse makes a node do this again (`resume`).
-            self.revoke(target, RevocationReason::Other).await?;
+            self.revoke(target, cause(RevocationReason::Other)).await?;
             unfinished.others = false;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revocation_is_resumed_once_however_many_refreshes_ask_for_it() {
+        let revocations = UnfinishedRevocations::new();
+        let unfinished = Unfinished {
+            user_id: "alice".into(),
+            session_id: SessionId::from_bytes([7; 16]),
+            reason: RevocationReason::Reuse,
+            at: Timestamp::from_millis(1_000_000),
+            session: false,
+            others: true,
+            client: Client::default(),
+        };
+        let add_at_once = || {
+            std::thread::scope(|scope| {
+                let adding: Vec<_> = (0..4).map(|_| scope.spawn(|| revocations.add_new(&unfinished))).collect();
+                adding.into_iter().map(|adding| adding.join().unwrap()).filter(|added| *added).count()
+            })
+        };
+        assert_eq!(add_at_once(), 1);
+        revocations.update(&Unfinished { others: false, ..unfinished.clone() });
+        assert_eq!(add_at_once(), 0);
     }
 }

@@ -85,6 +85,8 @@ pub(crate) enum Fault {
     FailsToRevoke,
     /// Every swap fails without effect; everything else works.
     FailsToSwap,
+    /// Every listing fails; everything else works.
+    FailsToList,
     /// A swap takes 200 ms, and then has its effect.
     SlowSwap,
     /// Loading and revoking this session fails.
@@ -98,6 +100,8 @@ pub(crate) struct FaultyStore {
     fault: Arc<Mutex<Fault>>,
     /// The store's own clock, if it has one.
     clock: Arc<Mutex<Option<i64>>>,
+    /// How much older the entries of the feed are than they are.
+    older_by: Arc<Mutex<Duration>>,
     loads: Arc<AtomicUsize>,
     swaps: Arc<AtomicUsize>,
     others: Arc<AtomicUsize>,
@@ -130,6 +134,11 @@ impl FaultyStore {
 
     pub(crate) fn set_clock(&self, millis: Option<i64>) {
         *self.clock.lock().unwrap() = millis;
+    }
+
+    /// Makes all entries of the feed older, as if so much time had passed since they were written.
+    pub(crate) fn age_feed(&self, by: Duration) {
+        *self.older_by.lock().unwrap() += by;
     }
 
     pub(crate) fn set(&self, fault: Fault) {
@@ -201,6 +210,9 @@ impl SessionStore for FaultyStore {
 
     async fn list(&self, user: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
         self.others.fetch_add(1, Ordering::SeqCst);
+        if *self.fault.lock().unwrap() == Fault::FailsToList {
+            return Err(StoreError::new("connection refused"));
+        }
         self.with(self.inner.list(user, limit)).await
     }
 
@@ -236,6 +248,9 @@ impl SessionStore for FaultyStore {
         let mut feed = self.with(self.inner.read_revocations(since, window)).await;
         if let Ok(feed) = &mut feed {
             feed.now = self.clock.lock().unwrap().map(Timestamp::from_millis);
+            let older_by = *self.older_by.lock().unwrap();
+            feed.entries.iter_mut().for_each(|entry| entry.age += older_by);
+            feed.entries.retain(|entry| entry.age < window.max_age);
         }
         if *self.fault.lock().unwrap() == Fault::SlowFeed {
             tokio::time::sleep(Duration::from_millis(200)).await;
