@@ -15,7 +15,7 @@ pub(crate) struct Window(String);
 
 pub(crate) enum Browser {
     Chromium(Box<Chromium>),
-    Firefox(Firefox),
+    Firefox(Box<Firefox>),
 }
 
 enum Element {
@@ -50,7 +50,7 @@ impl Browser {
     /// Starts a browser with an empty profile and one empty window.
     pub(crate) async fn start() -> Self {
         if Self::is_firefox() {
-            Self::Firefox(Firefox::start("").await)
+            Self::Firefox(Box::new(Firefox::start("").await))
         } else {
             Self::Chromium(Box::new(Chromium::start().await))
         }
@@ -59,7 +59,7 @@ impl Browser {
     /// Starts a browser that blocks all cookies, and with them the storage of pages.
     pub(crate) async fn start_without_cookies() -> Self {
         if Self::is_firefox() {
-            Self::Firefox(Firefox::start("user_pref(\"network.cookie.cookieBehavior\", 2);\n").await)
+            Self::Firefox(Box::new(Firefox::start("user_pref(\"network.cookie.cookieBehavior\", 2);\n").await))
         } else {
             Self::Chromium(Box::new(
                 Chromium::start_with(json!({ "profile.default_content_setting_values.cookies": 2 })).await,
