@@ -3,7 +3,8 @@
  *
  * The access token is kept in memory only, and no script can read the refresh cookie. All tabs of a browser share one
  * refresh (Web Locks) and notify each other of new tokens and of a logout (BroadcastChannel). Where the browser lacks
- * either of these, everything works the same with more requests.
+ * either of these, everything works the same with more requests. A browser API that throws or does not respond, for
+ * example in a sandboxed frame or with blocked cookies, is treated as missing.
  *
  * The token is refreshed at a random moment shortly after the time that the server has set (`refresh_in`). A hidden
  * page refreshes only if a caller waits for a token. The module also checks whether a refresh is due when the page
@@ -47,6 +48,8 @@ export interface Tokens {
   expires_in: number;
   /** When to refresh, in seconds. Default: `expires_in`. */
   refresh_in?: number;
+  /** Present if the server returns refresh tokens in the body rather than in a cookie. The module does not keep it. */
+  refresh_token?: string;
 }
 
 export interface Change {
@@ -77,11 +80,14 @@ export interface IdleOptions {
 
 export interface AuthOptions {
   /**
-   * The path or URL where the router is mounted, relative to the page's URL (not to `<base href>`). Default: `/auth`.
+   * The path or URL where the router is mounted, relative to the page's URL (not to `<base href>`). In a frame without
+   * a usable URL (`about:srcdoc`, `about:blank`, `blob:`), relative to the document's base URL, which is that of the
+   * embedding page. Default: `/auth`.
    */
   base?: string;
   /**
-   * The `credentials` of requests to `base`. Default: `same-origin`. Use `include` if `base` is on another origin.
+   * The `credentials` of requests to `base`. Default: `include` if `base` is on another origin than the page (as it is
+   * for every page with an opaque origin, such as a sandboxed frame), and `same-origin` otherwise.
    */
   credentials?: RequestCredentials;
   /** More origins that receive the access token. Default: none; only the page's own origin and that of `base` do. */

@@ -1,4 +1,27 @@
 //! The browser module: `client.js` and the route that serves it.
+//!
+//! The module is one file without a build step, and its comments are downloaded with it, so what it does is in
+//! `client.d.ts`, and how it does it is here. Its parts are functions inside `createAuth`:
+//!
+//! - **The browser** (`safe`, `later`, `listen`, `timed`, `request`): whatever an API throws counts as "not there". A
+//!   request and a login end in time even where `fetch` ignores its signal. `keepalive` lets a tab that is closed
+//!   meanwhile get its cookie; a browser may be unable to do it, so it is switched after every failure.
+//! - **Tabs** (`openTabs`: `post`, `receive`, `locked`): messages, and one job at a time. A lock that is not granted
+//!   within `LOCK_TIMEOUT`, after which the request of its owner has timed out, is no longer waited for: jobs run in the
+//!   order of this tab, and the server handles races between tabs, until the lock is granted. A lock is held a little
+//!   longer than its job, so that the next tab has the result before it gets the lock.
+//! - **The hint cookie** (`watchHint`): a missing hint alone proves nothing, because the session may have begun before
+//!   the server set hints, or this page cannot see the cookie. So it is trusted only if the server has lately found no
+//!   refresh cookie, or has cleared it. A hint that appears is a login; one that stays may be of a dead session.
+//! - **Tokens** (`keepTokens`: `state`, `current`, `get`, `refresh`, `accept`, `drop`): state updates are timestamped, a
+//!   refresh with the time of its request, a login or logout with that of its response. A tab ignores updates that are
+//!   older than its state, or than the tab: a new page asks with its cookie. The refresh is due at a random time, so that
+//!   one of many tabs is first and the others get its token. A failure is not a refusal, and is tried again with a
+//!   growing wait. Timers stop while a computer sleeps, so none is longer than `MAX_TIMER`. After `close`, no update is
+//!   newer than the state.
+//! - **Idle time** (`watchIdle`): the last activity in any tab. Before a tab logs out an idle user it asks the others,
+//!   and again if the computer slept meanwhile. Without messages it does nothing, because the user may be active in
+//!   another tab. While the server is unreachable the user is out here, and later there.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;

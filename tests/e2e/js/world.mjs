@@ -146,9 +146,12 @@ export class World {
 
   // ---- tabs ----
 
-  /** A tab. `without` names what its browser lacks; `hidden` whether it is in the background; `baseURI` its `<base href>`. */
-  tab({ without = [], hidden = false, baseURI = ORIGIN, ...options } = {}) {
-    const tab = new Tab(this, without, hidden, baseURI, options);
+  /**
+   * A tab. `without` names what its browser lacks; `hidden` whether it is in the background; `baseURI` its `<base href>`;
+   * `alter` changes its globals.
+   */
+  tab({ without = [], hidden = false, baseURI = ORIGIN, alter, ...options } = {}) {
+    const tab = new Tab(this, without, hidden, baseURI, alter, options);
     this.tabs.push(tab);
     return tab;
   }
@@ -187,11 +190,11 @@ class Tab {
   frozen = null;
   late = [];
 
-  constructor(world, without, hidden, baseURI, options) {
+  constructor(world, without, hidden, baseURI, alter, options) {
     this.world = world;
     const tab = this;
     this.document = Object.assign(this.target(), { visibilityState: hidden ? "hidden" : "visible", baseURI });
-    Object.defineProperty(this.document, "cookie", { get: () => world.hintCookie });
+    Object.defineProperty(this.document, "cookie", { get: () => world.hintCookie, configurable: true });
     const env = Object.assign(this.target(), {
       Date: { now: () => world.now },
       Math: { random: () => world.random },
@@ -225,6 +228,7 @@ class Tab {
       },
     });
     for (const name of without) name === "locks" ? delete env.navigator.locks : delete env[name];
+    alter?.(env);
     this.env = env;
     this.auth = createAuth({ env, onChange: change => this.changes.push(change), ...options });
   }
@@ -235,7 +239,7 @@ class Tab {
       listeners,
       addEventListener(event, heard, { signal }) {
         listeners.set(event, [...(listeners.get(event) ?? []), heard]);
-        signal.addEventListener("abort", () => listeners.delete(event));
+        signal?.addEventListener("abort", () => listeners.delete(event));
       },
     };
   }

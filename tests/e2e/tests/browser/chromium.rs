@@ -1,6 +1,5 @@
-//! A separate Chromium for every scenario, controlled with chromedriver.
+//! Chromium, controlled with chromedriver.
 
-use std::fmt::Debug;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -16,7 +15,7 @@ use reqwest::{Method, Url};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 const DRIVER: &str = "chromedriver";
 
@@ -36,10 +35,6 @@ const ARGUMENTS: [&str; 13] = [
     "--disable-background-timer-throttling",
     "--window-size=1100,1000",
 ];
-
-/// A page in a window of its own.
-#[derive(Clone, Debug)]
-pub(crate) struct Window(WindowHandle);
 
 pub(crate) struct Chromium {
     client: Client,
@@ -87,6 +82,11 @@ async fn driver() -> (Child, u16) {
 impl Chromium {
     /// Starts a browser with an empty profile and one empty window.
     pub(crate) async fn start() -> Self {
+        Self::start_with(json!({})).await
+    }
+
+    /// Starts a browser with these preferences.
+    pub(crate) async fn start_with(preferences: Value) -> Self {
         let (driver, port) = driver().await;
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("chromium-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
@@ -94,7 +94,7 @@ impl Chromium {
         let mut arguments: Vec<_> = ARGUMENTS.map(str::to_owned).into();
         arguments.push(format!("--user-data-dir={}", profile.display()));
         let capabilities = json!({
-            "goog:chromeOptions": { "args": arguments },
+            "goog:chromeOptions": { "args": arguments, "prefs": preferences },
             "goog:loggingPrefs": { "browser": "ALL" },
             "timeouts": { "script": 30_000 },
         });
@@ -108,17 +108,20 @@ impl Chromium {
         Self { client, driver, session: (port, session), profile }
     }
 
-    /// Opens a page in a new window and switches to it.
-    pub(crate) async fn open(&self, url: &str) -> Window {
-        let handle = self.client.new_window(false).await.unwrap().handle;
-        let window = Window(handle);
-        self.switch(&window).await;
-        self.client.goto(url).await.unwrap();
-        window
+    pub(crate) async fn new_window(&self) -> String {
+        self.client.new_window(false).await.unwrap().handle.into()
     }
 
-    pub(crate) async fn switch(&self, window: &Window) {
-        self.client.switch_to_window(window.0.clone()).await.unwrap();
+    pub(crate) async fn windows(&self) -> Vec<String> {
+        self.client.windows().await.unwrap().into_iter().map(String::from).collect()
+    }
+
+    pub(crate) async fn switch(&self, window: &str) {
+        self.client.switch_to_window(WindowHandle::try_from(window.to_owned()).unwrap()).await.unwrap();
+    }
+
+    pub(crate) async fn close(&self) {
+        self.client.close_window().await.unwrap();
     }
 
     pub(crate) async fn go(&self, url: &str) {
@@ -129,99 +132,22 @@ impl Chromium {
         self.client.refresh().await.unwrap();
     }
 
-    /// Closes the window. Afterwards, switch to another one.
-    pub(crate) async fn close(&self) {
-        self.client.close_window().await.unwrap();
+    pub(crate) async fn title(&self) -> String {
+        self.client.title().await.unwrap()
     }
-
-    /// Opens each of these in its own window, all with one command.
-    pub(crate) async fn open_all(&self, urls: &[String]) -> Vec<Window> {
-        let before = self.client.windows().await.unwrap();
-        self.client.execute("arguments[0].forEach(url => open(url, '', 'noopener'))", vec![json!(urls)]).await.unwrap();
-        let windows = async || self.client.windows().await.unwrap();
-        self.until_it_is(before.len() + urls.len(), async || windows().await.len()).await;
-        windows().await.into_iter().filter(|window| !before.contains(window)).map(Window).collect()
-    }
-
-    // The following methods need no script to run in the page.
-
-    /// Waits for a page with this title: a click returns before its page has loaded.
-    pub(crate) async fn titled(&self, title: &str) {
-        self.until_it_is(title.to_owned(), async || self.client.title().await.unwrap()).await;
-    }
-
-    /// Waits until there are this many elements.
-    pub(crate) async fn counts(&self, selector: &str, count: usize) {
-        self.until_it_is(count, async || self.client.find_all(Locator::Css(selector)).await.unwrap().len()).await;
-    }
-
-    async fn until_it_is<T: Debug>(&self, wanted: impl PartialEq<T> + Debug, look: impl AsyncFn() -> T) {
-        let end = Instant::now() + Duration::from_secs(20);
-        loop {
-            let found = look().await;
-            if wanted == found {
-                return;
-            }
-            assert!(Instant::now() < end, "{found:?}, not {wanted:?}");
-            sleep(Duration::from_millis(40)).await;
-        }
-    }
-
-    async fn find(&self, selector: &str) -> Element {
-        let found = self.client.wait().at_most(Duration::from_secs(20)).for_element(Locator::Css(selector)).await;
-        found.unwrap_or_else(|error| panic!("{selector}: {error}"))
-    }
-
-    pub(crate) async fn type_into(&self, selector: &str, text: &str) {
-        self.find(selector).await.send_keys(text).await.unwrap();
-    }
-
-    pub(crate) async fn click(&self, selector: &str) {
-        self.find(selector).await.click().await.unwrap();
-    }
-
-    pub(crate) async fn text(&self, selector: &str) -> String {
-        self.find(selector).await.text().await.unwrap()
-    }
-
-    /// The text of every element that the selector currently matches.
-    pub(crate) async fn texts(&self, selector: &str) -> Vec<String> {
-        let mut texts = Vec::new();
-        for element in self.client.find_all(Locator::Css(selector)).await.unwrap() {
-            texts.push(element.text().await.unwrap());
-        }
-        texts
-    }
-
-    // ---
 
     /// Runs a script and returns its result.
-    pub(crate) async fn run(&self, script: &str) -> Value {
-        self.client.execute(script, Vec::new()).await.unwrap_or_else(|error| panic!("{script}: {error}"))
+    pub(crate) async fn execute(&self, script: &str) -> Result<Value, String> {
+        self.client.execute(script, Vec::new()).await.map_err(|error| error.to_string())
     }
 
-    /// The value of the promise that the expression returns.
-    pub(crate) async fn wait_for(&self, expression: &str) -> Value {
-        let script =
-            format!("const done = arguments[0]; Promise.resolve({expression}).then(done, e => done(`${{e}}`))");
-        self.client.execute_async(&script, Vec::new()).await.unwrap_or_else(|error| panic!("{expression}: {error}"))
+    /// Runs a script that calls its last argument.
+    pub(crate) async fn execute_async(&self, script: &str) -> Result<Value, String> {
+        self.client.execute_async(script, Vec::new()).await.map_err(|error| error.to_string())
     }
 
-    /// Waits until the expression is true.
-    #[track_caller]
-    pub(crate) fn until(&self, expression: &str) -> impl Future<Output = ()> {
-        let caller = std::panic::Location::caller();
-        let script = format!("return !!({expression})");
-        async move {
-            let end = Instant::now() + Duration::from_secs(20);
-            while self.client.execute(&script, Vec::new()).await.ok() != Some(Value::Bool(true)) {
-                if Instant::now() > end {
-                    let page = self.run("return document.body.innerText").await;
-                    panic!("{caller}: timed out waiting for {expression}; the page shows {page}");
-                }
-                sleep(Duration::from_millis(40)).await;
-            }
-        }
+    pub(crate) async fn find_all(&self, selector: &str) -> Vec<Element> {
+        self.client.find_all(Locator::Css(selector)).await.unwrap()
     }
 
     /// A command of the DevTools protocol.
@@ -230,13 +156,11 @@ impl Chromium {
         self.client.issue_cmd(command).await.unwrap()
     }
 
-    /// The cookies that the browser would send to this URL.
     pub(crate) async fn cookies(&self, url: &str) -> Vec<Value> {
         let found = self.devtools("Network.getCookies", json!({ "urls": [url] })).await;
         found["cookies"].as_array().unwrap().clone()
     }
 
-    /// New messages in the console of the window.
     pub(crate) async fn console(&self) -> Vec<String> {
         let entries = self.client.issue_cmd(Log).await.unwrap();
         let entries = entries.as_array().unwrap().iter();

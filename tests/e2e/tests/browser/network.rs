@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::time::sleep;
 
 use crate::scene::{Row, Scene, print};
@@ -10,7 +9,7 @@ use axum_refresh_e2e::demo::{Demo, run_to_end};
 use axum_refresh_e2e::proxy::http::Action;
 
 #[tokio::test]
-#[ignore = "needs Chromium; tests/run runs it"]
+#[ignore = "needs a browser; tests/run runs it"]
 async fn lost_responses_log_nobody_out() {
     let scene = Scene::new("two responses lost, then a rotation").await;
     let windows = scene.windows(2).await;
@@ -33,7 +32,7 @@ async fn lost_responses_log_nobody_out() {
 }
 
 #[tokio::test]
-#[ignore = "needs Chromium; tests/run runs it"]
+#[ignore = "needs a browser; tests/run runs it"]
 async fn late_responses_log_nobody_out() {
     let scene = Scene::new("a response after seven seconds").await;
     let windows = scene.windows(3).await;
@@ -58,28 +57,25 @@ async fn late_responses_log_nobody_out() {
 }
 
 #[tokio::test]
-#[ignore = "needs Chromium; tests/run runs it"]
+#[ignore = "needs a browser; tests/run runs it"]
 async fn an_offline_browser_is_logged_in_again_when_the_network_is_back() {
     let scene = Scene::with("offline, and back", &[("ACCESS_TTL", "3s")]).await;
     let windows = scene.windows(1).await;
-    let network =
-        |offline: bool| json!({ "offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1 });
-    scene.browser.devtools("Network.enable", json!({})).await;
-    scene.browser.devtools("Network.emulateNetworkConditions", network(true)).await;
+    scene.browser.set_offline(true).await;
     scene.proxy.down(true);
     scene.browser.until("document.getElementById('state').textContent === 'Reconnecting'").await;
     let expired = "document.getElementById('expiry').textContent === 'expired'";
     scene.browser.until(expired).await;
     let sent = scene.proxy.refreshes();
     scene.proxy.down(false);
-    scene.browser.devtools("Network.emulateNetworkConditions", network(false)).await;
+    scene.browser.set_offline(false).await;
     scene.is_in("alice").await;
     assert!(scene.proxy.refreshes() > sent);
     assert_eq!(scene.row(&windows).await.logouts, 0);
 }
 
 #[tokio::test]
-#[ignore = "needs Chromium; tests/run runs it"]
+#[ignore = "needs a browser; tests/run runs it"]
 async fn a_computer_that_slept_for_an_hour_refreshes_once() {
     let scene = Scene::new("an hour of sleep, three windows").await;
     let windows = scene.windows(3).await;
@@ -92,18 +88,18 @@ async fn a_computer_that_slept_for_an_hour_refreshes_once() {
     let generation = scene.generation().await;
     for window in &windows {
         scene.browser.switch(window).await;
-        scene.browser.run("const now = Date.now; Date.now = () => now() + 3600e3").await;
+        scene.browser.run("const { Date } = window, now = Date.now; Date.now = () => now() + 3600e3").await;
     }
     for window in &windows {
         scene.browser.switch(window).await;
-        scene.browser.run("dispatchEvent(new Event('focus'))").await;
+        scene.browser.run("window.dispatchEvent(new window.Event('focus'))").await;
     }
     scene.have(&windows, generation + 1).await;
     assert_eq!(scene.row(&windows).await, Row { refreshes: 1, rotations: 1, logouts: 0 });
 }
 
 #[tokio::test]
-#[ignore = "needs Chromium; tests/run runs it"]
+#[ignore = "needs a browser; tests/run runs it"]
 async fn a_server_that_sends_retry_after_logs_nobody_out() {
     let scene = Scene::new("429, 503, 500 and a closed connection").await;
     let windows = scene.windows(2).await;
@@ -122,7 +118,7 @@ async fn a_server_that_sends_retry_after_logs_nobody_out() {
 }
 
 #[tokio::test]
-#[ignore = "needs Chromium; tests/run runs it"]
+#[ignore = "needs a browser; tests/run runs it"]
 async fn a_server_that_restarts_without_its_sessions_logs_out_with_a_notice() {
     let scene = Scene::new("a restart, sessions in memory").await;
     let windows = scene.windows(2).await;
@@ -139,7 +135,7 @@ async fn a_server_that_restarts_without_its_sessions_logs_out_with_a_notice() {
 }
 
 #[tokio::test]
-#[ignore = "needs Chromium; tests/run runs it"]
+#[ignore = "needs a browser; tests/run runs it"]
 async fn a_server_that_restarts_with_its_sessions_logs_nobody_out() {
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("browser-{}.sqlite", std::process::id()));
     let url = format!("sqlite:{}", file.display());

@@ -9,7 +9,7 @@ use crate::scene::{Row, Scene};
 use axum_refresh_e2e::demo::COOKIE;
 
 #[tokio::test]
-#[ignore = "needs Chromium; tests/run runs it"]
+#[ignore = "needs a browser; tests/run runs it"]
 async fn a_page_of_another_site_can_neither_refresh_nor_log_out() {
     let scene = Scene::new("a page of another site tries to refresh").await;
     let windows = scene.windows(1).await;
@@ -50,7 +50,7 @@ async fn a_page_of_another_site_can_neither_refresh_nor_log_out() {
 }
 
 #[tokio::test]
-#[ignore = "needs Chromium; tests/run runs it"]
+#[ignore = "needs a browser; tests/run runs it"]
 async fn the_refresh_cookie_has_its_attributes_and_scripts_cannot_read_it() {
     let scene = Scene::new("the cookie, and what scripts can read").await;
     let windows = scene.windows(1).await;
@@ -72,7 +72,7 @@ async fn the_refresh_cookie_has_its_attributes_and_scripts_cannot_read_it() {
 }
 
 #[tokio::test]
-#[ignore = "needs Chromium; tests/run runs it"]
+#[ignore = "needs a browser; tests/run runs it"]
 async fn a_page_that_finds_no_hint_asks_once_and_one_that_does_is_logged_in() {
     let scene = Scene::with("the hint cookie", &[("HINT_COOKIE", "true")]).await;
     let windows = [scene.open().await];

@@ -5,10 +5,11 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::browser::Browser;
 use crate::scene::Scene;
 
 #[tokio::test]
-#[ignore = "needs Chromium; tests/run runs it"]
+#[ignore = "needs a browser; tests/run runs it"]
 async fn the_console_contains_no_errors() {
     let scene = Scene::new("the console, from login to logout").await;
     let windows = scene.windows(1).await;
@@ -30,7 +31,7 @@ async fn the_console_contains_no_errors() {
 }
 
 #[tokio::test]
-#[ignore = "needs Chromium; tests/run runs it"]
+#[ignore = "needs a browser; tests/run runs it"]
 async fn the_sessions_are_listed_with_this_device_marked_and_can_be_revoked() {
     let scene = Scene::new("sessions listed and revoked").await;
     let mut other = scene.demo.browser();
@@ -57,7 +58,7 @@ async fn the_sessions_are_listed_with_this_device_marked_and_can_be_revoked() {
 }
 
 #[tokio::test]
-#[ignore = "needs Chromium; tests/run runs it"]
+#[ignore = "needs a browser; tests/run runs it"]
 async fn the_page_is_accessible() {
     let scene = Scene::new("axe on every view, light, dark and narrow").await;
     let axe = axe();
@@ -77,10 +78,7 @@ async fn the_page_is_accessible() {
 
 async fn check(scene: &Scene, axe: &str, view: &str) {
     for (scheme, width) in [("light", 1100), ("dark", 1100), ("light", 400), ("dark", 400)] {
-        let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
-        scene.browser.devtools("Emulation.setEmulatedMedia", media).await;
-        let screen = json!({ "width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": false });
-        scene.browser.devtools("Emulation.setDeviceMetricsOverride", screen).await;
+        scene.browser.show_in(scheme, width).await;
         let overflow = "return document.documentElement.scrollWidth - innerWidth";
         assert!(scene.browser.run(overflow).await.as_i64().unwrap() <= 0, "{view} is wider than {width}");
         scene.browser.run(axe).await;
@@ -88,15 +86,16 @@ async fn check(scene: &Scene, axe: &str, view: &str) {
         assert_eq!(found["violations"], json!([]), "{view}, {scheme}, {width}: {found:#}");
         assert!(found["passes"].as_u64() > Some(15), "{view}: axe checked nothing: {found}");
         if let Some(folder) = std::env::var_os("SCREENSHOTS") {
-            let file = Path::new(&folder).join(format!("{}-{scheme}-{width}.png", view.replace(' ', "-")));
+            let file =
+                Path::new(&folder).join(format!("{}-{}-{scheme}-{width}.png", Browser::name(), view.replace(' ', "-")));
             std::fs::write(file, scene.browser.screenshot().await).unwrap();
         }
     }
 }
 
-/// The script of axe-core, fetched with npm.
+/// The script of axe-core, fetched with npm. The tests of the other browser may fetch it at the same time.
 fn axe() -> String {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("axe");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("axe-{}", Browser::name()));
     let script = folder.join("node_modules/axe-core/axe.min.js");
     if !script.exists() {
         std::fs::create_dir_all(&folder).unwrap();

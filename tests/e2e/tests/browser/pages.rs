@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::sync::MutexGuard;
 use tokio::time::sleep;
 
-use crate::chromium::Chromium;
+use crate::browser::Browser;
 use crate::scene::{Row, alone};
 use axum_refresh_e2e::demo::SECRET;
 use axum_refresh_e2e::example::Process;
@@ -16,7 +16,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// The example, a proxy in front of it and a browser.
 struct Site {
-    browser: Chromium,
+    browser: Browser,
     proxy: Proxy,
     _example: Process,
     _alone: MutexGuard<'static, ()>,
@@ -27,7 +27,7 @@ impl Site {
         let alone = alone().await;
         let example = Process::start_pages(&[("PORT", "0"), ("AUTH_SECRET", SECRET), ("GRACE", "5s")]).await.unwrap();
         let proxy = Proxy::start(example.port).await;
-        Self { browser: Chromium::start().await, proxy, _example: example, _alone: alone }
+        Self { browser: Browser::start().await, proxy, _example: example, _alone: alone }
     }
 
     async fn log_in(&self) {
@@ -41,8 +41,7 @@ impl Site {
     /// Waits until a refresh would rotate, and removes the access cookie, as a browser does when it expires.
     async fn pause(&self) {
         sleep(GRACE + Duration::from_millis(100)).await;
-        let cookie = json!({ "name": "__Host-access", "url": self.proxy.url("/") });
-        self.browser.devtools("Network.deleteCookies", cookie).await;
+        self.browser.delete_cookie(&self.proxy.url("/"), "__Host-access").await;
         assert_eq!(self.cookies().await, ["__Host-refresh"]);
     }
 
@@ -61,7 +60,7 @@ fn name_of(cookie: &Value) -> String {
 }
 
 #[tokio::test]
-#[ignore = "needs Chromium; tests/run runs it"]
+#[ignore = "needs a browser; tests/run runs it"]
 async fn twenty_pages_at_once_with_an_expired_access_cookie_are_all_logged_in() {
     let site = Site::open().await;
     site.log_in().await;
@@ -84,7 +83,7 @@ async fn twenty_pages_at_once_with_an_expired_access_cookie_are_all_logged_in() 
 }
 
 #[tokio::test]
-#[ignore = "needs Chromium; tests/run runs it"]
+#[ignore = "needs a browser; tests/run runs it"]
 async fn twenty_windows_opened_at_once_with_an_expired_access_cookie_are_all_logged_in() {
     let site = Site::open().await;
     site.log_in().await;
@@ -109,10 +108,10 @@ async fn twenty_windows_opened_at_once_with_an_expired_access_cookie_are_all_log
 }
 
 #[tokio::test]
-#[ignore = "needs Chromium; tests/run runs it"]
+#[ignore = "needs a browser; tests/run runs it"]
 async fn a_browser_without_javascript_returns_after_pauses_and_loses_no_form() {
     let site = Site::open().await;
-    site.browser.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": true })).await;
+    site.browser.disable_scripts().await;
     let script = "data:text/html,<title>off</title><script>document.title = 'on'</script>";
     site.browser.go(script).await;
     site.browser.titled("off").await;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
-use crate::chromium::{Chromium, Window};
+use crate::browser::{Browser, Window};
 use axum_refresh_e2e::demo::Demo;
 use axum_refresh_e2e::proxy::http::{Proxy, Refresh};
 
@@ -20,7 +20,7 @@ pub(crate) async fn alone() -> MutexGuard<'static, ()> {
 
 pub(crate) struct Scene {
     name: &'static str,
-    pub(crate) browser: Chromium,
+    pub(crate) browser: Browser,
     pub(crate) proxy: Proxy,
     pub(crate) demo: Demo,
     grace: Duration,
@@ -38,14 +38,28 @@ impl Scene {
         Self::with_grace(name, 1, settings).await
     }
 
+    /// A demo with a grace period of one second, and a browser that is started in this way.
+    pub(crate) async fn in_browser(name: &'static str, browser: impl AsyncFnOnce() -> Browser) -> Self {
+        Self::start(name, 1, &[], browser).await
+    }
+
     pub(crate) async fn with_grace(name: &'static str, grace: u64, settings: &[(&str, &str)]) -> Self {
+        Self::start(name, grace, settings, Browser::start).await
+    }
+
+    async fn start(
+        name: &'static str,
+        grace: u64,
+        settings: &[(&str, &str)],
+        browser: impl AsyncFnOnce() -> Browser,
+    ) -> Self {
         let alone = alone().await;
         let seconds = format!("{grace}s");
         let mut all = vec![("GRACE", seconds.as_str())];
         all.extend_from_slice(settings);
         let demo = Demo::start(&all).await;
         let proxy = Proxy::start(demo.port()).await;
-        let browser = Chromium::start().await;
+        let browser = browser().await;
         let grace = Duration::from_secs(grace);
         Self { name, browser, proxy, demo, grace, _alone: alone }
     }
