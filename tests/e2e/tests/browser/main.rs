@@ -2,8 +2,8 @@
 //! proxy between them that loses, delays and counts requests. The variable `BROWSER` (`chromium` or `firefox`) chooses.
 //!
 //! These tests need the browsers and chromedriver, so they are ignored by default. `tests/run browser` installs them and
-//! runs the tests in both. Each prints a row: how many refreshes the browser sent, how many of them rotated the refresh token, and how many
-//! honest users were logged out.
+//! runs the tests in both. Each prints a row: how many refreshes the browser sent, how many of them rotated the refresh
+//! token, and how many honest users were logged out.
 
 #![cfg(unix)]
 
@@ -16,4 +16,5 @@ mod origin;
 mod page;
 mod pages;
 mod scene;
+mod streams;
 mod tabs;
