@@ -1077,6 +1077,11 @@ async fn the_router_has_no_origin_check_for_requests_that_no_browser_authenticat
     let bearer = bearer(&login);
     let unrelated = [origin, ("authorization", bearer.as_str()), ("cookie", "theme=dark")];
     assert_eq!(call(&app, "POST", "/auth/logout/others", &unrelated).await.status, 200);
+    let by_cookie_only: Router = Router::new().nest("/auth", Node::new().auth.router());
+    assert_eq!(
+        call(&by_cookie_only, "POST", "/auth/refresh", &[origin]).await.code(),
+        (403, "cross_origin".to_owned())
+    );
     // What the browser adds by itself may authenticate.
     let refresh = format!("__Secure-refresh={token}");
     for ambient in [("cookie", refresh.as_str()), ("authorization", "Basic YTpi"), ("authorization", "Negotiate x")] {

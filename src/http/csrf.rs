@@ -29,12 +29,14 @@ pub(super) fn is_same_origin(settings: &ResolvedSettings, parts: &Parts) -> bool
     (!sets_cookies && !headers.contains_key(COOKIE) && !has_browser_credentials(headers)) || passes(settings, parts)
 }
 
-/// [`is_same_origin`] for our own routes. They set a cookie only in place of one, so only our own cookies count.
+/// [`is_same_origin`] for our own routes, in an app whose refresh tokens may travel in the body. The routes set a cookie only in
+/// place of one, so only our own cookies count.
 pub(super) fn is_same_origin_for_router(settings: &ResolvedSettings, parts: &Parts) -> bool {
     let headers = &parts.headers;
     let ours = [Some(&settings.refresh_cookie), settings.access_cookie.as_ref()];
     let has_cookie = ours.into_iter().flatten().any(|ours| cookie::values(headers, &ours.name).next().is_some());
-    (!has_cookie && !has_browser_credentials(headers)) || passes(settings, parts)
+    let is_native = settings.transport.has_body() && !has_cookie && !has_browser_credentials(headers);
+    is_native || passes(settings, parts)
 }
 
 /// Whether the request may carry credentials that the browser adds by itself, whichever page has sent it: those of HTTP

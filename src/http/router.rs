@@ -85,8 +85,10 @@ impl<C: Claims> Auth<C> {
     /// removes a prefix, set [`refresh_cookie.path`](crate::config::CookieSettings::path) to the path as browsers see it; a
     /// warning in the log says so otherwise. It fits into a router of any state.
     ///
-    /// Unsafe methods have to pass the origin check of [`Auth::csrf`], unless the request carries neither a cookie of this
-    /// `Auth` nor credentials that a browser adds by itself: then there is nothing that a page of another origin could misuse.
+    /// Unsafe methods have to pass the origin check of [`Auth::csrf`]. If refresh tokens may travel
+    /// [in the body](crate::Settings::transport), a request that carries neither a cookie of this `Auth` nor credentials that a
+    /// browser adds by itself needs no check: a page of another origin has nothing to misuse.
+    ///
     /// Every response but the module for browsers has
     /// `Cache-Control: no-store`.
     pub fn router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
