@@ -145,7 +145,7 @@ pub enum ClaimsError {
     /// levels, or their type requires a field that it does not write.
     Unreadable(Box<dyn std::error::Error + Send + Sync>),
     /// The access token with the claims does not fit into the access cookie: browsers drop a cookie whose name and value have
-    /// more than 4096 bytes (RFC 6265bis §5.6) without a word.
+    /// more than 4096 bytes (RFC 6265bis §5.6) without a word. 16 of them are left for later tokens of the session.
     TooLarge {
         /// The size of the name and the value of the cookie, in bytes.
         cookie_bytes: usize,

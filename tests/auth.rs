@@ -1757,7 +1757,7 @@ async fn whoever_waits_for_a_session_that_goes_on_waits_on() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_waits_during_an_outage_learns_of_its_revocations_afterwards() {
-    for outage in [5 * MINUTE, 60 * MINUTE] {
+    for (outage, end) in [(5 * MINUTE, Fault::None), (60 * MINUTE, Fault::None), (60 * MINUTE, Fault::FailsAfterPage)] {
         let one = Node::new();
         // Another connection to the same store.
         let two = Node::on(FaultyStore::over(one.store.inner.clone()), one.clock.clone(), |builder| builder);
@@ -1772,9 +1772,9 @@ async fn whoever_waits_during_an_outage_learns_of_its_revocations_afterwards() {
         // Longer than a node keeps a revocation.
         two.store.age_feed(outage);
         one.clock.advance(outage);
-        two.store.set(Fault::None);
-        assert!(completes(of_alice).await, "{outage:?}");
-        assert!(!completes(&mut of_bob).await, "{outage:?}");
+        two.store.set(end);
+        assert!(completes(of_alice).await, "{outage:?} {end:?}");
+        assert!(!completes(&mut of_bob).await, "{outage:?} {end:?}");
     }
 }
 

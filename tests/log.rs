@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
+use axum::extract::connect_info::MockConnectInfo;
 use axum::http::Request;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -169,7 +171,21 @@ async fn a_proxy_that_adds_a_prefix_is_no_warning_if_the_refresh_cookie_arrives(
     let (auth, app) = mounted("added", "/api/auth", |_| ());
     let cookie = refresh_cookie(&auth).await;
     assert_eq!(call(&app, "POST", "/api/auth/refresh", &[("cookie", &cookie)]).await.status(), 200);
+    // Now the setup is known to be right.
+    call(&app, "POST", "/api/auth/refresh", &[]).await;
     assert_eq!(log.take(), "");
+}
+
+#[tokio::test]
+async fn a_client_on_the_internet_cannot_name_a_prefix() {
+    let log = Log::default();
+    let _guard = log.start();
+    let (_auth, app) = mounted("spoofed", "/auth", |_| ());
+    for (peer, lines) in [([203, 0, 113, 7], 0), ([10, 0, 0, 7], 1)] {
+        let app = app.clone().layer(MockConnectInfo(SocketAddr::from((peer, 4711))));
+        call(&app, "POST", "/auth/refresh", &[("x-forwarded-prefix", "/spoofed")]).await;
+        assert_eq!(log.take().lines().count(), lines, "{peer:?}");
+    }
 }
 
 #[tokio::test]
@@ -179,7 +195,7 @@ async fn a_browser_that_is_logged_in_and_sends_no_refresh_cookie_is_one_warning(
     let (auth, app) = mounted("missing", "/auth", |settings| settings.hint_cookie = true);
     let hint = format!("{}=1", auth.hint_cookie_name().unwrap());
     let both = format!("{}; {hint}", refresh_cookie(&auth).await);
-    for (cookie, lines) in [("theme=dark", 0), (&*both, 0), (&*hint, 1), (&*hint, 0)] {
+    for (cookie, lines) in [("theme=dark", 0), (&*hint, 1), (&*hint, 0), (&*both, 0)] {
         call(&app, "POST", "/auth/refresh", &[("cookie", cookie)]).await;
         let text = log.take();
         assert_eq!(text.lines().count(), lines, "{cookie}: {text}");
@@ -244,9 +260,11 @@ async fn an_access_cookie_that_browsers_would_drop_is_left_out_of_a_refresh_with
     let app: Router = Router::new().nest("/auth", auth.router());
     let response = call(&app, "POST", "/auth/refresh", &[("cookie", &cookie)]).await;
     assert_eq!(response.status(), 200);
+    call(&app, "POST", "/auth/refresh", &[("cookie", &cookie)]).await;
     let names: Vec<_> = response.headers().get_all("set-cookie").iter().map(|it| it.to_str().unwrap()).collect();
     assert!(names.iter().all(|it| !it.contains("access")), "{names:?}");
     let text = log.take();
+    assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains("ERROR") && text.contains("return smaller claims"), "{text}");
 }
 

@@ -205,3 +205,45 @@ async fn the_headers_of_a_refusal_survive_its_new_form() {
     assert_eq!((status, text.as_str()), (409, "<h1>refresh_busy</h1>"));
     assert!(headers.contains_key("retry-after"), "{headers:?}");
 }
+
+fn with_header(
+    name: &'static str,
+    value: &'static str,
+) -> impl Fn(Response<Body>) -> std::future::Ready<Response<Body>> + Clone {
+    move |mut response: Response<Body>| {
+        response.headers_mut().append(name, value.parse().unwrap());
+        std::future::ready(response)
+    }
+}
+
+#[tokio::test]
+async fn headers_of_the_old_body_go_with_it_and_cookies_of_both_are_sent() {
+    let node = Node::new();
+    // Not `Clone`.
+    struct Templates(&'static str);
+    let templates = Templates("<h1>no</h1>");
+    let show = move |_: &Problem, _: &Parts| Some(([("set-cookie", "flash=1")], Html(templates.0)).into_response());
+    let app = Router::new()
+        .route("/", get(async |_: AuthUser<Claims>| ()))
+        .layer(node.auth.layer())
+        .layer(axum::middleware::map_response(with_header("content-encoding", "gzip")))
+        .layer(axum::middleware::map_response(with_header("etag", "\"x\"")))
+        .layer(axum::middleware::map_response(with_header("set-cookie", "refresh=new")))
+        .layer(node.auth.refusals(show));
+    let (status, headers, text) = call(&app, "GET", "/", &[]).await;
+    assert_eq!((status, text.as_str()), (401, "<h1>no</h1>"));
+    assert!(!headers.contains_key("content-encoding") && !headers.contains_key("etag"), "{headers:?}");
+    let cookies: Vec<_> = headers.get_all("set-cookie").iter().collect();
+    assert_eq!(cookies, ["refresh=new", "flash=1"]);
+}
+
+#[tokio::test]
+async fn of_two_forms_the_inner_one_counts() {
+    let node = Node::new();
+    let form = |text: &'static str| move |_: &Problem, _: &Parts| Some(Html(text).into_response());
+    let app = Router::new()
+        .route("/", get(async || TEAPOT))
+        .layer(node.auth.refusals(form("inner")))
+        .layer(node.auth.refusals(form("outer")));
+    assert_eq!(call(&app, "GET", "/", &[]).await.2, "inner");
+}

@@ -360,11 +360,14 @@ impl<C: Claims> LoginBuilder<C> {
     }
 }
 
+/// By how much the access token may grow at a refresh: it has the generation, and the times, as decimal digits.
+const GROWTH_BYTES: usize = 16;
+
 /// Refuses tokens whose access cookie browsers would drop: the user would be refreshed with every page, and logged out at the
 /// first failure.
 fn check_cookie_size(settings: &ResolvedSettings, tokens: &Tokens) -> Result<(), ClaimsError> {
     let size = settings.access_cookie.as_ref().map_or(0, |cookie| cookie.size(&tokens.access_token));
-    if size > MAX_COOKIE_BYTES { Err(ClaimsError::TooLarge { cookie_bytes: size }) } else { Ok(()) }
+    if size + GROWTH_BYTES > MAX_COOKIE_BYTES { Err(ClaimsError::TooLarge { cookie_bytes: size }) } else { Ok(()) }
 }
 
 /// A page of another site has logged in, and will be logged out when the access token expires.

@@ -126,6 +126,12 @@ impl ClientInfo {
         header.as_deref().unwrap_or_default()
     }
 
+    /// Whether the request may have been sent by a proxy of the app's, as far as the setup tells.
+    pub(crate) fn is_from_proxy(&self, settings: &Settings) -> bool {
+        let is_local = |peer| settings.trusted_proxies.is_empty() && setup::is_local(peer);
+        self.peer.is_none_or(|peer| forwarded::is_trusted(peer, settings) || is_local(peer))
+    }
+
     /// What a session keeps of the client.
     pub(crate) fn resolve(self, settings: &Settings) -> (Client, Option<SetupMistake>) {
         let (ip, mistake) = self.locate(settings);

@@ -13,6 +13,8 @@ pub(crate) enum Notice {
     CookieMissing,
     /// A page of another site logged in, and will not send the refresh cookie.
     CrossSiteLogin,
+    /// The claims hook has returned more than the access cookie can hold.
+    LargeCookie,
     /// A login was not told who logs in.
     LoginWithoutClient,
     /// The server does not know its peers.

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use axum_core::response::Response;
-use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN, UPGRADE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request};
 use tower_http::csrf::CsrfLayer;
@@ -21,28 +21,29 @@ use crate::config::ResolvedSettings;
 
 /// Whether a request is safe, or comes from this origin or a trusted one. For the routes of the app.
 ///
-/// In an app without cookies of ours, a request that carries no cookie and no credentials of the browser's own may come from
-/// anywhere: a page of another origin can do no more with it than its server could.
+/// In an app without cookies of ours, no origin is needed for a request that browsers do not authenticate.
 pub(super) fn is_same_origin(settings: &ResolvedSettings, parts: &Parts) -> bool {
     let sets_cookies = settings.transport.has_cookie() || settings.access_cookie.is_some();
-    let headers = &parts.headers;
-    (!sets_cookies && !headers.contains_key(COOKIE) && !has_browser_credentials(headers)) || passes(settings, parts)
+    (!sets_cookies && !parts.headers.contains_key(COOKIE) && is_for_scripts_only(&parts.headers))
+        || passes(settings, parts)
 }
 
-/// [`is_same_origin`] for our own routes, in an app whose refresh tokens may travel in the body. The routes set a cookie only in
-/// place of one, so only our own cookies count.
+/// [`is_same_origin`] for our own routes, in an app whose refresh tokens may travel in the body: only our own cookies count.
 pub(super) fn is_same_origin_for_router(settings: &ResolvedSettings, parts: &Parts) -> bool {
     let headers = &parts.headers;
     let ours = [Some(&settings.refresh_cookie), settings.access_cookie.as_ref()];
     let has_cookie = ours.into_iter().flatten().any(|ours| cookie::values(headers, &ours.name).next().is_some());
-    let is_native = settings.transport.has_body() && !has_cookie && !has_browser_credentials(headers);
-    is_native || passes(settings, parts)
+    (settings.transport.has_body() && !has_cookie && is_for_scripts_only(headers)) || passes(settings, parts)
 }
 
-/// Whether the request may carry credentials that the browser adds by itself, whichever page has sent it: those of HTTP
-/// authentication (Basic, Digest, Negotiate). A page itself has to set a bearer token.
-fn has_browser_credentials(headers: &HeaderMap) -> bool {
-    headers.get_all(AUTHORIZATION).iter().any(|value| bearer(value).is_none())
+/// Whether browsers let no page of another origin send this request unless the app allows it by CORS: it has a bearer token or
+/// a JSON body, which forms cannot send, and so there is a preflight request before it. And no credentials that a browser adds
+/// by itself, those of HTTP authentication (Basic, Digest, Negotiate).
+fn is_for_scripts_only(headers: &HeaderMap) -> bool {
+    let mut credentials = headers.get_all(AUTHORIZATION).iter().peekable();
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let is_json = kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json");
+    (credentials.peek().is_some() || is_json) && credentials.all(|value| bearer(value).is_some())
 }
 
 /// Whether a cookie may authenticate a request: it is safe, or comes from this origin or a trusted one.

@@ -54,10 +54,12 @@ pub(super) fn login_page(settings: &ResolvedSettings, parts: &Parts) -> Option<L
     location(page, next).map(LoginPage::Htmx)
 }
 
-/// Whether this request was redirected to the login page. A proxy may have removed a prefix of its path.
+/// Whether this is the login page. A proxy may have added or removed a prefix of the path; then the `next` of a redirect tells.
 fn is_login_page(uri: &Uri, page: &str) -> bool {
+    let path = uri.path();
+    let (long, short) = if path.len() > page.len() { (path, page) } else { (page, path) };
     let was_redirected = || uri.query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("next=")));
-    uri.path() == page || (page.ends_with(uri.path()) && was_redirected())
+    path == page || (short != "/" && long.ends_with(short) && was_redirected())
 }
 
 /// The URI as the server received it, whatever router the request is in.

@@ -86,8 +86,8 @@ impl<C: Claims> Auth<C> {
     /// warning in the log says so otherwise. It fits into a router of any state.
     ///
     /// Unsafe methods have to pass the origin check of [`Auth::csrf`]. If refresh tokens may travel
-    /// [in the body](crate::Settings::transport), a request that carries neither a cookie of this `Auth` nor credentials that a
-    /// browser adds by itself needs no check: a page of another origin has nothing to misuse.
+    /// [in the body](crate::Settings::transport), a request that carries no cookie of this `Auth` needs no check if it has a
+    /// bearer token or a JSON body: browsers do not send these to another origin unasked.
     ///
     /// Every response but the module for browsers has
     /// `Cache-Control: no-store`.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::cookie;
 use super::problem::Problem;
 use crate::auth::{Login, LoginBuilder, Tokens};
-use crate::config::{MAX_COOKIE_BYTES, ResolvedCookie, ResolvedSettings, Transport};
+use crate::config::{MAX_COOKIE_BYTES, Notice, ResolvedCookie, ResolvedSettings, Transport};
 use crate::error::{ClaimsError, Error};
 
 /// The largest JSON body, in bytes. A refresh token needs 120.
@@ -130,17 +130,17 @@ fn cookies(settings: &ResolvedSettings, tokens: &Tokens) -> Vec<Option<HeaderVal
     // Not only with a new refresh token: the session may have begun before the hint cookie was switched on.
     let hint = settings.hint_cookie.as_ref().filter(|_| tokens.refresh_in.is_some());
     let hint = hint.map(|hint| hint.header(Some(("1", tokens.session_expires_in))));
-    let access = settings.access_cookie.as_ref().filter(|access| fits(access, tokens));
+    let access = settings.access_cookie.as_ref().filter(|access| fits(settings, access, tokens));
     let access = access.map(|access| access.header(Some((tokens.access_token.as_str(), tokens.expires_in))));
     refresh.into_iter().chain(hint).chain(access).collect()
 }
 
 /// Whether browsers keep the access cookie. A login fails otherwise; a refresh goes on, because the user has done nothing
 /// wrong, and the next request refreshes again.
-fn fits(access: &ResolvedCookie, tokens: &Tokens) -> bool {
+fn fits(settings: &ResolvedSettings, access: &ResolvedCookie, tokens: &Tokens) -> bool {
     let bytes = access.size(&tokens.access_token);
     let fits = bytes <= MAX_COOKIE_BYTES;
-    if !fits {
+    if !fits && settings.notices.is_first(Notice::LargeCookie) {
         tracing::error!(
             target: "axum_refresh",
             session_id = %tokens.session_id,

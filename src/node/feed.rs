@@ -30,11 +30,13 @@ pub(super) struct FeedPosition {
     read_at: Timestamp,
     /// When the whole feed was last compared with what this node knows; none since the last failure.
     compared_at: Option<Timestamp>,
+    /// Whether entries were missed because they are older than this node keeps them, and no feed was read to its end since.
+    has_gap: bool,
 }
 
 impl FeedPosition {
     pub(super) const START: Self =
-        Self { cursor: FeedCursor::START, read_at: Timestamp::from_millis(0), compared_at: None };
+        Self { cursor: FeedCursor::START, read_at: Timestamp::from_millis(0), compared_at: None, has_gap: false };
 }
 
 impl Node {
@@ -78,7 +80,8 @@ impl Node {
         let now = self.now();
         // Revocations older than this node keeps them are not read. That is no harm for requests, whose access tokens have
         // expired by then, but a stream may still be open.
-        let is_gap = position.read_at != FeedPosition::START.read_at && now.is_past(position.read_at, self.retention());
+        position.has_gap |=
+            position.read_at != FeedPosition::START.read_at && now.is_past(position.read_at, self.retention());
         if now < position.read_at || now.is_past(position.read_at, self.overlap() / 2) {
             // Either the clock was turned back, and entries may have been forgotten too early, or the gap was so long
             // that a slow transaction may have become visible behind the cursor.
@@ -106,7 +109,7 @@ impl Node {
                     (position.cursor, position.read_at) = (batch.next, asked_at);
                     if !batch.has_more {
                         self.revoked.caught_up(asked_at);
-                        if is_gap {
+                        if std::mem::take(&mut position.has_gap) {
                             self.revoked.waiters().users_revoked(None);
                         }
                         return Ok(());

@@ -1,6 +1,7 @@
 //! Revocations that were decided and have not reached the store yet: they are tried again until they have.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -43,6 +44,17 @@ impl Unfinished {
     fn is_done(&self) -> bool {
         !self.session && !self.others
     }
+
+    /// Adds what another revocation of the same session has left.
+    fn merge(&mut self, other: Self) {
+        let session = self.session || other.session;
+        if other.others {
+            // The other sessions go by the later decision, and are reported with its reason and client.
+            let at = if self.others { self.at.max(other.at) } else { other.at };
+            *self = Self { at, ..other };
+        }
+        self.session = session;
+    }
 }
 
 /// The revocations that are left, by the session of the refresh token.
@@ -69,35 +81,48 @@ impl UnfinishedRevocations {
     }
 
     fn add(&self, unfinished: Unfinished) {
-        let mut left = self.left();
-        left.insert(unfinished.session_id, unfinished);
+        self.add_to(&mut self.left(), unfinished);
+    }
+
+    fn add_to(&self, left: &mut HashMap<SessionId, Unfinished>, unfinished: Unfinished) {
+        match left.entry(unfinished.session_id) {
+            Entry::Occupied(mut entry) => entry.get_mut().merge(unfinished),
+            Entry::Vacant(entry) => {
+                entry.insert(unfinished);
+            }
+        }
         self.is_empty.store(false, Ordering::Release);
     }
 
-    /// Adds one, unless it is known already, done or not. Returns whether it was added.
+    /// Adds the revocation of a user's other sessions, unless it is known already, done or not. Returns whether it was added.
     fn add_new(&self, unfinished: &Unfinished) -> bool {
         let id = unfinished.session_id;
         let mut left = self.left();
         // Both are changed under this lock only, so of several callers one adds it.
-        if left.contains_key(&id) || self.finished.get(&id).is_some() {
+        if left.get(&id).is_some_and(|left| left.others) || self.finished.get(&id).is_some() {
             return false;
         }
-        left.insert(id, unfinished.clone());
-        self.is_empty.store(false, Ordering::Release);
+        self.add_to(&mut left, unfinished.clone());
         true
     }
 
-    /// Keeps what is left of one.
-    fn update(&self, unfinished: &Unfinished) {
-        let id = unfinished.session_id;
-        if unfinished.is_done() {
-            let mut left = self.left();
+    /// Removes what is no longer left of one that was tried. More may have been added to it meanwhile.
+    fn update(&self, tried: &Unfinished, now: &Unfinished) {
+        let id = tried.session_id;
+        let mut left = self.left();
+        let has_others = tried.others && !now.others;
+        if has_others {
             self.finished.insert(id, ());
-            left.remove(&id);
-            self.is_empty.store(left.is_empty(), Ordering::Release);
-        } else if let Some(left) = self.left().get_mut(&id) {
-            left.clone_from(unfinished);
         }
+        if let Some(entry) = left.get_mut(&id) {
+            entry.session &= !(tried.session && !now.session);
+            // A later decision concerns sessions that this one did not.
+            entry.others &= !(has_others && entry.at <= tried.at);
+            if entry.is_done() {
+                left.remove(&id);
+            }
+        }
+        self.is_empty.store(left.is_empty(), Ordering::Release);
     }
 
     /// Whether the store is not expected to have this revocation yet.
@@ -206,8 +231,9 @@ impl Node {
     }
 
     async fn try_to_finish(&self, unfinished: &mut Unfinished) -> Result<(), StoreError> {
+        let tried = unfinished.clone();
         let result = self.revoke_left(unfinished).await;
-        self.unfinished.update(unfinished);
+        self.unfinished.update(&tried, unfinished);
         result
     }
 
@@ -262,7 +288,37 @@ mod tests {
             })
         };
         assert_eq!(add_at_once(), 1);
-        revocations.update(&Unfinished { others: false, ..unfinished.clone() });
+        revocations.update(&unfinished, &Unfinished { others: false, ..unfinished.clone() });
         assert_eq!(add_at_once(), 0);
+    }
+
+    #[test]
+    fn what_two_revocations_of_a_session_have_left_is_left_until_each_is_done() {
+        let revocations = UnfinishedRevocations::new();
+        let stolen = Unfinished {
+            user_id: "alice".into(),
+            session_id: SessionId::from_bytes([7; 16]),
+            reason: RevocationReason::Reuse,
+            at: Timestamp::from_millis(1_000_000),
+            session: true,
+            others: true,
+            client: Client::default(),
+        };
+        let replaced = Unfinished {
+            reason: RevocationReason::Replaced,
+            at: Timestamp::from_millis(2_000_000),
+            others: false,
+            ..stolen.clone()
+        };
+        for orders in [[&stolen, &replaced], [&replaced, &stolen]] {
+            for unfinished in orders {
+                revocations.add(unfinished.clone());
+            }
+            revocations.update(&replaced, &Unfinished { session: false, ..replaced.clone() });
+            let left = revocations.left().get(&stolen.session_id).cloned().unwrap();
+            assert_eq!((left.session, left.others, left.reason, left.at), (false, true, stolen.reason, stolen.at));
+            revocations.update(&stolen, &Unfinished { session: false, others: false, ..stolen.clone() });
+            assert!(revocations.left().is_empty());
+        }
     }
 }

@@ -91,6 +91,8 @@ pub(crate) enum Fault {
     SlowSwap,
     /// Loading and revoking this session fails.
     FailsFor(SessionId),
+    /// The feed has a page that is not the last one, then fails, and works from then on.
+    FailsAfterPage,
 }
 
 /// A memory store that counts calls and fails on request.
@@ -244,6 +246,16 @@ impl SessionStore for FaultyStore {
     async fn read_revocations(&self, since: FeedCursor, window: FeedWindow) -> Result<RevocationBatch, StoreError> {
         if since == FeedCursor::START {
             self.reads_from_start.fetch_add(1, Ordering::SeqCst);
+        }
+        if *self.fault.lock().unwrap() == Fault::FailsAfterPage {
+            if since != FeedCursor::START {
+                self.set(Fault::None);
+                return Err(StoreError::new("connection reset"));
+            }
+            let mut page = self.inner.read_revocations(since, window).await?;
+            page.entries.clear();
+            page.has_more = true;
+            return Ok(page);
         }
         let mut feed = self.with(self.inner.read_revocations(since, window)).await;
         if let Ok(feed) = &mut feed {

@@ -22,8 +22,8 @@ use crate::http::rejection::AuthRejection;
 /// [trusted origins](crate::Settings::trusted_origins) pass. Proxies have to leave `Host` and `Origin` as they are.
 ///
 /// In an app that sets no cookies ([`Transport::Body`](crate::config::Transport::Body) without an access cookie), a request
-/// without any cookie and without credentials that a browser adds by itself (`Authorization` other than `Bearer`) passes too,
-/// whatever its origin: the page that has sent it can do no more with it than any server.
+/// without any cookie and with a bearer token or a JSON body passes too, whatever its origin: browsers send such a request to
+/// another origin only if the app allows it by CORS.
 #[derive(Clone)]
 pub struct CsrfLayer {
     settings: Arc<ResolvedSettings>,

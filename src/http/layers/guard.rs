@@ -3,15 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::header::USER_AGENT;
+use http::header::{AUTHORIZATION, USER_AGENT};
 use http::request::Parts;
 use tower_layer::Layer;
 
 use super::{Check, CheckService, GuardService, Refusal};
 use crate::auth::{Auth, Claims, Decision, NoClaims, Verified};
 use crate::error::Error;
+use crate::http::bearer::bearer;
 use crate::http::extract::client_info;
-use crate::http::identify::{PresentedToken, identify, identify_after_catching_up};
+use crate::http::identify::{PresentedToken, identify, identify_after_catching_up, remember};
 use crate::http::problem::Problem;
 use crate::http::rejection::AuthRejection;
 
@@ -98,7 +99,10 @@ impl<C: Claims> Check for GuardLayer<C> {
         let user_agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
         match self.auth.check_session(&token, user_agent, || client_info(parts)) {
             Decision::Pass(()) => Decision::Pass(()),
-            Decision::Refuse(error) => Decision::Refuse(self.refuse(parts, of_presented_token(&error))),
+            Decision::Refuse(error) => match self.refused(parts, &error) {
+                Ok(()) => Decision::Pass(()),
+                Err(refusal) => Decision::Refuse(refusal),
+            },
             Decision::AskStore(()) => Decision::AskStore(Unsure::Session(token)),
         }
     }
@@ -112,7 +116,21 @@ impl<C: Claims> Check for GuardLayer<C> {
         };
         let Some(token) = token else { return Ok(()) };
         let checked = self.auth.check_session_in_store(&token, client_info(parts)).await;
-        checked.map_err(|error| self.refuse(parts, of_presented_token(&error)))
+        checked.or_else(|error| self.refused(parts, &error))
+    }
+}
+
+impl<C: Claims> GuardLayer<C> {
+    /// Lets the request pass as an anonymous one if that is allowed and the session is that of an access cookie, which
+    /// browsers send with every request.
+    fn refused(&self, parts: &mut Parts, error: &Error) -> Result<(), Refusal> {
+        let problem = of_presented_token(error);
+        let has_header = parts.headers.get_all(AUTHORIZATION).iter().any(|value| bearer(value).is_some());
+        if self.optional && !has_header && problem.is_unauthorized() {
+            remember(&self.auth, parts, None);
+            return Ok(());
+        }
+        Err(self.refuse(parts, problem))
     }
 }
 

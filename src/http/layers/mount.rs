@@ -3,14 +3,15 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use http::HeaderName;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue};
 use tower_layer::Layer;
 
 use super::{Check, CheckService, Refusal};
 use crate::auth::Decision;
 use crate::config::{Notice, ResolvedCookie, ResolvedSettings};
 use crate::http::cookie;
+use crate::http::extract::client_info;
 use crate::http::negotiate::original_uri;
 
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
@@ -35,7 +36,7 @@ impl MountLayer {
     /// removes a prefix says so.
     fn report_path(&self, parts: &Parts) {
         let cookie_path = self.settings.refresh_cookie_path();
-        let path = public_path(parts);
+        let path = public_path(&self.settings, parts);
         let mount = path.strip_suffix(parts.uri.path()).unwrap_or_default();
         // A proxy has probably removed what is missing, without a word.
         let is_stripped = !mount.is_empty() && cookie_path.trim_end_matches('/').ends_with(mount);
@@ -47,16 +48,17 @@ impl MountLayer {
             target: "axum_refresh",
             path,
             cookie_path,
-            "browsers do not send the refresh cookie to this path, so users are logged out when their access token expires; \
-             set `refresh_cookie.path` to the path of the router as browsers see it, such as {mount:?}"
+            "unless a proxy changes the path, browsers do not send the refresh cookie here, so users are logged out when their \
+             access token expires; set `refresh_cookie.path` to the path of the router as browsers see it, such as {mount:?}"
         );
     }
 
-    /// A refresh by a browser that has those of our cookies that are sent to every path.
+    /// A refresh by a browser that has another cookie of ours, one that is sent to every path.
     fn report_missing(&self, parts: &Parts) {
         let settings = &self.settings;
-        let others = [settings.hint_cookie.as_ref(), settings.access_cookie.as_ref()];
-        let is_logged_in = others.into_iter().flatten().any(|other| has_cookie(parts, other));
+        // The access cookie may be that of a session without a refresh token.
+        let other = settings.hint_cookie.as_ref().or(settings.access_cookie.as_ref());
+        let is_logged_in = other.is_some_and(|other| has_cookie(parts, other));
         if parts.uri.path() == "/refresh" && is_logged_in && settings.notices.is_first(Notice::CookieMissing) {
             tracing::warn!(
                 target: "axum_refresh",
@@ -78,7 +80,12 @@ impl Check for MountLayer {
     type Addition = ();
 
     fn check(&self, parts: &mut Parts) -> Decision<(), Infallible, Refusal> {
-        if self.settings.transport.has_cookie() && !has_cookie(parts, &self.settings.refresh_cookie) {
+        let settings = &self.settings;
+        if has_cookie(parts, &settings.refresh_cookie) {
+            // So the setup is right, whatever the paths look like here.
+            settings.notices.is_first(Notice::CookiePath);
+            settings.notices.is_first(Notice::CookieMissing);
+        } else if settings.transport.has_cookie() {
             self.report_path(parts);
             self.report_missing(parts);
         }
@@ -91,12 +98,13 @@ impl Check for MountLayer {
 }
 
 /// The path as the browser sees it, if a proxy that has removed a prefix names it.
-fn public_path(parts: &Parts) -> String {
+fn public_path(settings: &ResolvedSettings, parts: &Parts) -> String {
     let path = original_uri(parts).path();
-    let prefix =
-        parts.headers.get(FORWARDED_PREFIX).map(HeaderValue::as_bytes).and_then(|text| std::str::from_utf8(text).ok());
+    let prefix = parts.headers.get(FORWARDED_PREFIX).and_then(|prefix| prefix.to_str().ok());
+    // Of several proxies, it is unknown which of them has removed what.
     let prefix = prefix.unwrap_or_default().trim().trim_end_matches('/');
-    if prefix.starts_with('/') && !path_matches(prefix, path) { format!("{prefix}{path}") } else { path.to_owned() }
+    let is_prefix = prefix.starts_with('/') && !prefix.contains(',') && !path_matches(prefix, path);
+    if is_prefix && client_info(parts).is_from_proxy(settings) { format!("{prefix}{path}") } else { path.to_owned() }
 }
 
 /// Path matching of cookies (RFC 6265 §5.1.4).

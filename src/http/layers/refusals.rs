@@ -6,9 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, SET_COOKIE,
+    TRANSFER_ENCODING, VARY,
+};
 use http::request::Parts;
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -16,17 +19,44 @@ use tower_service::Service;
 use crate::auth::Auth;
 use crate::http::problem::Problem;
 
+/// The headers that describe a body, and so go with it.
+const OF_THE_BODY: [HeaderName; 8] = [
+    ACCEPT_RANGES,
+    CONTENT_ENCODING,
+    CONTENT_LANGUAGE,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    ETAG,
+    TRANSFER_ENCODING,
+];
+
+/// Marks a response that has the app's form already, from a layer further inside.
+#[derive(Clone, Copy)]
+struct Shown;
+
 /// Shows refusals in the app's own form. Made by [`Auth::refusals`].
-#[derive(Clone)]
 pub struct RefusalsLayer<F> {
     show: Arc<F>,
 }
 
 /// The service of [`RefusalsLayer`].
-#[derive(Clone)]
 pub struct RefusalsService<S, F> {
     inner: S,
     show: Arc<F>,
+}
+
+// Not derived: that would ask the closure to be `Clone`.
+impl<F> Clone for RefusalsLayer<F> {
+    fn clone(&self) -> Self {
+        Self { show: Arc::clone(&self.show) }
+    }
+}
+
+impl<S: Clone, F> Clone for RefusalsService<S, F> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), show: Arc::clone(&self.show) }
+    }
 }
 
 impl<F> fmt::Debug for RefusalsLayer<F> {
@@ -102,6 +132,9 @@ where
         let this = self.project();
         let response = ready!(this.future.poll(cx))?;
         let Some(problem) = response.extensions().get::<Problem>() else { return Poll::Ready(Ok(response)) };
+        if response.extensions().get::<Shown>().is_some() {
+            return Poll::Ready(Ok(response));
+        }
         // A redirect to the login page and a gRPC status carry the problem too, and have a form of their own.
         if problem.status() != response.status() {
             return Poll::Ready(Ok(response));
@@ -109,10 +142,18 @@ where
         let Some(shown) = (this.show)(problem, this.head) else { return Poll::Ready(Ok(response)) };
         let (mut parts, _) = response.into_parts();
         let (new, body) = shown.into_parts();
-        parts.headers.remove(CONTENT_TYPE);
-        parts.headers.remove(CONTENT_LENGTH);
-        parts.headers.extend(new.headers);
+        for name in OF_THE_BODY {
+            parts.headers.remove(name);
+        }
+        for (name, value) in &new.headers {
+            if [SET_COOKIE, VARY].contains(name) {
+                parts.headers.append(name, value.clone());
+            } else {
+                parts.headers.insert(name, value.clone());
+            }
+        }
         parts.extensions.extend(new.extensions);
+        parts.extensions.insert(Shown);
         Poll::Ready(Ok(Response::from_parts(parts, body)))
     }
 }
@@ -125,7 +166,7 @@ impl<C> Auth<C> {
     /// `show` gets the problem and the head of the request, without extensions. It returns a response, or `None` to leave the
     /// refusal as it is, which is `application/problem+json` (RFC 9457). Its body and headers are taken over. The status of
     /// the refusal stays, and so do its other headers, such as `WWW-Authenticate`, `Retry-After`, `Cache-Control` and
-    /// cookies.
+    /// cookies. Of two of these layers, the inner one counts.
     ///
     /// Redirects to the [login page](crate::Settings::login_page) and gRPC statuses stay as they are.
     ///
