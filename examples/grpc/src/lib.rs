@@ -44,7 +44,6 @@ pub struct Notebook {
 
 impl Notebook {
     /// Calls a function with the notes of the user who has sent the request.
-    #[expect(clippy::result_large_err, reason = "tonic's methods return it")]
     fn of_user<T, R>(&self, request: &Request<T>, call: impl FnOnce(&mut Vec<Note>) -> R) -> Result<R, Status> {
         // The layers let no anonymous request pass. This is what a service without them returns.
         let user: AuthUser =
