@@ -267,10 +267,12 @@ async fn page(user: AuthUser) -> Html<String> {
 }
 
 async fn web_socket(upgrade: WebSocketUpgrade, State(auth): State<Auth>, user: AuthUser) -> Response {
+    // From now on: a logout during the upgrade ends it too.
+    let revoked = auth.revoked(&user);
     upgrade.on_upgrade(async move |mut socket| {
         tokio::select! {
             () = greet_and_listen(&mut socket, &user) => {}
-            () = session_end(&auth, &user) => {}
+            () = revoked => {}
         }
         let _ = socket.send(Message::Close(None)).await;
     })
@@ -287,11 +289,6 @@ async fn greet_and_listen(socket: &mut WebSocket, user: &AuthUser) {
 
 async fn events(State(auth): State<Auth>, user: AuthUser) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let hello = Event::default().data(format!("hello {}", user.id));
-    let more = stream::once(async move { session_end(&auth, &user).await }).filter_map(async |()| None);
-    Sse::new(stream::once(async { Ok(hello) }).chain(more))
-}
-
-/// Completes when the user's session has ended.
-async fn session_end(_auth: &Auth, _user: &AuthUser) {
-    std::future::pending().await
+    let events = stream::once(async { Ok(hello) }).chain(stream::pending());
+    Sse::new(events.take_until(auth.revoked(&user)))
 }

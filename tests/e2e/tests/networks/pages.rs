@@ -1,8 +1,12 @@
 //! Pages with fragments, the event stream, and the way through the login page.
 
+use std::time::Duration;
+
 use axum_refresh_e2e::app::{App, Setup};
 use axum_refresh_e2e::nginx::{Nginx, PREFIX};
 use reqwest::Method;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
 
 use crate::Visitor;
 
@@ -61,7 +65,7 @@ async fn a_login_redirects_nobody_to_another_site() {
 }
 
 #[tokio::test]
-async fn a_stream_opens_by_the_access_cookie_and_only_for_pages_of_the_app() {
+async fn a_stream_opens_by_the_access_cookie_for_pages_of_the_app_and_ends_at_the_logout() {
     let origin = App::new(&Setup::new("sqlite")).await.on_tcp().await;
     let mut visitor = Visitor::new(&origin);
     let stream = ("accept", "text/event-stream");
@@ -78,7 +82,7 @@ async fn a_stream_opens_by_the_access_cookie_and_only_for_pages_of_the_app() {
     let foreign = [&upgrade[..], &[("origin", "https://evil.example")]].concat();
     visitor.call(Method::GET, "/ws", &foreign).await.refused(403, "cross_origin");
 
-    // These do not end, so only their beginning is read.
+    // These go on until the logout.
     let cookies = visitor.browser.cookies_for("/events").unwrap();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let get = |path: &str| client.get(format!("{origin}{path}")).header("cookie", &cookies).header("origin", &origin);
@@ -86,5 +90,21 @@ async fn a_stream_opens_by_the_access_cookie_and_only_for_pages_of_the_app() {
     assert_eq!(events.headers()["content-type"], "text/event-stream");
     assert_eq!(events.chunk().await.unwrap().unwrap(), "data: hello alice\n\n");
     let socket = upgrade.into_iter().fold(get("/ws"), |request, (name, value)| request.header(name, value));
-    assert_eq!(socket.send().await.unwrap().status(), 101);
+    let socket = socket.send().await.unwrap();
+    assert_eq!(socket.status(), 101);
+    let mut socket = socket.upgrade().await.unwrap();
+    // A frame with text, and after the logout one that closes (RFC 6455 §5.2).
+    let hello = b"\x81\x0bhello alice";
+    let mut frame = vec![0; hello.len()];
+    socket.read_exact(&mut frame).await.unwrap();
+    assert_eq!(frame, hello);
+
+    visitor.post("/auth/logout").await.is(204);
+    let rest = async {
+        let mut frames = Vec::new();
+        socket.read_to_end(&mut frames).await.unwrap();
+        (events.chunk().await.unwrap(), frames)
+    };
+    let (event, frames) = timeout(Duration::from_secs(10), rest).await.expect("a stream goes on after the logout");
+    assert_eq!((event, frames), (None, b"\x88\x00".to_vec()));
 }
