@@ -7,21 +7,23 @@
 //! the layers around it. Its body cannot be made from bytes, so the innermost layer has to replace it:
 //!
 //! ```
-//! use axum_refresh::{Auth, MemoryStore, Secret};
+//! use std::net::SocketAddr;
+//!
+//! use axum_refresh::Auth;
 //! use axum_refresh_grpc_example::Notebook;
 //! use axum_refresh_grpc_example::proto::NotesServer;
+//! use tonic::transport::{Error, Server};
 //! use tower_http::map_response_body::MapResponseBodyLayer;
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let auth: Auth = Auth::builder(Secret::random()?, MemoryStore::new()).build()?;
-//! let server = tonic::transport::Server::builder()
-//!     .layer(auth.layer())
-//!     .layer(auth.guard())
-//!     .layer(MapResponseBodyLayer::new(axum::body::Body::new))
-//!     .add_service(NotesServer::new(Notebook::default()));
-//! # let _ = server;
-//! # Ok(())
-//! # }
+//! async fn serve(auth: &Auth, address: SocketAddr) -> Result<(), Error> {
+//!     Server::builder()
+//!         .layer(auth.layer())
+//!         .layer(auth.guard())
+//!         .layer(MapResponseBodyLayer::new(axum::body::Body::new))
+//!         .add_service(NotesServer::new(Notebook::default()))
+//!         .serve(address)
+//!         .await
+//! }
 //! ```
 
 pub mod proto;
