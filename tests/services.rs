@@ -74,6 +74,9 @@ async fn a_grpc_request_is_refused_with_a_grpc_status() {
     for (kind, headers, fault, expected) in [
         ("application/grpc", vec![], Fault::None, ("16", "access_token_missing")),
         ("application/grpc+proto", vec![("authorization", "Bearer x")], Fault::None, ("16", "access_token_invalid")),
+        // Media types have no case (RFC 9110 §8.3.1).
+        ("Application/gRPC; x=y", vec![], Fault::None, ("16", "access_token_missing")),
+        ("application/grpc-web-text+proto", vec![], Fault::None, ("16", "access_token_missing")),
         ("application/grpc", vec![("accept", "text/html")], Fault::None, ("16", "access_token_missing")),
         ("application/grpc", vec![("authorization", bearer.as_str())], Fault::Fails, ("14", "store_unavailable")),
     ] {
@@ -91,6 +94,17 @@ async fn a_grpc_request_is_refused_with_a_grpc_status() {
         assert_eq!((header("grpc-status").as_str(), header("grpc-message").as_str()), expected);
         assert!(response.extensions().get::<Problem>().is_some());
         assert_eq!(text(response).await, "");
+    }
+}
+
+#[tokio::test]
+async fn a_media_type_that_only_begins_like_that_of_grpc_is_another_one() {
+    let node = Node::new();
+    for kind in ["application/grpcs", "application/grpc.v2", "application/json", "application"] {
+        let service = node.auth.layer().layer(service_fn(greet::<()>));
+        let response = service.oneshot(request(&[("content-type", kind)])).await.unwrap();
+        assert_eq!(response.status(), 401, "{kind}");
+        assert!(!response.headers().contains_key("grpc-status"), "{kind}");
     }
 }
 

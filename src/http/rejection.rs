@@ -15,6 +15,7 @@ use super::problem::Problem;
 use crate::config::ResolvedSettings;
 
 const HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
+const GRPC: &[u8] = b"application/grpc";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -26,8 +27,9 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// - A redirect (303) to the [login page](crate::Settings::login_page) with `?next=`, if the app has one, the refusal is a 401
 ///   and the request is a GET that accepts a page.
 /// - 401 with `HX-Redirect` to the login page, if the request was sent by htmx.
-/// - A gRPC status without messages, if the content type of the request is `application/grpc`: `UNAUTHENTICATED` for 401,
-///   `PERMISSION_DENIED` for 403, `ABORTED` for 409, `UNAVAILABLE` for 503, `INTERNAL` for 500, with the code as the message.
+/// - A gRPC status without messages, if the content type of the request is `application/grpc` or `application/grpc-web`:
+///   `UNAUTHENTICATED` for 401, `PERMISSION_DENIED` for 403, `ABORTED` for 409, `UNAVAILABLE` for 503, `INTERNAL` for 500, with
+///   the code as the message.
 ///
 /// Each of them carries the [`Problem`] in its extensions.
 #[derive(Clone)]
@@ -109,9 +111,14 @@ fn empty(status: StatusCode) -> Response<Bytes> {
     response
 }
 
-/// The content type of a gRPC request.
+/// The content type of a gRPC request: `application/grpc`, with a message format or a parameter, or `application/grpc-web`,
+/// whose clients read a status from the headers too.
 fn grpc(headers: &HeaderMap) -> Option<&HeaderValue> {
-    headers.get(CONTENT_TYPE).filter(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    headers.get(CONTENT_TYPE).filter(|kind| {
+        let (name, rest) = kind.as_bytes().split_at_checked(GRPC.len()).unwrap_or_default();
+        // The case does not matter (RFC 9110 §8.3.1).
+        name.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b'-' | b' ' | b'\t'))
+    })
 }
 
 /// The status code of gRPC that comes closest.

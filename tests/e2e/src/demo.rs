@@ -103,13 +103,7 @@ impl Demo {
     }
 
     pub fn browser(&self) -> Browser {
-        Browser {
-            http: self.http.clone(),
-            base: self.base.clone(),
-            jar: CookieStore::default(),
-            headers: Vec::new(),
-            access: String::new(),
-        }
+        Browser::new(self.base.clone(), self.http.clone())
     }
 
     /// A browser in which this user has just logged in.
@@ -392,6 +386,11 @@ pub struct Browser {
 }
 
 impl Browser {
+    /// A browser without cookies, for paths at `base`.
+    pub fn new(base: Url, http: Client) -> Self {
+        Self { http, base, jar: CookieStore::default(), headers: Vec::new(), access: String::new() }
+    }
+
     pub fn with_user_agent(mut self, user_agent: &str) -> Self {
         self.set_header("user-agent", Some(user_agent));
         self

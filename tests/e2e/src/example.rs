@@ -52,6 +52,11 @@ fn pages() -> &'static Path {
     BINARY.get_or_init(|| named_by("PAGES_BIN").unwrap_or_else(|| build("pages", ALL_FEATURES, None)))
 }
 
+fn hyper() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| named_by("HYPER_BIN").unwrap_or_else(|| build("hyper", ALL_FEATURES, None)))
+}
+
 /// The binary that `tests/run` has built and named in the environment.
 fn named_by(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from)
@@ -125,6 +130,14 @@ impl Process {
     /// Starts the server-rendered example in the same way.
     pub async fn start_pages(settings: &[(&str, &str)]) -> Result<Self, String> {
         Self::spawn(command_of(pages(), settings)).await
+    }
+
+    /// Starts the example on hyper in the same way.
+    ///
+    /// # Errors
+    /// Its output, if it exited or was not ready within 20 seconds.
+    pub async fn start_hyper(settings: &[(&str, &str)]) -> Result<Self, String> {
+        Self::spawn(command_of(hyper(), settings)).await
     }
 
     /// Starts a program that prints its address as the examples do.

@@ -4,9 +4,11 @@
 //! `tests/run` runs the tests; `tests/e2e/README.md` lists them.
 #![cfg(unix)]
 
+pub mod app;
 pub mod demo;
 pub mod example;
 pub mod fill;
+pub mod nginx;
 pub mod proxy;
 pub mod server;
 pub mod stores;
