@@ -110,14 +110,18 @@ impl UnfinishedRevocations {
     fn update(&self, tried: &Unfinished, now: &Unfinished) {
         let id = tried.session_id;
         let mut left = self.left();
-        let has_others = tried.others && !now.others;
-        if has_others {
+        let did_others = tried.others && !now.others;
+        if did_others {
             self.finished.insert(id, ());
         }
         if let Some(entry) = left.get_mut(&id) {
-            entry.session &= !(tried.session && !now.session);
+            if tried.session && !now.session {
+                entry.session = false;
+            }
             // A later decision concerns sessions that this one did not.
-            entry.others &= !(has_others && entry.at <= tried.at);
+            if did_others && entry.at <= tried.at {
+                entry.others = false;
+            }
             if entry.is_done() {
                 left.remove(&id);
             }

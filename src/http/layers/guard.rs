@@ -99,10 +99,7 @@ impl<C: Claims> Check for GuardLayer<C> {
         let user_agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
         match self.auth.check_session(&token, user_agent, || client_info(parts)) {
             Decision::Pass(()) => Decision::Pass(()),
-            Decision::Refuse(error) => match self.refused(parts, &error) {
-                Ok(()) => Decision::Pass(()),
-                Err(refusal) => Decision::Refuse(refusal),
-            },
+            Decision::Refuse(error) => self.refusal(parts, &error).map_or(Decision::Pass(()), Decision::Refuse),
             Decision::AskStore(()) => Decision::AskStore(Unsure::Session(token)),
         }
     }
@@ -116,21 +113,24 @@ impl<C: Claims> Check for GuardLayer<C> {
         };
         let Some(token) = token else { return Ok(()) };
         let checked = self.auth.check_session_in_store(&token, client_info(parts)).await;
-        checked.or_else(|error| self.refused(parts, &error))
+        match checked {
+            Ok(()) => Ok(()),
+            Err(error) => self.refusal(parts, &error).map_or(Ok(()), Err),
+        }
     }
 }
 
 impl<C: Claims> GuardLayer<C> {
-    /// Lets the request pass as an anonymous one if that is allowed and the session is that of an access cookie, which
+    /// None if the request may pass as an anonymous one: that is allowed, and the session is that of an access cookie, which
     /// browsers send with every request.
-    fn refused(&self, parts: &mut Parts, error: &Error) -> Result<(), Refusal> {
+    fn refusal(&self, parts: &mut Parts, error: &Error) -> Option<Refusal> {
         let problem = of_presented_token(error);
         let has_header = parts.headers.get_all(AUTHORIZATION).iter().any(|value| bearer(value).is_some());
         if self.optional && !has_header && problem.is_unauthorized() {
             remember(&self.auth, parts, None);
-            return Ok(());
+            return None;
         }
-        Err(self.refuse(parts, problem))
+        Some(self.refuse(parts, problem))
     }
 }
 

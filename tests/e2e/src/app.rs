@@ -89,9 +89,23 @@ pub struct App {
 impl App {
     /// The app with an empty database.
     pub async fn new(setup: &Setup) -> Self {
-        // One pool for the app's own tables and for the sessions of both kinds of user.
-        let store = open(setup.store).await;
+        let [app] = Self::nodes(setup).await;
+        app
+    }
+
+    /// Several nodes of the app, each with a pool of its own over one database.
+    pub async fn nodes<const N: usize>(setup: &Setup) -> [Self; N] {
+        let url = stores::fresh_url_of(setup.store, "networks").await;
         let secret = Secret::random().unwrap();
+        let mut nodes = Vec::new();
+        for _ in 0..N {
+            nodes.push(Self::over(open(setup.store, &url).await, secret.clone(), setup));
+        }
+        nodes.try_into().unwrap_or_else(|_| unreachable!("as many as were asked for"))
+    }
+
+    /// One pool for the app's own tables and for the sessions of both kinds of user.
+    fn over(store: Arc<dyn SessionStore>, secret: Secret, setup: &Setup) -> Self {
         let customers = Auth::builder(secret.clone(), Arc::clone(&store))
             .settings(Settings {
                 refresh_cookie: CookieSettings { path: setup.cookie_path.clone(), ..CookieSettings::default() },
@@ -134,10 +148,9 @@ impl App {
     }
 }
 
-async fn open(kind: &str) -> Arc<dyn SessionStore> {
-    let url = stores::fresh_url_of(kind, "networks").await;
+async fn open(kind: &str, url: &str) -> Arc<dyn SessionStore> {
     if kind == "postgres" {
-        let store = PostgresStore::new(PgPool::connect(&url).await.unwrap());
+        let store = PostgresStore::new(PgPool::connect(url).await.unwrap());
         store.migrate().await.unwrap();
         return Arc::new(store);
     }
