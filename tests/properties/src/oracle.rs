@@ -175,6 +175,10 @@ impl Oracle {
         Some(Row { revoked: row.revoked || row.cutoff < self.cutoff(row.user), ..row })
     }
 
+    pub(crate) fn has_open_session(&self, user: usize) -> bool {
+        self.rows.keys().filter_map(|session| self.row(*session)).any(|row| row.user == user && !row.revoked)
+    }
+
     fn cutoff(&self, user: usize) -> u32 {
         self.cutoffs.get(&user).copied().unwrap_or(0)
     }

@@ -4,7 +4,9 @@ use std::net::TcpListener;
 use std::process::Output;
 use std::time::Duration;
 
-use axum_refresh_e2e::demo::{Demo, SECRET, SHORT_GRACE, grace_passes, run_to_end, run_to_end_with_default_features};
+use axum_refresh_e2e::demo::{
+    Demo, SECRET, SHORT_GRACE, credentials, grace_passes, run_to_end, run_to_end_with_default_features,
+};
 use tokio::net::TcpStream;
 
 /// The demo does not start: exit code 2, and one line on stderr that names the setting. Returns that line.
@@ -192,6 +194,24 @@ async fn invalid_trusted_proxies_prevent_the_start() {
 #[tokio::test]
 async fn invalid_trusted_origins_prevent_the_start() {
     all_are_rejected("TRUSTED_ORIGINS", &["app.example", "https://app.example/path", "*"], "origin").await;
+}
+
+#[tokio::test]
+async fn an_http_library_that_sends_no_secure_cookie_over_http_stays_logged_in_with_insecure_dev_cookies() {
+    for (insecure, status) in [("false", 401), ("true", 200)] {
+        let demo = starts(&[("INSECURE_DEV_COOKIES", insecure)]).await;
+        let login = demo.post("/login").json(&credentials("alice")).send().await;
+        let cookie = login.is(200).header("set-cookie").unwrap();
+        // Such a library takes no loopback address for a secure one.
+        let is_kept = !cookie.split("; ").any(|attribute| attribute == "Secure");
+        let cookie = cookie.split(';').next().filter(|_| is_kept).unwrap_or_default();
+        assert_eq!(demo.post("/auth/refresh").header("cookie", cookie).send().await.status, status);
+    }
+}
+
+#[tokio::test]
+async fn an_invalid_choice_of_insecure_dev_cookies_prevents_the_start() {
+    all_are_rejected("INSECURE_DEV_COOKIES", &["1", "yes", "True"], "INSECURE_DEV_COOKIES").await;
 }
 
 #[tokio::test]
