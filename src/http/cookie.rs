@@ -3,6 +3,11 @@
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
+/// Whether the request has a cookie with this name.
+pub(super) fn has(headers: &HeaderMap, name: &str) -> bool {
+    values(headers, name).next().is_some()
+}
+
 /// The values of all cookies with this name, in all `Cookie` headers. There may be several with different paths or domains,
 /// and other hosts of the site may have set some of them.
 pub(crate) fn values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {

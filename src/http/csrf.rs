@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use axum_core::response::Response;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN, UPGRADE};
+use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request};
 use tower_http::csrf::CsrfLayer;
@@ -16,7 +16,7 @@ use tower_service::Service;
 
 use super::bearer::bearer;
 use super::cookie;
-use super::negotiate::accepts;
+use super::negotiate::{accepts, is_json};
 use crate::config::ResolvedSettings;
 
 /// Whether a request is safe, or comes from this origin or a trusted one. For the routes of the app.
@@ -32,7 +32,7 @@ pub(super) fn is_same_origin(settings: &ResolvedSettings, parts: &Parts) -> bool
 pub(super) fn is_same_origin_for_router(settings: &ResolvedSettings, parts: &Parts) -> bool {
     let headers = &parts.headers;
     let ours = [Some(&settings.refresh_cookie), settings.access_cookie.as_ref()];
-    let has_cookie = ours.into_iter().flatten().any(|ours| cookie::values(headers, &ours.name).next().is_some());
+    let has_cookie = ours.into_iter().flatten().any(|ours| cookie::has(headers, &ours.name));
     (settings.transport.has_body() && !has_cookie && is_for_scripts_only(headers)) || passes(settings, parts)
 }
 
@@ -41,9 +41,7 @@ pub(super) fn is_same_origin_for_router(settings: &ResolvedSettings, parts: &Par
 /// by itself, those of HTTP authentication (Basic, Digest, Negotiate).
 fn is_for_scripts_only(headers: &HeaderMap) -> bool {
     let mut credentials = headers.get_all(AUTHORIZATION).iter().peekable();
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let is_json = kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json");
-    (credentials.peek().is_some() || is_json) && credentials.all(|value| bearer(value).is_some())
+    (credentials.peek().is_some() || is_json(headers)) && credentials.all(|value| bearer(value).is_some())
 }
 
 /// Whether a cookie may authenticate a request: it is safe, or comes from this origin or a trusted one.

@@ -1,7 +1,7 @@
-//! What a client accepts, and the login page for those who accept a page.
+//! What a client sends and accepts, and the login page for those who accept a page.
 
 use axum::extract::OriginalUri;
-use http::header::ACCEPT;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri};
@@ -102,6 +102,12 @@ pub fn local_next(next: &str) -> Option<&str> {
 /// Whether the client is a browser that asks for a page.
 pub(crate) fn wants_html(headers: &HeaderMap) -> bool {
     accepts(headers, "text/html")
+}
+
+/// Whether the request has a JSON body, as far as its headers tell.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
 }
 
 /// Whether the client names this media type among those it accepts.

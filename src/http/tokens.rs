@@ -10,6 +10,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
 
 use super::cookie;
+use super::negotiate::is_json;
 use super::problem::Problem;
 use crate::auth::{Login, LoginBuilder, Tokens};
 use crate::config::{MAX_COOKIE_BYTES, Notice, ResolvedCookie, ResolvedSettings, Transport};
@@ -79,9 +80,7 @@ pub(crate) async fn read_json<T: serde::de::DeserializeOwned>(
     if bytes.is_empty() {
         return Ok(None);
     }
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if !kind.eq_ignore_ascii_case("application/json") {
+    if !is_json(headers) {
         return Err(Problem::UNSUPPORTED_MEDIA_TYPE);
     }
     // A derived type would accept an array of its members too.

@@ -273,18 +273,23 @@ impl Node {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_revocation_is_resumed_once_however_many_refreshes_ask_for_it() {
-        let revocations = UnfinishedRevocations::new();
-        let unfinished = Unfinished {
+    /// All that is left after a theft.
+    fn of_alice() -> Unfinished {
+        Unfinished {
             user_id: "alice".into(),
             session_id: SessionId::from_bytes([7; 16]),
             reason: RevocationReason::Reuse,
             at: Timestamp::from_millis(1_000_000),
-            session: false,
+            session: true,
             others: true,
             client: Client::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_revocation_is_resumed_once_however_many_refreshes_ask_for_it() {
+        let revocations = UnfinishedRevocations::new();
+        let unfinished = Unfinished { session: false, ..of_alice() };
         let add_at_once = || {
             std::thread::scope(|scope| {
                 let adding: Vec<_> = (0..4).map(|_| scope.spawn(|| revocations.add_new(&unfinished))).collect();
@@ -299,15 +304,7 @@ mod tests {
     #[test]
     fn what_two_revocations_of_a_session_have_left_is_left_until_each_is_done() {
         let revocations = UnfinishedRevocations::new();
-        let stolen = Unfinished {
-            user_id: "alice".into(),
-            session_id: SessionId::from_bytes([7; 16]),
-            reason: RevocationReason::Reuse,
-            at: Timestamp::from_millis(1_000_000),
-            session: true,
-            others: true,
-            client: Client::default(),
-        };
+        let stolen = of_alice();
         let replaced = Unfinished {
             reason: RevocationReason::Replaced,
             at: Timestamp::from_millis(2_000_000),

@@ -1,5 +1,6 @@
 //! The layer that reports a router to which browsers do not send the refresh cookie.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use tower_layer::Layer;
 
 use super::{Check, CheckService, Refusal};
 use crate::auth::Decision;
-use crate::config::{Notice, ResolvedCookie, ResolvedSettings};
+use crate::config::{Notice, ResolvedSettings};
 use crate::http::cookie;
 use crate::http::extract::client_info;
 use crate::http::negotiate::original_uri;
@@ -46,7 +47,7 @@ impl MountLayer {
         let mount = if mount.is_empty() { "/" } else { mount };
         tracing::warn!(
             target: "axum_refresh",
-            path,
+            path = &*path,
             cookie_path,
             "unless a proxy changes the path, browsers do not send the refresh cookie here, so users are logged out when their \
              access token expires; set `refresh_cookie.path` to the path of the router as browsers see it, such as {mount:?}"
@@ -58,7 +59,7 @@ impl MountLayer {
         let settings = &self.settings;
         // The access cookie may be that of a session without a refresh token.
         let other = settings.hint_cookie.as_ref().or(settings.access_cookie.as_ref());
-        let is_logged_in = other.is_some_and(|other| has_cookie(parts, other));
+        let is_logged_in = other.is_some_and(|other| cookie::has(&parts.headers, &other.name));
         if parts.uri.path() == "/refresh" && is_logged_in && settings.notices.is_first(Notice::CookieMissing) {
             tracing::warn!(
                 target: "axum_refresh",
@@ -71,17 +72,13 @@ impl MountLayer {
     }
 }
 
-fn has_cookie(parts: &Parts, cookie: &ResolvedCookie) -> bool {
-    cookie::values(&parts.headers, &cookie.name).next().is_some()
-}
-
 impl Check for MountLayer {
     type Found = Infallible;
     type Addition = ();
 
     fn check(&self, parts: &mut Parts) -> Decision<(), Infallible, Refusal> {
         let settings = &self.settings;
-        if has_cookie(parts, &settings.refresh_cookie) {
+        if cookie::has(&parts.headers, &settings.refresh_cookie.name) {
             // So the setup is right, whatever the paths look like here.
             settings.notices.is_first(Notice::CookiePath);
             settings.notices.is_first(Notice::CookieMissing);
@@ -98,13 +95,13 @@ impl Check for MountLayer {
 }
 
 /// The path as the browser sees it, if a proxy that has removed a prefix names it.
-fn public_path(settings: &ResolvedSettings, parts: &Parts) -> String {
+fn public_path<'a>(settings: &ResolvedSettings, parts: &'a Parts) -> Cow<'a, str> {
     let path = original_uri(parts).path();
     let prefix = parts.headers.get(FORWARDED_PREFIX).and_then(|prefix| prefix.to_str().ok());
     // Of several proxies, it is unknown which of them has removed what.
     let prefix = prefix.unwrap_or_default().trim().trim_end_matches('/');
     let is_prefix = prefix.starts_with('/') && !prefix.contains(',') && !path_matches(prefix, path);
-    if is_prefix && client_info(parts).is_from_proxy(settings) { format!("{prefix}{path}") } else { path.to_owned() }
+    if is_prefix && client_info(parts).is_from_proxy(settings) { format!("{prefix}{path}").into() } else { path.into() }
 }
 
 /// Path matching of cookies (RFC 6265 §5.1.4).
