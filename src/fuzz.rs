@@ -126,7 +126,7 @@ impl AccessTokens {
 
     /// Whether the token is valid at this time.
     pub fn check_times<C>(&self, token: &AccessToken<C>, now: Timestamp) -> bool {
-        self.0.check_times(&token.0, now).is_ok()
+        token.0.check_times(now).is_ok()
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use quick_cache::sync::Cache;
 
 use super::claims::{BoxError, ClaimsHook};
+use super::known_tokens::KnownTokens;
 use super::{Auth, Claims, Inner, NoClaims, registry};
 use crate::config::{ClaimsRequest, ResolvedSettings, Settings, SettingsError};
 use crate::event::{Event, Events};
@@ -249,7 +250,7 @@ impl<C: Claims> AuthBuilder<C> {
                  clone one"
             );
         }
-        let verified = (settings.token_cache > 0).then(|| Cache::new(settings.token_cache));
+        let verified = (settings.token_cache > 0).then(|| KnownTokens::new(settings.token_cache));
         let guarded = Cache::new(settings.guard_cache.max(1));
         let (node, running) = Node::new(Arc::new(settings), self.store, self.clock, self.events);
         node.start();

@@ -35,7 +35,7 @@ impl<C: Claims> Auth<C> {
     pub(super) async fn claims_of(&self, session: &SessionRecord, client: &Client) -> Result<Box<str>, Error> {
         let (user_id, session_id) = (Arc::clone(&session.user_id), session.id);
         let Some(hook) = &self.inner.claims_hook else {
-            return match read_app_claims::<C>(&session.claims) {
+            return match read_app_claims::<C>(session.claims.as_bytes()) {
                 Ok(_) => Ok(session.claims.clone()),
                 Err(error) => {
                     let (error, client) = (error.to_string(), client.clone());
@@ -44,7 +44,7 @@ impl<C: Claims> Auth<C> {
                 }
             };
         };
-        let claims = read_app_claims::<C>(&session.claims).ok();
+        let claims = read_app_claims::<C>(session.claims.as_bytes()).ok();
         match hook(ClaimsRequest { session: session.into(), claims }).await {
             Ok(Some(claims)) => write_claims(&claims),
             Ok(None) => {
@@ -65,7 +65,7 @@ pub(super) fn write_claims<C: Claims>(claims: &C) -> Result<Box<str>, Error> {
         return Err(ClaimsError::Reserved(name.to_owned()).into());
     }
     let text = value.to_string();
-    read_app_claims::<C>(&text).map_err(|error| ClaimsError::Unreadable(error.into()))?;
+    read_app_claims::<C>(text.as_bytes()).map_err(|error| ClaimsError::Unreadable(error.into()))?;
     Ok(text.into())
 }
 

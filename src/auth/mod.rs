@@ -2,6 +2,7 @@
 
 mod builder;
 mod claims;
+mod known_tokens;
 mod login;
 mod refresh;
 mod registry;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 pub use self::builder::AuthBuilder;
 use self::claims::ClaimsHook;
 pub use self::claims::{Claims, NoClaims};
+use self::known_tokens::KnownTokens;
 pub use self::login::{Login, LoginBuilder, Tokens};
 pub(crate) use self::refresh::PageRefresh;
 pub use self::refresh::Refreshed;
@@ -58,8 +60,8 @@ struct Inner<C> {
     access: AccessKeys,
     refresh: RefreshKeys,
     claims_hook: Option<ClaimsHook<C>>,
-    /// Verified tokens by the whole token: a part of it, even the signature, does not identify a token.
-    verified: Option<Cache<Box<str>, Arc<Verified<C>>>>,
+    /// None if no token is kept.
+    verified: Option<KnownTokens<C>>,
     /// The clients at login of sessions that the guard has loaded. An entry never changes.
     guarded: Cache<SessionId, Arc<Client>>,
     /// Shared by all entries of `guarded` if clients are not compared.

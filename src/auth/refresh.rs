@@ -117,7 +117,7 @@ impl<C: Claims> Auth<C> {
             if tokens.refresh_token.is_some() {
                 token.generation = token.generation.saturating_sub(1);
             }
-            Arc::new(Verified::from(token))
+            Arc::new(Verified::once(token, self))
         });
         // Between the verdict and now the session may have been revoked.
         let Some(token) = token else { return Ok(PageRefresh { tokens, token, unsent }) };

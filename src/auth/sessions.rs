@@ -293,7 +293,7 @@ impl<C> Auth<C> {
         for text in first_distinct(access_tokens) {
             let Ok(text) = std::str::from_utf8(text) else { continue };
             let Ok(token) = self.inner.access.verify::<serde::de::IgnoredAny>(text) else { continue };
-            let is_valid = self.inner.access.check_times(&token, now).is_ok();
+            let is_valid = token.check_times(now).is_ok();
             let is_new = sessions.iter().all(|(id, _)| *id != token.session_id);
             if is_valid && is_new && !self.inner.node.revoked.has_token(token.id) {
                 sessions.push((token.session_id, token.user_id));

@@ -1,17 +1,18 @@
 //! Verifying access tokens from memory, and the guard's look at the session behind one.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use super::{Auth, Claims, NoClaims};
 use crate::client::{ClientInfo, binding};
-use crate::config::BindingMode;
+use crate::config::{BindingMode, ResolvedSettings};
 use crate::error::Error;
 use crate::event::Event;
 use crate::node::Cause;
 use crate::node::revocations::Known;
+use crate::node::write_behind::LastUse;
 use crate::ratchet::{BindingVerdict, acknowledges};
 use crate::session::{Client, RevocationReason, SessionId};
 use crate::store::{RevokeTarget, StoreError};
@@ -83,15 +84,38 @@ impl<C: Clone> From<&Verified<C>> for AuthUser<C> {
 #[derive(Debug)]
 pub(crate) struct Verified<C> {
     token: AccessToken<C>,
+    /// Those of the [`Auth`] that has verified it, which has them alone. Not the `Auth` itself, because requests, which refer
+    /// to this, may be kept for longer than the app.
+    settings: Arc<ResolvedSettings>,
     /// The client at login, once the guard has loaded it. It never changes.
     client: OnceLock<Arc<Client>>,
     /// Whether its use was recorded as an acknowledgement.
     acknowledged: AtomicBool,
+    /// The number of [revocations](LiveRevocations::additions) of which none concerns it; `u64::MAX` if nobody has looked.
+    live_as_of: AtomicU64,
+    /// None if it is not kept for its next use.
+    last_use: Option<Arc<LastUse>>,
 }
 
-impl<C> From<AccessToken<C>> for Verified<C> {
-    fn from(token: AccessToken<C>) -> Self {
-        Self { token, client: OnceLock::new(), acknowledged: AtomicBool::new(false) }
+impl<C> Verified<C> {
+    fn new(token: AccessToken<C>, auth: &Auth<C>, is_kept: bool) -> Self {
+        Self {
+            token,
+            settings: Arc::clone(auth.resolved()),
+            client: OnceLock::new(),
+            acknowledged: AtomicBool::new(false),
+            live_as_of: AtomicU64::new(u64::MAX),
+            last_use: is_kept.then(Arc::default),
+        }
+    }
+
+    /// A token for one request.
+    pub(super) fn once(token: AccessToken<C>, auth: &Auth<C>) -> Self {
+        Self::new(token, auth, false)
+    }
+
+    pub(crate) fn is_verified_by(&self, auth: &Auth<C>) -> bool {
+        Arc::ptr_eq(&self.settings, auth.resolved())
     }
 }
 
@@ -125,7 +149,7 @@ impl<C: Claims> Auth<C> {
     /// - [`Error::AccessTokenInvalid`], [`Error::AccessTokenExpired`] or [`Error::AccessTokenRevoked`].
     /// - [`Error::Store`] if the store has been unreachable for too long and still is.
     pub async fn authenticate(&self, token: &str) -> Result<AuthUser<C>, Error> {
-        let token = self.verify(token, self.now())?;
+        let token = self.verify(token.as_bytes(), self.now())?;
         match self.admit(&token, self.now()) {
             Decision::Pass(()) => {}
             Decision::Refuse(error) => return Err(error),
@@ -135,17 +159,17 @@ impl<C: Claims> Auth<C> {
     }
 
     /// Whether the token is ours and not expired. Whether it is revoked is for [`admit`](Self::admit) to say.
-    pub(crate) fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Verified<C>>, Error> {
+    pub(crate) fn verify(&self, token: &[u8], now: Timestamp) -> Result<Arc<Verified<C>>, Error> {
         let inner = &*self.inner;
-        if let Some(known) = inner.verified.as_ref().and_then(|cache| cache.get(token)) {
-            inner.access.check_times(&known, now)?;
+        if let Some(known) = inner.verified.as_ref().and_then(|known| known.get(token)) {
+            known.check_times(now)?;
             return Ok(known);
         }
         let verified = inner.access.verify(token)?;
-        inner.access.check_times(&verified, now)?;
-        let verified = Arc::new(Verified::from(verified));
-        if let Some(cache) = &inner.verified {
-            cache.insert(token.into(), Arc::clone(&verified));
+        verified.check_times(now)?;
+        let verified = Arc::new(Verified::new(verified, self, inner.verified.is_some()));
+        if let Some(known) = &inner.verified {
+            known.insert(token, Arc::clone(&verified));
         }
         Ok(verified)
     }
@@ -161,18 +185,22 @@ impl<C: Claims> Auth<C> {
     /// [`admit`](Self::admit) however old the known revocations are.
     pub(super) fn admit_as_known(&self, token: &Verified<C>, now: Timestamp) -> Decision<(), (), Error> {
         let node = &self.inner.node;
-        if node.revoked.has_token(token.id) {
-            return Decision::Refuse(Error::AccessTokenRevoked);
+        let additions = node.revoked.additions();
+        if token.live_as_of.load(Ordering::Relaxed) != additions {
+            if node.revoked.has_token(token.id) {
+                return Decision::Refuse(Error::AccessTokenRevoked);
+            }
+            match node.revoked.known(token.session_id, &token.user_id) {
+                Known::Live => token.live_as_of.store(additions, Ordering::Relaxed),
+                Known::Revoked => return Decision::Refuse(Error::AccessTokenRevoked),
+                Known::Unknown(_) => return Decision::AskStore(()),
+            }
         }
-        match node.revoked.known(token.session_id, &token.user_id) {
-            Known::Live => {}
-            Known::Revoked => return Decision::Refuse(Error::AccessTokenRevoked),
-            Known::Unknown(_) => return Decision::AskStore(()),
-        }
-        let acknowledges = acknowledges(token.issued_at, now, &node.settings.policy);
-        if acknowledges && !token.acknowledged.load(Ordering::Relaxed) {
+        if !token.acknowledged.load(Ordering::Relaxed) && acknowledges(token.issued_at, now, &node.settings.policy) {
             token.acknowledged.store(true, Ordering::Relaxed);
             node.write_behind.acknowledge(token.session_id, token.generation, now);
+        } else if let Some(last_use) = &token.last_use {
+            node.write_behind.touch_again(token.session_id, last_use, now);
         } else {
             node.write_behind.touch(token.session_id, now);
         }
@@ -185,7 +213,7 @@ impl<C: Claims> Auth<C> {
         self.inner.node.catch_up().await?;
         self.inner.node.ask_about(token.session_id, &token.user_id).await?;
         let now = self.now();
-        self.inner.access.check_times(token, now)?;
+        token.check_times(now)?;
         match self.admit(token, now) {
             Decision::Pass(()) => Ok(()),
             Decision::Refuse(error) => Err(error),
@@ -198,7 +226,7 @@ impl<C: Claims> Auth<C> {
     pub(crate) fn check_session(
         &self,
         token: &Verified<C>,
-        user_agent: Option<&str>,
+        user_agent: Option<&[u8]>,
         client: impl FnOnce() -> ClientInfo,
     ) -> Decision<(), (), Error> {
         let at_login = match token.client.get() {
@@ -209,7 +237,9 @@ impl<C: Claims> Auth<C> {
             },
         };
         // Nearly always the header is the same byte for byte, and nothing has to be parsed.
-        if self.settings().policy.binding.ip == BindingMode::Off && at_login.user_agent.as_deref() == user_agent {
+        if self.settings().policy.binding.ip == BindingMode::Off
+            && at_login.user_agent.as_deref().map(str::as_bytes) == user_agent
+        {
             return Decision::Pass(());
         }
         let (verdict, now) = self.compare(at_login, client);

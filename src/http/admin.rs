@@ -58,7 +58,7 @@ async fn list<C: Claims>(
     identity: Option<Extension<Identity<C>>>,
     user: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Error> {
-    let caller = identity.and_then(|Extension(identity)| identity.token);
+    let caller = identity.and_then(|Extension(identity)| identity.user().cloned());
     listing(&auth, &user_id(user), caller.map(|caller| caller.session_id)).await
 }
 

@@ -5,9 +5,9 @@ use http::HeaderValue;
 /// The credentials of `Authorization: Bearer` (RFC 6750 §2.1). The scheme is compared without regard to case (RFC 9110
 /// §11.1).
 pub(crate) fn bearer(header: &HeaderValue) -> Option<&[u8]> {
-    let (scheme, token) = header.as_bytes().split_at_checked(6)?;
-    let token = token.strip_prefix(b" ")?;
-    scheme.eq_ignore_ascii_case(b"bearer").then(|| token.trim_ascii())
+    let (scheme, token) = header.as_bytes().split_at_checked(7)?;
+    // Nearly all clients write it like this.
+    (scheme == b"Bearer " || scheme.eq_ignore_ascii_case(b"bearer ")).then(|| token.trim_ascii())
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use std::task::{Context, Poll, Waker};
 
 use axum_core::response::Response;
 use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN, UPGRADE};
-use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request};
 use tower_http::csrf::CsrfLayer;
 use tower_layer::Layer as _;
@@ -16,24 +15,25 @@ use tower_service::Service;
 
 use super::bearer::bearer;
 use super::cookie;
+use super::head::Head;
 use super::negotiate::{accepts, is_json};
 use crate::config::ResolvedSettings;
 
 /// Whether a request is safe, or comes from this origin or a trusted one. For the routes of the app.
 ///
 /// In an app without cookies of ours, no origin is needed for a request that browsers do not authenticate.
-pub(super) fn is_same_origin(settings: &ResolvedSettings, parts: &Parts) -> bool {
+pub(super) fn is_same_origin(settings: &ResolvedSettings, head: &impl Head) -> bool {
     let sets_cookies = settings.transport.has_cookie() || settings.access_cookie.is_some();
-    (!sets_cookies && !parts.headers.contains_key(COOKIE) && is_for_scripts_only(&parts.headers))
-        || passes(settings, parts)
+    (!sets_cookies && !head.headers().contains_key(COOKIE) && is_for_scripts_only(head.headers()))
+        || passes(settings, head)
 }
 
 /// [`is_same_origin`] for our own routes, in an app whose refresh tokens may travel in the body: only our own cookies count.
-pub(super) fn is_same_origin_for_router(settings: &ResolvedSettings, parts: &Parts) -> bool {
-    let headers = &parts.headers;
+pub(super) fn is_same_origin_for_router(settings: &ResolvedSettings, head: &impl Head) -> bool {
+    let headers = head.headers();
     let ours = [Some(&settings.refresh_cookie), settings.access_cookie.as_ref()];
     let has_cookie = ours.into_iter().flatten().any(|ours| cookie::has(headers, &ours.name));
-    (settings.transport.has_body() && !has_cookie && is_for_scripts_only(headers)) || passes(settings, parts)
+    (settings.transport.has_body() && !has_cookie && is_for_scripts_only(headers)) || passes(settings, head)
 }
 
 /// Whether browsers let no page of another origin send this request unless the app allows it by CORS: it has a bearer token or
@@ -48,32 +48,32 @@ fn is_for_scripts_only(headers: &HeaderMap) -> bool {
 ///
 /// An upgrade counts as unsafe whatever its method, because no preflight protects a WebSocket. So does an event stream,
 /// because it keeps sending data.
-pub(super) fn cookie_is_trusted(settings: &ResolvedSettings, parts: &Parts) -> bool {
-    let opens_channel = parts.headers.contains_key(UPGRADE) || accepts(&parts.headers, "text/event-stream");
-    if opens_channel { passes_as(settings, Method::POST, parts) } else { passes(settings, parts) }
+pub(super) fn cookie_is_trusted(settings: &ResolvedSettings, head: &impl Head) -> bool {
+    let opens_channel = head.headers().contains_key(UPGRADE) || accepts(head.headers(), "text/event-stream");
+    if opens_channel { passes_as(settings, Method::POST, head) } else { passes(settings, head) }
 }
 
-fn passes(settings: &ResolvedSettings, parts: &Parts) -> bool {
-    passes_as(settings, parts.method.clone(), parts)
+fn passes(settings: &ResolvedSettings, head: &impl Head) -> bool {
+    passes_as(settings, head.method().clone(), head)
 }
 
-fn passes_as(settings: &ResolvedSettings, method: Method, parts: &Parts) -> bool {
-    let mut origins = parts.headers.get_all(ORIGIN).iter();
+fn passes_as(settings: &ResolvedSettings, method: Method, head: &impl Head) -> bool {
+    let mut origins = head.headers().get_all(ORIGIN).iter();
     if let (Some(origin), None) = (origins.next(), origins.next())
         && settings.app_origins.iter().any(|trusted| trusted.as_bytes() == origin.as_bytes())
     {
         return true;
     }
-    web_origin_passes(&settings.csrf, method, parts)
+    web_origin_passes(&settings.csrf, method, head)
 }
 
 /// Sends a copy of what the check looks at through tower-http's layer.
-fn web_origin_passes(csrf: &CsrfLayer, method: Method, parts: &Parts) -> bool {
+fn web_origin_passes(csrf: &CsrfLayer, method: Method, head: &impl Head) -> bool {
     let mut request = Request::new(());
     *request.method_mut() = method;
-    *request.uri_mut() = parts.uri.clone();
+    *request.uri_mut() = head.uri().clone();
     for name in [HOST, ORIGIN, HeaderName::from_static("sec-fetch-site")] {
-        if let Some(value) = parts.headers.get(&name) {
+        if let Some(value) = head.headers().get(&name) {
             request.headers_mut().insert(name, value.clone());
         }
     }

@@ -12,6 +12,7 @@ use http::header::{FORWARDED, HeaderName, USER_AGENT};
 use http::request::Parts;
 use http::{Extensions, HeaderValue};
 
+use super::head::Head;
 use super::identify::Identity;
 use super::problem::Problem;
 use super::rejection::AuthRejection;
@@ -45,7 +46,7 @@ impl<C: Claims> AuthUser<C> {
             }
             return None;
         };
-        identity.token.as_deref().map(Self::from)
+        identity.user().map(|token| Self::from(&**token))
     }
 }
 
@@ -60,11 +61,11 @@ impl<C: Claims, S: Sync> FromRequestParts<S> for AuthUser<C> {
             report_missing_layer::<C>(parts.uri.path(), "AuthUser");
             return Err(AuthRejection::unchecked());
         };
-        match &identity.token {
-            Some(token) => Ok(Self::from(&**token)),
-            None => {
+        match identity {
+            Identity::User(token) => Ok(Self::from(&**token)),
+            Identity::Anonymous(settings) => {
                 let problem = Problem::from(&Error::AccessTokenMissing);
-                Err(AuthRejection::new(&identity.settings, parts, problem))
+                Err(AuthRejection::new(settings, parts, problem))
             }
         }
     }
@@ -105,7 +106,7 @@ impl<C: Claims, S: Sync> OptionalFromRequestParts<S> for AuthUser<C> {
             }
             return Ok(None);
         };
-        Ok(identity.token.as_deref().map(Self::from))
+        Ok(identity.user().map(|token| Self::from(&**token)))
     }
 }
 
@@ -119,24 +120,24 @@ impl<S: Sync> FromRequestParts<S> for ClientInfo {
     }
 }
 
-pub(crate) fn client_info(parts: &Parts) -> ClientInfo {
+pub(crate) fn client_info(head: &impl Head) -> ClientInfo {
     let mut client = ClientInfo::new();
-    let connected = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
-    let mocked = || parts.extensions.get::<MockConnectInfo<SocketAddr>>().map(|info| info.0);
+    let connected = head.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+    let mocked = || head.extensions().get::<MockConnectInfo<SocketAddr>>().map(|info| info.0);
     if let Some(peer) = connected.or_else(mocked) {
         client = client.ip(peer.ip());
     }
-    if let Some(list) = joined(parts, &X_FORWARDED_FOR) {
+    if let Some(list) = joined(head, &X_FORWARDED_FOR) {
         client = client.forwarded_for(list);
     }
-    if let Some(list) = joined(parts, &FORWARDED) {
+    if let Some(list) = joined(head, &FORWARDED) {
         client = client.forwarded(list);
     }
-    if let Some(user_agent) = parts.headers.get(USER_AGENT).map(HeaderValue::as_bytes) {
+    if let Some(user_agent) = head.headers().get(USER_AGENT).map(HeaderValue::as_bytes) {
         client = client.user_agent(&String::from_utf8_lossy(user_agent));
     }
     // Navigations from another site (a single sign-on, a link) end in a page of this one.
-    let fetch_metadata = |name: &str| parts.headers.get(name).map(HeaderValue::as_bytes);
+    let fetch_metadata = |name: &str| head.headers().get(name).map(HeaderValue::as_bytes);
     if fetch_metadata("sec-fetch-site") == Some(b"cross-site") && fetch_metadata("sec-fetch-mode") == Some(b"cors") {
         client = client.cross_site();
     }
@@ -144,7 +145,7 @@ pub(crate) fn client_info(parts: &Parts) -> ClientInfo {
 }
 
 /// The lines of a list-valued header as one (RFC 9110 §5.3).
-fn joined(parts: &Parts, name: &HeaderName) -> Option<String> {
-    let lines = parts.headers.get_all(name).into_iter();
+fn joined(head: &impl Head, name: &HeaderName) -> Option<String> {
+    let lines = head.headers().get_all(name).into_iter();
     lines.map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned()).reduce(|list, line| list + ", " + &line)
 }

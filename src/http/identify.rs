@@ -9,6 +9,7 @@ use http::request::Parts;
 use super::bearer::bearer;
 use super::cookie;
 use super::csrf::cookie_is_trusted;
+use super::head::Head;
 use super::problem::Problem;
 use crate::auth::{Auth, Claims, Decision, Verified};
 use crate::config::ResolvedSettings;
@@ -16,17 +17,28 @@ use crate::error::Error;
 use crate::time::Timestamp;
 
 /// What a layer has found out about a request. Kept in the request's extensions.
-pub(crate) struct Identity<C> {
-    /// The settings of the [`Auth`], which has them alone: they tell several in one app apart. Not the `Auth` itself, because
-    /// extensions may be kept for longer than the app.
-    pub(super) settings: Arc<ResolvedSettings>,
-    /// None for an anonymous request that was let through.
-    pub(super) token: Option<Arc<Verified<C>>>,
+pub(crate) enum Identity<C> {
+    /// It knows the [`Auth`] that has verified it.
+    User(Arc<Verified<C>>),
+    /// An anonymous request that was let through. The settings say how to refuse it later.
+    Anonymous(Arc<ResolvedSettings>),
 }
 
 impl<C> Clone for Identity<C> {
     fn clone(&self) -> Self {
-        Self { settings: Arc::clone(&self.settings), token: self.token.clone() }
+        match self {
+            Self::User(token) => Self::User(Arc::clone(token)),
+            Self::Anonymous(settings) => Self::Anonymous(Arc::clone(settings)),
+        }
+    }
+}
+
+impl<C> Identity<C> {
+    pub(super) fn user(&self) -> Option<&Arc<Verified<C>>> {
+        match self {
+            Self::User(token) => Some(token),
+            Self::Anonymous(_) => None,
+        }
     }
 }
 
@@ -92,18 +104,18 @@ impl From<Unidentified> for Problem {
 pub(super) fn identify<C: Claims>(
     auth: &Auth<C>,
     optional: bool,
-    parts: &mut Parts,
+    head: &mut impl Head,
 ) -> Decision<Option<Arc<Verified<C>>>, PresentedToken<C>, Problem> {
-    if let Some(token) = remembered(auth, parts) {
-        return Decision::Pass(Some(token));
+    if let Some(token) = remembered(auth, head) {
+        return Decision::Pass(Some(Arc::clone(token)));
     }
-    match verified_token(auth, parts) {
+    match verified_token(auth, head) {
         Decision::AskStore(presented) => Decision::AskStore(presented),
         Decision::Pass(token) => {
-            remember(auth, parts, Some(Arc::clone(&token)));
+            remember(auth, head, Some(Arc::clone(&token)));
             Decision::Pass(Some(token))
         }
-        Decision::Refuse(reason) => match refused(auth, optional, parts, reason) {
+        Decision::Refuse(reason) => match refused(auth, optional, head, reason) {
             Ok(()) => Decision::Pass(None),
             Err(problem) => Decision::Refuse(problem),
         },
@@ -127,35 +139,40 @@ pub(super) async fn identify_after_catching_up<C: Claims>(
 }
 
 /// Lets an unidentified request pass as an anonymous one if that is allowed.
-fn refused<C: Claims>(auth: &Auth<C>, optional: bool, parts: &mut Parts, reason: Unidentified) -> Result<(), Problem> {
+fn refused<C: Claims>(
+    auth: &Auth<C>,
+    optional: bool,
+    head: &mut impl Head,
+    reason: Unidentified,
+) -> Result<(), Problem> {
     match reason {
         // Browsers send an outdated cookie with every request; that is no reason to refuse a public page.
         Unidentified::NoToken | Unidentified::Cookie(_) if optional => {
-            remember(auth, parts, None);
+            remember(auth, head, None);
             Ok(())
         }
         reason => Err(Problem::from(reason)),
     }
 }
 
-pub(super) fn remember<C: Claims>(auth: &Auth<C>, parts: &mut Parts, token: Option<Arc<Verified<C>>>) {
-    parts.extensions.insert(Identity { settings: Arc::clone(auth.resolved()), token });
+pub(super) fn remember<C: Claims>(auth: &Auth<C>, head: &mut impl Head, token: Option<Arc<Verified<C>>>) {
+    let identity = token.map_or_else(|| Identity::Anonymous(Arc::clone(auth.resolved())), Identity::User);
+    head.extensions_mut().insert(identity);
 }
 
 /// The token that another layer of the same [`Auth`] has found. If that layer let an anonymous request pass, the next one
 /// decides for itself.
-pub(super) fn remembered<C: Claims>(auth: &Auth<C>, parts: &Parts) -> Option<Arc<Verified<C>>> {
-    let identity = parts.extensions.get::<Identity<C>>()?;
-    identity.token.clone().filter(|_| Arc::ptr_eq(&identity.settings, auth.resolved()))
+pub(super) fn remembered<'a, C: Claims>(auth: &Auth<C>, head: &'a impl Head) -> Option<&'a Arc<Verified<C>>> {
+    head.extensions().get::<Identity<C>>()?.user().filter(|token| token.is_verified_by(auth))
 }
 
 /// The access token of a request, if it may be used by what this node knows. Its use is recorded.
 pub(super) fn verified_token<C: Claims>(
     auth: &Auth<C>,
-    parts: &Parts,
+    head: &impl Head,
 ) -> Decision<Arc<Verified<C>>, PresentedToken<C>, Unidentified> {
     let now = auth.now();
-    let presented = match token_of(auth, parts, now) {
+    let presented = match token_of(auth, head, now) {
         Ok(presented) => presented,
         Err(reason) => return Decision::Refuse(reason),
     };
@@ -167,21 +184,19 @@ pub(super) fn verified_token<C: Claims>(
 }
 
 /// The access token in the header or else in the access cookie, if it is ours and not expired.
-fn token_of<C: Claims>(auth: &Auth<C>, parts: &Parts, now: Timestamp) -> Result<PresentedToken<C>, Unidentified> {
-    if let Some(token) = parts.headers.get(AUTHORIZATION).and_then(bearer) {
-        let text = std::str::from_utf8(token).map_err(|_| Unidentified::Header(Error::AccessTokenInvalid))?;
-        let token = auth.verify(text, now).map_err(Unidentified::Header)?;
+fn token_of<C: Claims>(auth: &Auth<C>, head: &impl Head, now: Timestamp) -> Result<PresentedToken<C>, Unidentified> {
+    if let Some(token) = head.headers().get(AUTHORIZATION).and_then(bearer) {
+        let token = auth.verify(token, now).map_err(Unidentified::Header)?;
         return Ok(PresentedToken { token, source: Source::Header });
     }
     let settings = auth.resolved();
     let access_cookie = settings.access_cookie.as_ref().ok_or(Unidentified::NoToken)?;
     let mut first_error = None;
-    for value in cookie::values(&parts.headers, &access_cookie.name) {
-        if !cookie_is_trusted(settings, parts) {
+    for value in cookie::values(head.headers(), &access_cookie.name) {
+        if !cookie_is_trusted(settings, head) {
             return Err(Unidentified::CrossOrigin);
         }
-        let text = std::str::from_utf8(value).unwrap_or_default();
-        match auth.verify(text, now) {
+        match auth.verify(value, now) {
             Ok(token) => return Ok(PresentedToken { token, source: Source::Cookie }),
             Err(error) => first_error = first_error.or(Some(error)),
         }

@@ -7,6 +7,7 @@ mod browser;
 pub(crate) mod cookie;
 mod csrf;
 mod extract;
+pub(crate) mod head;
 pub(crate) mod identify;
 mod layers;
 pub(crate) mod negotiate;

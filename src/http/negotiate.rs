@@ -2,10 +2,10 @@
 
 use axum::extract::OriginalUri;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
+use super::head::Head;
 use crate::config::{Notice, ResolvedSettings};
 
 /// A longer `?next=` is left out: the `Location` header would not fit into the buffers of some proxies.
@@ -21,17 +21,17 @@ pub(super) enum LoginPage {
 }
 
 /// The way to the app's login page, if the app has one and the request was made for a page.
-pub(super) fn login_page(settings: &ResolvedSettings, parts: &Parts) -> Option<LoginPage> {
+pub(super) fn login_page(settings: &ResolvedSettings, head: &impl Head) -> Option<LoginPage> {
     let page = settings.login_page.as_ref()?.to_str().ok()?;
-    let header = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let header = |name| head.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let is_set = |name| header(name) == Some("true");
-    let is_read = matches!(parts.method, Method::GET | Method::HEAD);
+    let is_read = matches!(*head.method(), Method::GET | Method::HEAD);
     // htmx asks for a whole page if it has lost one of its history. It does not follow `HX-Redirect` then.
     let is_htmx = is_set("hx-request") && !is_set("hx-history-restore-request");
-    if !is_htmx && !(is_read && (is_set("hx-request") || wants_html(&parts.headers))) {
+    if !is_htmx && !(is_read && (is_set("hx-request") || wants_html(head.headers()))) {
         return None;
     }
-    let uri = original_uri(parts);
+    let uri = original_uri(head);
     if is_login_page(uri, page) {
         if settings.notices.is_first(Notice::LoginPageRefused) {
             tracing::error!(
@@ -63,8 +63,8 @@ fn is_login_page(uri: &Uri, page: &str) -> bool {
 }
 
 /// The URI as the server received it, whatever router the request is in.
-pub(super) fn original_uri(parts: &Parts) -> &Uri {
-    parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0)
+pub(super) fn original_uri(head: &impl Head) -> &Uri {
+    head.extensions().get::<OriginalUri>().map_or(head.uri(), |original| &original.0)
 }
 
 fn location(page: &str, next: Option<&PathAndQuery>) -> Option<HeaderValue> {

@@ -7,9 +7,9 @@ use axum::body::Body;
 use axum_core::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, VARY};
-use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::head::Head;
 use super::negotiate::{LoginPage, login_page};
 use super::problem::Problem;
 use crate::config::ResolvedSettings;
@@ -47,11 +47,11 @@ enum Form {
 }
 
 impl AuthRejection {
-    pub(super) fn new(settings: &ResolvedSettings, parts: &Parts, problem: Problem) -> Self {
-        let form = if let Some(kind) = grpc(&parts.headers) {
+    pub(super) fn new(settings: &ResolvedSettings, head: &impl Head, problem: Problem) -> Self {
+        let form = if let Some(kind) = grpc(head.headers()) {
             Form::Grpc(kind.clone())
         } else if problem.is_unauthorized() {
-            login_page(settings, parts).map_or(Form::Problem, Form::Login)
+            login_page(settings, head).map_or(Form::Problem, Form::Login)
         } else {
             Form::Problem
         };

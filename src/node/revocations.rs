@@ -1,11 +1,13 @@
 //! The revocations in force: a set in memory, filled from the store's feed, and checked on every request.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
+use std::hash::Hash;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use foldhash::quality::RandomState;
 use tokio::time::Instant;
 
 use super::waiters::Waiters;
@@ -23,20 +25,22 @@ pub(crate) const EVERYONE: &str = "\0\0";
 /// the settings of the node that revoked it.
 #[derive(Debug)]
 pub(crate) struct LiveRevocations {
-    sessions: DashMap<SessionId, Kept>,
-    tokens: DashMap<TokenId, Kept>,
+    sessions: DashMap<SessionId, Kept, RandomState>,
+    tokens: DashMap<TokenId, Kept, RandomState>,
     /// Users of whom many sessions were revoked at once, as the app knows them, and [`EVERYONE`].
     users: DashMap<Box<str>, Cutoff>,
     /// The size of `users`, never less. Nearly always it is 0, and no request has to look.
     user_count: AtomicUsize,
     /// Sessions of such users that the store has reported as live, and the standing as of then.
     spared: DashMap<SessionId, Standing>,
+    /// How often anything became known as revoked.
+    additions: AtomicU64,
     /// The number of the last comparison with the store's feed.
     comparison: AtomicU32,
     created_at: Instant,
     /// When the store's feed was last read, in milliseconds since the Unix epoch; `i64::MIN` before the first read.
     caught_up_at: AtomicI64,
-    max_staleness: Duration,
+    max_staleness_millis: u64,
     /// Those who wait for a revocation.
     waiters: Waiters,
 }
@@ -101,15 +105,19 @@ pub(crate) enum Known {
 impl LiveRevocations {
     pub(crate) fn new(max_staleness: Duration) -> Self {
         Self {
-            sessions: DashMap::new(),
-            tokens: DashMap::new(),
+            sessions: DashMap::default(),
+            tokens: DashMap::default(),
             users: DashMap::new(),
             user_count: AtomicUsize::new(0),
             spared: DashMap::new(),
+            additions: AtomicU64::new(0),
             comparison: AtomicU32::new(0),
             created_at: Instant::now(),
             caught_up_at: AtomicI64::new(i64::MIN),
-            max_staleness,
+            // Less than the distance from a feed that was never read.
+            max_staleness_millis: u64::try_from(max_staleness.as_millis())
+                .unwrap_or(u64::MAX)
+                .min(i64::MAX.unsigned_abs()),
             waiters: Waiters::new(),
         }
     }
@@ -125,7 +133,7 @@ impl LiveRevocations {
             RevokedItem::Session(id) => self.keep_session(*id, kept),
             RevokedItem::Token(jti) => {
                 if let Some(id) = TokenId::parse(jti) {
-                    self.tokens.entry(id).and_modify(|known| known.add(kept)).or_insert(kept);
+                    self.keep(&self.tokens, id, kept);
                     self.waiters.token_revoked(id);
                 }
             }
@@ -149,12 +157,26 @@ impl LiveRevocations {
     }
 
     fn keep_session(&self, id: SessionId, new: Kept) {
-        self.sessions.entry(id).and_modify(|known| known.add(new)).or_insert(new);
+        self.keep(&self.sessions, id, new);
         self.waiters.session_revoked(id);
+    }
+
+    fn keep<K: Eq + Hash>(&self, map: &DashMap<K, Kept, RandomState>, id: K, new: Kept) {
+        match map.entry(id) {
+            Entry::Occupied(mut known) => return known.get_mut().add(new),
+            Entry::Vacant(entry) => drop(entry.insert(new)),
+        }
+        self.added();
+    }
+
+    /// Something is in one of the maps that was not there before.
+    fn added(&self) {
+        self.additions.fetch_add(1, Ordering::AcqRel);
     }
 
     fn keep_users(&self, users: &RevokedUsers, kept: Kept, is_from_here: bool) {
         if self.add_users(users, kept, is_from_here) {
+            self.added();
             self.waiters.users_revoked((*users.scope != *EVERYONE).then_some(&users.scope));
         }
     }
@@ -190,6 +212,12 @@ impl LiveRevocations {
         let seconds = |duration: Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
         let written = seconds(self.created_at.elapsed()).saturating_sub(seconds(age));
         Kept { until, added_in: self.comparison.load(Ordering::Relaxed), written }
+    }
+
+    /// Changes whenever something becomes known as revoked. Read before what is known is looked up, it says until when the
+    /// answer "nothing" holds.
+    pub(crate) fn additions(&self) -> u64 {
+        self.additions.load(Ordering::Acquire)
     }
 
     pub(crate) fn has_session(&self, id: SessionId) -> bool {
@@ -266,8 +294,8 @@ impl LiveRevocations {
     /// Returns whether the feed was read recently enough to rely on. A read in the future means that the clock was set
     /// back: a read further in the future than `max_staleness` is not recent.
     pub(crate) fn is_current(&self, now: Timestamp) -> bool {
-        let caught_up_at = Timestamp::from_millis(self.caught_up_at.load(Ordering::Relaxed));
-        !now.is_past(caught_up_at, self.max_staleness) && !caught_up_at.is_past(now, self.max_staleness)
+        let distance = now.as_millis().saturating_sub(self.caught_up_at.load(Ordering::Relaxed));
+        distance.unsigned_abs() < self.max_staleness_millis
     }
 
     /// Drops what is kept until a time before `now`.

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::Mac as _;
 use serde::de::DeserializeOwned;
 
-use super::claims::{Payload, Registered};
+use super::claims::{Payload, Registered, Scope};
 use super::id::TokenId;
 use super::keys::{HmacSha256, Purpose, Secret, hmac};
 use crate::config::{Settings, SettingsError};
@@ -31,6 +31,8 @@ pub(crate) struct AccessToken<C> {
     pub(crate) id: TokenId,
     pub(crate) issued_at: Timestamp,
     pub(crate) expires_at: Timestamp,
+    /// The times between which it is valid by the clock of this node.
+    valid: (Timestamp, Timestamp),
     pub(crate) claims: C,
 }
 
@@ -128,18 +130,18 @@ impl Key {
         }
     }
 
-    fn verify(&self, message: &str, payload: &str, signature: &[u8]) -> bool {
+    fn verify(&self, message: &[u8], payload: &[u8], signature: &[u8]) -> bool {
         match &self.algorithm {
             Algorithm::Hs256(mac) => {
                 let _ = message;
                 let mut mac = mac.clone();
-                mac.update(payload.as_bytes());
+                mac.update(payload);
                 mac.verify_slice(signature).is_ok()
             }
             #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
             Algorithm::Asymmetric(keys) => {
                 let _ = payload;
-                keys.verify(message.as_bytes(), signature)
+                keys.verify(message, signature)
             }
         }
     }
@@ -149,8 +151,7 @@ impl Key {
 pub(crate) struct AccessKeys {
     signing: Key,
     others: Vec<Key>,
-    issuer: String,
-    audience: String,
+    scope: Scope,
     leeway: Duration,
     /// How far the clock of another node may be ahead of this node's.
     skew: Duration,
@@ -163,15 +164,17 @@ impl AccessKeys {
         let keys = Self {
             signing,
             others,
-            issuer: settings.issuer.clone(),
-            audience: settings.audience.clone(),
+            scope: Scope::new(&settings.issuer, &settings.audience),
             leeway: settings.leeway,
             skew: settings.policy.grace,
             ttl: settings.policy.access_ttl,
         };
         // Detects a key that cannot sign now rather than at the first login.
         let probe = keys.signing.header.clone() + "e30";
-        let holds = keys.signing.sign(&probe).is_some_and(|signature| keys.signing.verify(&probe, "e30", &signature));
+        let holds = keys
+            .signing
+            .sign(&probe)
+            .is_some_and(|signature| keys.signing.verify(probe.as_bytes(), b"e30", &signature));
         holds.then_some(keys).ok_or_else(|| {
             SettingsError::new("signing_key", "the key does not verify its own signature; use another one")
         })
@@ -197,8 +200,8 @@ impl AccessKeys {
         }
         let id = TokenId::new(params.now, expires_at.since(params.now)).ok()?;
         let registered = Registered {
-            iss: &self.issuer,
-            aud: &self.audience,
+            iss: &self.scope.issuer,
+            aud: &self.scope.audience,
             sub: params.user_id,
             sid: params.session_id,
             r#gen: params.generation,
@@ -224,46 +227,52 @@ impl AccessKeys {
     }
 
     /// Verifies that the token was issued with one of the keys, by this issuer and for this audience. The times are
-    /// checked by [`check_times`](Self::check_times).
-    pub(crate) fn verify<C: DeserializeOwned>(&self, token: &str) -> Result<AccessToken<C>, Refused> {
-        let (message, signature) = token.rsplit_once('.').ok_or(Refused::Invalid)?;
+    /// checked by [`check_times`](AccessToken::check_times).
+    pub(crate) fn verify<C: DeserializeOwned>(&self, token: impl AsRef<[u8]>) -> Result<AccessToken<C>, Refused> {
+        let token = token.as_ref();
+        let dot = token.iter().rposition(|byte| *byte == b'.').ok_or(Refused::Invalid)?;
+        let (message, signature) = token.split_at_checked(dot).ok_or(Refused::Invalid)?;
+        let signature = signature.strip_prefix(b".").ok_or(Refused::Invalid)?;
         // The longest signatures (ES256, EdDSA) have 64 bytes.
         let mut bytes = [0; 66];
         let length = URL_SAFE_NO_PAD.decode_slice(signature, &mut bytes).map_err(|_| Refused::Invalid)?;
         let signature = bytes.get(..length).unwrap_or_default();
         let payload = std::iter::once(&self.signing)
             .chain(&self.others)
-            .filter_map(|key| Some((key, message.strip_prefix(key.header.as_str())?)))
+            .filter_map(|key| Some((key, message.strip_prefix(key.header.as_bytes())?)))
             .find(|(key, payload)| key.verify(message, payload, signature))
             .map(|(_, payload)| payload)
             .ok_or(Refused::Invalid)?;
         let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| Refused::Invalid)?;
-        let payload: Payload<C> = serde_json::from_slice(&payload).map_err(|_| Refused::Invalid)?;
-        if payload.iss != self.issuer || payload.aud != self.audience {
-            return Err(Refused::Invalid);
-        }
-        let id = TokenId::parse(&payload.jti).ok_or(Refused::Invalid)?;
+        let payload: Payload<C> = Payload::read(payload, &self.scope).ok_or(Refused::Invalid)?;
+        let id = payload.jti;
+        let issued_at = id.issued_at();
+        let expires_at =
+            id.expires_at().min(Timestamp::from_millis(payload.exp.saturating_mul(1000).saturating_add(999)));
+        // Revocations are kept for one ttl: a token from before a deployment that shortened the ttl must not outlive
+        // them.
+        let valid_until = expires_at.min(issued_at.after(self.ttl)).after(self.leeway);
         Ok(AccessToken {
-            user_id: payload.sub.into(),
+            user_id: payload.sub,
             session_id: payload.sid,
             generation: payload.r#gen,
             id,
-            issued_at: id.issued_at(),
-            expires_at: id
-                .expires_at()
-                .min(Timestamp::from_millis(payload.exp.saturating_mul(1000).saturating_add(999))),
+            issued_at,
+            expires_at,
+            valid: (issued_at.before(self.skew), valid_until),
             claims: payload.claims,
         })
     }
+}
 
+impl<C> AccessToken<C> {
     /// Checks that the token has not expired, and was not issued further in the future than clock skew explains.
-    pub(crate) fn check_times<C>(&self, token: &AccessToken<C>, now: Timestamp) -> Result<(), Refused> {
-        // Revocations are kept for one ttl: a token from before a deployment that shortened the ttl must not outlive
-        // them.
-        if now.before(self.leeway) >= token.expires_at.min(token.issued_at.after(self.ttl)) {
+    pub(crate) fn check_times(&self, now: Timestamp) -> Result<(), Refused> {
+        let (from, until) = self.valid;
+        if now >= until {
             return Err(Refused::Expired);
         }
-        if now.after(self.skew) < token.issued_at {
+        if now < from {
             return Err(Refused::Invalid);
         }
         Ok(())
@@ -399,7 +408,7 @@ mod tests {
             let exp = segment(&issued.token, 1)["exp"].as_i64().unwrap();
             assert!(exp * 1000 <= session_end && issued.expires_at <= session_expires_at);
             let token = keys().verify::<Claims>(&issued.token).unwrap();
-            assert_eq!(keys().check_times(&token, session_expires_at), Err(Refused::Expired));
+            assert_eq!(token.check_times(session_expires_at), Err(Refused::Expired));
         }
     }
 
@@ -408,35 +417,35 @@ mod tests {
         let issued = keys().issue(AccessTokenParams { ttl: Duration::from_millis(1_500), ..params(ROLE) }).unwrap();
         let token = keys().verify::<Claims>(&issued.token).unwrap();
         assert_eq!(token.expires_at, NOW.after(Duration::from_millis(1_500)));
-        assert_eq!(keys().check_times(&token, NOW.after(Duration::from_millis(1_499))), Ok(()));
-        assert_eq!(keys().check_times(&token, NOW.after(Duration::from_millis(1_500))), Err(Refused::Expired));
+        assert_eq!(token.check_times(NOW.after(Duration::from_millis(1_499))), Ok(()));
+        assert_eq!(token.check_times(NOW.after(Duration::from_millis(1_500))), Err(Refused::Expired));
     }
 
     #[test]
     fn a_token_from_before_the_ttl_was_shortened_lives_no_longer_than_a_new_one() {
-        let mut keys = keys();
+        let keys = AccessKeys { ttl: Duration::from_secs(60), ..keys() };
         let token = keys.verify::<Claims>(&keys.issue(params(ROLE)).unwrap().token).unwrap();
-        keys.ttl = Duration::from_secs(60);
-        assert_eq!(keys.check_times(&token, NOW.after(Duration::from_millis(59_999))), Ok(()));
-        assert_eq!(keys.check_times(&token, NOW.after(Duration::from_secs(60))), Err(Refused::Expired));
+        assert_eq!(token.check_times(NOW.after(Duration::from_millis(59_999))), Ok(()));
+        assert_eq!(token.check_times(NOW.after(Duration::from_secs(60))), Err(Refused::Expired));
     }
 
     #[test]
     fn there_is_no_leeway_unless_it_is_configured() {
-        let mut keys = keys();
-        let token = keys.verify::<Claims>(&keys.issue(params(ROLE)).unwrap().token).unwrap();
+        let issued = keys().issue(params(ROLE)).unwrap().token;
+        let token = keys().verify::<Claims>(&issued).unwrap();
         let end = token.expires_at;
-        assert_eq!(keys.check_times(&token, end), Err(Refused::Expired));
-        keys.leeway = Duration::from_secs(5);
-        assert_eq!(keys.check_times(&token, end.after(Duration::from_millis(4_999))), Ok(()));
-        assert_eq!(keys.check_times(&token, end.after(Duration::from_secs(5))), Err(Refused::Expired));
+        assert_eq!(token.check_times(end), Err(Refused::Expired));
+        let keys = AccessKeys { leeway: Duration::from_secs(5), ..keys() };
+        let token = keys.verify::<Claims>(&issued).unwrap();
+        assert_eq!(token.check_times(end.after(Duration::from_millis(4_999))), Ok(()));
+        assert_eq!(token.check_times(end.after(Duration::from_secs(5))), Err(Refused::Expired));
     }
 
     #[test]
     fn a_token_from_the_future_is_accepted_only_within_clock_skew() {
         let token = keys().verify::<Claims>(&keys().issue(params(ROLE)).unwrap().token).unwrap();
-        assert_eq!(keys().check_times(&token, NOW.before(Duration::from_secs(30))), Ok(()));
-        assert_eq!(keys().check_times(&token, NOW.before(Duration::from_millis(30_001))), Err(Refused::Invalid));
+        assert_eq!(token.check_times(NOW.before(Duration::from_secs(30))), Ok(()));
+        assert_eq!(token.check_times(NOW.before(Duration::from_millis(30_001))), Err(Refused::Invalid));
     }
 
     #[test]

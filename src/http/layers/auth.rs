@@ -7,6 +7,7 @@ use tower_layer::Layer;
 
 use super::{AuthService, Check, CheckService, Refusal};
 use crate::auth::{Auth, Claims, Decision, NoClaims};
+use crate::http::head::Head;
 use crate::http::identify::{PresentedToken, identify, identify_after_catching_up};
 use crate::http::rejection::AuthRejection;
 
@@ -98,11 +99,11 @@ impl<C: Claims> Check for AuthLayer<C> {
     type Found = PresentedToken<C>;
     type Addition = ();
 
-    fn check(&self, parts: &mut Parts) -> Decision<(), PresentedToken<C>, Refusal> {
-        match identify(&self.auth, self.optional, parts) {
+    fn check(&self, head: &mut impl Head) -> Decision<(), PresentedToken<C>, Refusal> {
+        match identify(&self.auth, self.optional, head) {
             Decision::Pass(_) => Decision::Pass(()),
             Decision::Refuse(problem) => {
-                Decision::Refuse(AuthRejection::new(self.auth.resolved(), parts, problem).render())
+                Decision::Refuse(AuthRejection::new(self.auth.resolved(), head, problem).render())
             }
             Decision::AskStore(presented) => Decision::AskStore(presented),
         }

@@ -11,6 +11,7 @@ use super::{Check, CheckService, CsrfService, Refusal};
 use crate::auth::{Auth, Decision};
 use crate::config::ResolvedSettings;
 use crate::http::csrf::{is_same_origin, is_same_origin_for_router};
+use crate::http::head::Head;
 use crate::http::problem::Problem;
 use crate::http::rejection::AuthRejection;
 
@@ -49,12 +50,12 @@ impl Check for CsrfLayer {
     type Found = Infallible;
     type Addition = ();
 
-    fn check(&self, parts: &mut Parts) -> Decision<(), Infallible, Refusal> {
+    fn check(&self, head: &mut impl Head) -> Decision<(), Infallible, Refusal> {
         let check = if self.own_routes { is_same_origin_for_router } else { is_same_origin };
-        if check(&self.settings, parts) {
+        if check(&self.settings, head) {
             Decision::Pass(())
         } else {
-            Decision::Refuse(AuthRejection::new(&self.settings, parts, Problem::CROSS_ORIGIN).render())
+            Decision::Refuse(AuthRejection::new(&self.settings, head, Problem::CROSS_ORIGIN).render())
         }
     }
 

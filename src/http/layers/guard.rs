@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::HeaderValue;
 use http::header::{AUTHORIZATION, USER_AGENT};
 use http::request::Parts;
 use tower_layer::Layer;
@@ -12,7 +13,8 @@ use crate::auth::{Auth, Claims, Decision, NoClaims, Verified};
 use crate::error::Error;
 use crate::http::bearer::bearer;
 use crate::http::extract::client_info;
-use crate::http::identify::{PresentedToken, identify, identify_after_catching_up, remember};
+use crate::http::head::Head;
+use crate::http::identify::{PresentedToken, identify, identify_after_catching_up, remember, remembered};
 use crate::http::problem::Problem;
 use crate::http::rejection::AuthRejection;
 
@@ -48,8 +50,8 @@ impl<C> GuardLayer<C> {
         self
     }
 
-    fn refuse(&self, parts: &Parts, problem: Problem) -> Refusal {
-        AuthRejection::new(self.auth.resolved(), parts, problem).render()
+    fn refuse(&self, head: &impl Head, problem: Problem) -> Refusal {
+        AuthRejection::new(self.auth.resolved(), head, problem).render()
     }
 }
 
@@ -89,18 +91,20 @@ impl<C: Claims> Check for GuardLayer<C> {
     type Found = Unsure<C>;
     type Addition = ();
 
-    fn check(&self, parts: &mut Parts) -> Decision<(), Unsure<C>, Refusal> {
-        let token = match identify(&self.auth, self.optional, parts) {
-            Decision::Pass(Some(token)) => token,
-            Decision::Pass(None) => return Decision::Pass(()),
-            Decision::Refuse(problem) => return Decision::Refuse(self.refuse(parts, problem)),
-            Decision::AskStore(presented) => return Decision::AskStore(Unsure::Token(presented)),
+    fn check(&self, head: &mut impl Head) -> Decision<(), Unsure<C>, Refusal> {
+        let checked = match remembered(&self.auth, head) {
+            Some(token) => self.check_session(token, head),
+            None => match identify(&self.auth, self.optional, head) {
+                Decision::Pass(Some(token)) => self.check_session(&token, head),
+                Decision::Pass(None) => return Decision::Pass(()),
+                Decision::Refuse(problem) => return Decision::Refuse(self.refuse(head, problem)),
+                Decision::AskStore(presented) => return Decision::AskStore(Unsure::Token(presented)),
+            },
         };
-        let user_agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
-        match self.auth.check_session(&token, user_agent, || client_info(parts)) {
+        match checked {
             Decision::Pass(()) => Decision::Pass(()),
-            Decision::Refuse(error) => self.refusal(parts, &error).map_or(Decision::Pass(()), Decision::Refuse),
-            Decision::AskStore(()) => Decision::AskStore(Unsure::Session(token)),
+            Decision::Refuse(error) => self.refusal(head, &error).map_or(Decision::Pass(()), Decision::Refuse),
+            Decision::AskStore(token) => Decision::AskStore(Unsure::Session(token)),
         }
     }
 
@@ -121,16 +125,25 @@ impl<C: Claims> Check for GuardLayer<C> {
 }
 
 impl<C: Claims> GuardLayer<C> {
+    fn check_session(&self, token: &Arc<Verified<C>>, head: &impl Head) -> Decision<(), Arc<Verified<C>>, Error> {
+        let user_agent = head.headers().get(USER_AGENT).map(HeaderValue::as_bytes);
+        match self.auth.check_session(token, user_agent, || client_info(head)) {
+            Decision::Pass(()) => Decision::Pass(()),
+            Decision::Refuse(error) => Decision::Refuse(error),
+            Decision::AskStore(()) => Decision::AskStore(Arc::clone(token)),
+        }
+    }
+
     /// None if the request may pass as an anonymous one: that is allowed, and the session is that of an access cookie, which
     /// browsers send with every request.
-    fn refusal(&self, parts: &mut Parts, error: &Error) -> Option<Refusal> {
+    fn refusal(&self, head: &mut impl Head, error: &Error) -> Option<Refusal> {
         let problem = of_presented_token(error);
-        let has_header = parts.headers.get_all(AUTHORIZATION).iter().any(|value| bearer(value).is_some());
+        let has_header = head.headers().get_all(AUTHORIZATION).iter().any(|value| bearer(value).is_some());
         if self.optional && !has_header && problem.is_unauthorized() {
-            remember(&self.auth, parts, None);
+            remember(&self.auth, head, None);
             return None;
         }
-        Some(self.refuse(parts, problem))
+        Some(self.refuse(head, problem))
     }
 }
 

@@ -24,6 +24,7 @@ pub use self::guard::GuardLayer;
 pub(super) use self::mount::MountLayer;
 pub use self::pages::PagesLayer;
 pub use self::refusals::{RefusalsFuture, RefusalsLayer, RefusalsService};
+use super::head::Head;
 use crate::auth::Decision;
 
 /// The service of [`AuthLayer`].
@@ -46,7 +47,7 @@ pub(super) trait Check: Clone + Send + Sync + 'static {
     type Addition: Send + 'static;
 
     /// Decides from what this node knows.
-    fn check(&self, parts: &mut Parts) -> Decision<(), Self::Found, Refusal>;
+    fn check(&self, head: &mut impl Head) -> Decision<(), Self::Found, Refusal>;
 
     /// Decides with the store.
     fn check_in_store<'a>(
@@ -98,16 +99,16 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (mut parts, body) = request.into_parts();
-        let kind = match self.check.check(&mut parts) {
-            Decision::Pass(()) => Kind::Passed { future: self.inner.call(Request::from_parts(parts, body)) },
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let kind = match self.check.check(&mut request) {
+            Decision::Pass(()) => Kind::Passed { future: self.inner.call(request) },
             Decision::Refuse(refusal) => Kind::Refused { response: Some(refusal.map(R::from)) },
             Decision::AskStore(found) => {
                 // The service that was ready is the one to call; a clone takes its place.
                 let clone = self.inner.clone();
                 let mut inner = std::mem::replace(&mut self.inner, clone);
                 let check = self.check.clone();
+                let (mut parts, body) = request.into_parts();
                 let future = Box::pin(async move {
                     let addition = match check.check_in_store(&mut parts, found).await {
                         Ok(addition) => addition,

@@ -13,6 +13,7 @@ use crate::auth::Decision;
 use crate::config::{Notice, ResolvedSettings};
 use crate::http::cookie;
 use crate::http::extract::client_info;
+use crate::http::head::Head;
 use crate::http::negotiate::original_uri;
 
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
@@ -35,10 +36,10 @@ impl<S> Layer<S> for MountLayer {
 impl MountLayer {
     /// A request to a path for which browsers do not keep the cookie: the router is mounted elsewhere, or a proxy that adds or
     /// removes a prefix says so.
-    fn report_path(&self, parts: &Parts) {
+    fn report_path(&self, head: &impl Head) {
         let cookie_path = self.settings.refresh_cookie_path();
-        let path = public_path(&self.settings, parts);
-        let mount = path.strip_suffix(parts.uri.path()).unwrap_or_default();
+        let path = public_path(&self.settings, head);
+        let mount = path.strip_suffix(head.uri().path()).unwrap_or_default();
         // A proxy has probably removed what is missing, without a word.
         let is_stripped = !mount.is_empty() && cookie_path.trim_end_matches('/').ends_with(mount);
         if path_matches(cookie_path, &path) || is_stripped || !self.settings.notices.is_first(Notice::CookiePath) {
@@ -55,15 +56,15 @@ impl MountLayer {
     }
 
     /// A refresh by a browser that has another cookie of ours, one that is sent to every path.
-    fn report_missing(&self, parts: &Parts) {
+    fn report_missing(&self, head: &impl Head) {
         let settings = &self.settings;
         // The access cookie may be that of a session without a refresh token.
         let other = settings.hint_cookie.as_ref().or(settings.access_cookie.as_ref());
-        let is_logged_in = other.is_some_and(|other| cookie::has(&parts.headers, &other.name));
-        if parts.uri.path() == "/refresh" && is_logged_in && settings.notices.is_first(Notice::CookieMissing) {
+        let is_logged_in = other.is_some_and(|other| cookie::has(head.headers(), &other.name));
+        if head.uri().path() == "/refresh" && is_logged_in && settings.notices.is_first(Notice::CookieMissing) {
             tracing::warn!(
                 target: "axum_refresh",
-                path = original_uri(parts).path(),
+                path = original_uri(head).path(),
                 cookie_path = settings.refresh_cookie_path(),
                 "a browser that is logged in has sent no refresh cookie; if a proxy adds or removes a prefix of the path, set \
                  `refresh_cookie.path` to the path of the router as browsers see it"
@@ -76,15 +77,15 @@ impl Check for MountLayer {
     type Found = Infallible;
     type Addition = ();
 
-    fn check(&self, parts: &mut Parts) -> Decision<(), Infallible, Refusal> {
+    fn check(&self, head: &mut impl Head) -> Decision<(), Infallible, Refusal> {
         let settings = &self.settings;
-        if cookie::has(&parts.headers, &settings.refresh_cookie.name) {
+        if cookie::has(head.headers(), &settings.refresh_cookie.name) {
             // So the setup is right, whatever the paths look like here.
             settings.notices.is_first(Notice::CookiePath);
             settings.notices.is_first(Notice::CookieMissing);
         } else if settings.transport.has_cookie() {
-            self.report_path(parts);
-            self.report_missing(parts);
+            self.report_path(head);
+            self.report_missing(head);
         }
         Decision::Pass(())
     }
@@ -95,13 +96,13 @@ impl Check for MountLayer {
 }
 
 /// The path as the browser sees it, if a proxy that has removed a prefix names it.
-fn public_path<'a>(settings: &ResolvedSettings, parts: &'a Parts) -> Cow<'a, str> {
-    let path = original_uri(parts).path();
-    let prefix = parts.headers.get(FORWARDED_PREFIX).and_then(|prefix| prefix.to_str().ok());
+fn public_path<'a>(settings: &ResolvedSettings, head: &'a impl Head) -> Cow<'a, str> {
+    let path = original_uri(head).path();
+    let prefix = head.headers().get(FORWARDED_PREFIX).and_then(|prefix| prefix.to_str().ok());
     // Of several proxies, it is unknown which of them has removed what.
     let prefix = prefix.unwrap_or_default().trim().trim_end_matches('/');
     let is_prefix = prefix.starts_with('/') && !prefix.contains(',') && !path_matches(prefix, path);
-    if is_prefix && client_info(parts).is_from_proxy(settings) { format!("{prefix}{path}").into() } else { path.into() }
+    if is_prefix && client_info(head).is_from_proxy(settings) { format!("{prefix}{path}").into() } else { path.into() }
 }
 
 /// Path matching of cookies (RFC 6265 §5.1.4).

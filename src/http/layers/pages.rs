@@ -11,6 +11,7 @@ use crate::auth::{Auth, Claims, Decision, NoClaims, PageRefresh, Tokens, Unsent}
 use crate::config::SettingsError;
 use crate::http::csrf::cookie_is_trusted;
 use crate::http::extract::client_info;
+use crate::http::head::Head;
 use crate::http::identify::{PresentedToken, Unidentified, remember, remembered, verified_token};
 use crate::http::problem::Problem;
 use crate::http::rejection::AuthRejection;
@@ -153,29 +154,29 @@ pub(crate) struct Granted {
 
 impl<C: Claims> PagesLayer<C> {
     /// What follows if the request has no access token that can be used.
-    fn without_token(&self, parts: &mut Parts, reason: &Unidentified) -> Decision<(), Unsure<C>, Problem> {
+    fn without_token(&self, head: &mut impl Head, reason: &Unidentified) -> Decision<(), Unsure<C>, Problem> {
         match reason {
             Unidentified::CrossOrigin => Decision::Refuse(Problem::CROSS_ORIGIN),
-            Unidentified::NoToken | Unidentified::Cookie(_) if self.refresh_tokens(parts).next().is_some() => {
-                if cookie_is_trusted(self.auth.resolved(), parts) {
+            Unidentified::NoToken | Unidentified::Cookie(_) if self.refresh_tokens(head).next().is_some() => {
+                if cookie_is_trusted(self.auth.resolved(), head) {
                     Decision::AskStore(Unsure::Refresh)
                 } else {
                     Decision::Refuse(Problem::CROSS_ORIGIN)
                 }
             }
             Unidentified::NoToken | Unidentified::Cookie(_) | Unidentified::Header(_) => {
-                remember(&self.auth, parts, None);
+                remember(&self.auth, head, None);
                 Decision::Pass(())
             }
         }
     }
 
-    fn refuse(&self, parts: &Parts, problem: Problem) -> Refusal {
-        AuthRejection::new(self.auth.resolved(), parts, problem).render()
+    fn refuse(&self, head: &impl Head, problem: Problem) -> Refusal {
+        AuthRejection::new(self.auth.resolved(), head, problem).render()
     }
 
-    fn refresh_tokens<'a>(&self, parts: &'a Parts) -> impl Iterator<Item = &'a [u8]> {
-        cookie::values(&parts.headers, &self.auth.resolved().refresh_cookie.name)
+    fn refresh_tokens<'a>(&self, head: &'a impl Head) -> impl Iterator<Item = &'a [u8]> {
+        cookie::values(head.headers(), &self.auth.resolved().refresh_cookie.name)
     }
 
     async fn refresh(&self, parts: &mut Parts) -> Result<Option<Granted>, Refusal> {
@@ -200,20 +201,20 @@ impl<C: Claims> Check for PagesLayer<C> {
     type Found = Unsure<C>;
     type Addition = Option<Granted>;
 
-    fn check(&self, parts: &mut Parts) -> Decision<(), Unsure<C>, Refusal> {
-        if remembered(&self.auth, parts).is_some() {
+    fn check(&self, head: &mut impl Head) -> Decision<(), Unsure<C>, Refusal> {
+        if remembered(&self.auth, head).is_some() {
             return Decision::Pass(());
         }
-        match verified_token(&self.auth, parts) {
+        match verified_token(&self.auth, head) {
             Decision::Pass(token) => {
-                remember(&self.auth, parts, Some(token));
+                remember(&self.auth, head, Some(token));
                 Decision::Pass(())
             }
             Decision::AskStore(presented) => Decision::AskStore(Unsure::Token(presented)),
-            Decision::Refuse(reason) => match self.without_token(parts, &reason) {
+            Decision::Refuse(reason) => match self.without_token(head, &reason) {
                 Decision::Pass(()) => Decision::Pass(()),
                 Decision::AskStore(unsure) => Decision::AskStore(unsure),
-                Decision::Refuse(problem) => Decision::Refuse(self.refuse(parts, problem)),
+                Decision::Refuse(problem) => Decision::Refuse(self.refuse(head, problem)),
             },
         }
     }
