@@ -20,6 +20,9 @@ use crate::time::Timestamp;
 use crate::token::access::{AccessToken, Refused};
 use crate::token::id::TokenId;
 
+/// How long a `User-Agent` may be that is kept with a token. Browsers' are about 120 bytes long.
+const MAX_KEPT: usize = 512;
+
 /// The user behind a request, as the access token describes them.
 ///
 /// Handlers behind [`Auth::layer`], [`Auth::guard`] or [`Auth::pages`] take it as an extractor. `Option<AuthUser<C>>` is
@@ -89,6 +92,8 @@ pub(crate) struct Verified<C> {
     settings: Arc<ResolvedSettings>,
     /// The client at login, once the guard has loaded it. It never changes.
     client: OnceLock<Arc<Client>>,
+    /// A `User-Agent` with which the binding holds, if that depends on nothing else.
+    bound_to: OnceLock<Option<Arc<str>>>,
     /// Whether its use was recorded as an acknowledgement.
     acknowledged: AtomicBool,
     /// The number of [revocations](LiveRevocations::additions) of which none concerns it; `u64::MAX` if nobody has looked.
@@ -103,6 +108,7 @@ impl<C> Verified<C> {
             token,
             settings: Arc::clone(auth.resolved()),
             client: OnceLock::new(),
+            bound_to: OnceLock::new(),
             acknowledged: AtomicBool::new(false),
             live_as_of: AtomicU64::new(u64::MAX),
             last_use: is_kept.then(Arc::default),
@@ -229,6 +235,10 @@ impl<C: Claims> Auth<C> {
         user_agent: Option<&[u8]>,
         client: impl FnOnce() -> ClientInfo,
     ) -> Decision<(), (), Error> {
+        let is_bound_to = |bound_to: &Option<Arc<str>>| bound_to.as_deref().map(str::as_bytes) == user_agent;
+        if token.bound_to.get().is_some_and(is_bound_to) {
+            return Decision::Pass(());
+        }
         let at_login = match token.client.get() {
             Some(at_login) => at_login,
             None => match self.inner.guarded.get(&token.session_id) {
@@ -237,14 +247,22 @@ impl<C: Claims> Auth<C> {
             },
         };
         // Nearly always the header is the same byte for byte, and nothing has to be parsed.
-        if self.settings().policy.binding.ip == BindingMode::Off
-            && at_login.user_agent.as_deref().map(str::as_bytes) == user_agent
-        {
+        let depends_on_it_alone = self.settings().policy.binding.ip == BindingMode::Off;
+        if depends_on_it_alone && is_bound_to(&at_login.user_agent) {
+            token.bound_to.get_or_init(|| at_login.user_agent.clone());
             return Decision::Pass(());
         }
         let (verdict, now) = self.compare(at_login, client);
         match verdict {
-            BindingVerdict::Holds => Decision::Pass(()),
+            BindingVerdict::Holds => {
+                // The browser was updated: this session has another `User-Agent` from now on.
+                if let Some(updated) = user_agent.filter(|updated| depends_on_it_alone && updated.len() <= MAX_KEPT)
+                    && let Ok(updated) = std::str::from_utf8(updated)
+                {
+                    token.bound_to.get_or_init(|| Some(updated.into()));
+                }
+                Decision::Pass(())
+            }
             // Revoking needs the store, which reports it.
             BindingVerdict::Revoked => Decision::AskStore(()),
             BindingVerdict::Observed => {

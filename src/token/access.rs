@@ -22,6 +22,13 @@ use crate::time::Timestamp;
 /// of the random shortening.
 const SHORT_LIFETIME: Duration = Duration::from_secs(20);
 
+/// The lengths of signatures, encoded: 32 bytes of HS256, 64 of ES256 and EdDSA.
+const SIGNATURE_CHARS: [usize; 2] = [43, 86];
+/// With room for what the decoder expects.
+const MAX_SIGNATURE_BYTES: usize = 66;
+/// A payload up to this length is read on the stack.
+const USUAL_PAYLOAD_BYTES: usize = 512;
+
 /// A verified access token.
 #[derive(Clone, Debug)]
 pub(crate) struct AccessToken<C> {
@@ -230,11 +237,12 @@ impl AccessKeys {
     /// checked by [`check_times`](AccessToken::check_times).
     pub(crate) fn verify<C: DeserializeOwned>(&self, token: impl AsRef<[u8]>) -> Result<AccessToken<C>, Refused> {
         let token = token.as_ref();
-        let dot = token.iter().rposition(|byte| *byte == b'.').ok_or(Refused::Invalid)?;
-        let (message, signature) = token.split_at_checked(dot).ok_or(Refused::Invalid)?;
-        let signature = signature.strip_prefix(b".").ok_or(Refused::Invalid)?;
-        // The longest signatures (ES256, EdDSA) have 64 bytes.
-        let mut bytes = [0; 66];
+        let (message, signature) = SIGNATURE_CHARS
+            .iter()
+            .filter_map(|chars| token.split_at_checked(token.len().checked_sub(chars + 1)?))
+            .find_map(|(message, signature)| Some((message, signature.strip_prefix(b".")?)))
+            .ok_or(Refused::Invalid)?;
+        let mut bytes = [0; MAX_SIGNATURE_BYTES];
         let length = URL_SAFE_NO_PAD.decode_slice(signature, &mut bytes).map_err(|_| Refused::Invalid)?;
         let signature = bytes.get(..length).unwrap_or_default();
         let payload = std::iter::once(&self.signing)
@@ -243,7 +251,15 @@ impl AccessKeys {
             .find(|(key, payload)| key.verify(message, payload, signature))
             .map(|(_, payload)| payload)
             .ok_or(Refused::Invalid)?;
-        let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| Refused::Invalid)?;
+        let (mut usual, mut long) = ([0; USUAL_PAYLOAD_BYTES], Vec::new());
+        let buffer = if base64::decoded_len_estimate(payload.len()) <= usual.len() {
+            usual.as_mut_slice()
+        } else {
+            long.resize(base64::decoded_len_estimate(payload.len()), 0);
+            &mut long
+        };
+        let length = URL_SAFE_NO_PAD.decode_slice(payload, buffer).map_err(|_| Refused::Invalid)?;
+        let payload = buffer.get_mut(..length).unwrap_or_default();
         let payload: Payload<C> = Payload::read(payload, &self.scope).ok_or(Refused::Invalid)?;
         let id = payload.jti;
         let issued_at = id.issued_at();

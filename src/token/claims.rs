@@ -56,9 +56,9 @@ pub(super) struct Payload<C> {
 
 impl<C: DeserializeOwned> Payload<C> {
     /// Reads a payload of this scope.
-    pub(super) fn read(mut text: Vec<u8>, scope: &Scope) -> Option<Self> {
-        Self::read_as_issued(&mut text, scope).or_else(|| {
-            let AnyPayload { iss, aud, payload } = serde_json::from_slice(&text).ok()?;
+    pub(super) fn read(text: &mut [u8], scope: &Scope) -> Option<Self> {
+        Self::read_as_issued(text, scope).or_else(|| {
+            let AnyPayload { iss, aud, payload } = serde_json::from_slice(text).ok()?;
             (iss == scope.issuer && aud == scope.audience).then_some(payload)
         })
     }
@@ -115,11 +115,18 @@ impl<'a> Rest<'a> {
     /// A number that is not negative, has no fraction, and is far below the limit of its type.
     fn number(&mut self) -> Option<i64> {
         const MAX_DIGITS: usize = 18;
-        let end = self.0.iter().position(|byte| !byte.is_ascii_digit())?;
-        let (digits, rest) = self.0.split_at_checked(end)?;
-        let is_canonical = matches!(digits, [b'0'] | [b'1'..=b'9', ..]) && digits.len() <= MAX_DIGITS;
-        self.0 = rest;
-        is_canonical.then(|| digits.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0')))
+        let mut number = 0;
+        let mut digits = 0;
+        while let Some((digit @ b'0'..=b'9', rest)) = self.0.split_first() {
+            // A leading zero is for the general parser to refuse.
+            if digits == MAX_DIGITS || digits > 0 && number == 0 {
+                return None;
+            }
+            number = number * 10 + i64::from(digit - b'0');
+            digits += 1;
+            self.0 = rest;
+        }
+        (digits > 0).then_some(number)
     }
 }
 
@@ -340,9 +347,9 @@ mod tests {
 
     #[test]
     fn a_user_id_with_escapes_is_read_by_the_general_parser() {
-        let text = issued("a\"b\\c\u{1}", r#","role":"admin""#);
+        let mut text = issued("a\"b\\c\u{1}", r#","role":"admin""#);
         assert!(as_issued(&text).is_none());
-        let payload = Payload::<AnyClaims>::read(text, &scope()).unwrap();
+        let payload = Payload::<AnyClaims>::read(&mut text, &scope()).unwrap();
         assert_eq!(&*payload.sub, "a\"b\\c\u{1}");
     }
 

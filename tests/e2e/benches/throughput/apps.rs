@@ -120,7 +120,8 @@ pub(crate) async fn serve(sessions: usize) {
         let revoke_another = revoke_another.clone();
         async move {
             if is_turn {
-                revoke_another().await;
+                // Boxed, so that the handler's future is not larger than that of the other routes.
+                Box::pin(revoke_another()).await;
             }
             answer(user.id, user.claims.role)
         }
