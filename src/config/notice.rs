@@ -34,6 +34,12 @@ pub(crate) enum Notice {
 pub(crate) struct Notices(AtomicU32);
 
 impl Notices {
+    /// Whether all of these were reported.
+    pub(crate) fn have_all(&self, notices: &[Notice]) -> bool {
+        let bits = notices.iter().fold(0, |bits, notice| bits | 1 << (*notice as u32));
+        self.0.load(Ordering::Relaxed) & bits == bits
+    }
+
     /// Returns whether this is the first time. Marks it as reported.
     pub(crate) fn is_first(&self, notice: Notice) -> bool {
         let bit = 1 << (notice as u32);
@@ -51,6 +57,8 @@ mod tests {
         let notices = Notices::default();
         assert!(notices.is_first(Notice::CookiePath));
         assert!(!notices.is_first(Notice::CookiePath));
+        assert!(!notices.have_all(&[Notice::CookiePath, Notice::LoginPageRefused]));
         assert!(notices.is_first(Notice::LoginPageRefused));
+        assert!(notices.have_all(&[Notice::CookiePath, Notice::LoginPageRefused]));
     }
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use http::HeaderValue;
 use tower_cookies::Cookie;
 use tower_cookies::cookie::SameSite as CookieSameSite;
-use tower_cookies::cookie::time::Duration as CookieDuration;
 use tower_http::csrf::CsrfLayer;
 
 use super::notice::Notices;
@@ -82,13 +81,15 @@ impl Deref for ResolvedSettings {
 /// The largest cookie, name and value together, that browsers keep (RFC 6265bis §5.6). They drop a larger one without a word.
 pub(crate) const MAX_COOKIE_BYTES: usize = 4096;
 
+const MAX_AGE: &str = "; Max-Age=";
+
 /// A cookie with its final name and attributes, and without a value.
 #[derive(Debug)]
 pub(crate) struct ResolvedCookie {
     /// The name with its prefix, as it is sent.
     pub(crate) name: String,
-    /// Everything but the value and `Max-Age`.
-    template: Cookie<'static>,
+    /// What follows the value, but for `Max-Age`.
+    attributes: String,
     /// Whether the cookie has a `Max-Age`.
     persistent: bool,
 }
@@ -97,7 +98,7 @@ impl ResolvedCookie {
     pub(crate) fn new(cookie: &CookieSettings, settings: &Settings, http_only: bool) -> Self {
         let insecure = settings.insecure_dev_cookies;
         let name = cookie.full_name(insecure);
-        let mut template = Cookie::build((name.clone(), ""))
+        let mut cookie_without_value = Cookie::build((name.clone(), ""))
             .path(cookie.path.clone())
             .http_only(http_only)
             .secure(!insecure)
@@ -109,9 +110,11 @@ impl ResolvedCookie {
             })
             .build();
         if let Some(domain) = &cookie.domain {
-            template.set_domain(domain.clone());
+            cookie_without_value.set_domain(domain.clone());
         }
-        Self { name, template, persistent: cookie.persistent }
+        let text = cookie_without_value.to_string();
+        let attributes = text.split_once('=').map(|(_, attributes)| attributes.to_owned()).unwrap_or_default();
+        Self { name, attributes, persistent: cookie.persistent }
     }
 
     /// The size of the cookie with a value, as browsers count it: of the name and the value together.
@@ -124,14 +127,16 @@ impl ResolvedCookie {
     /// Returns `None` if the value is not valid in a header.
     pub(crate) fn header(&self, value: Option<(&str, Duration)>) -> Option<HeaderValue> {
         let (text, max_age) = value.unwrap_or_default();
-        let mut cookie = self.template.clone();
-        cookie.set_value(text.to_owned());
+        let mut cookie = String::with_capacity(self.size(text) + self.attributes.len() + MAX_AGE.len() + 22);
+        for part in [&self.name, "=", text, &self.attributes] {
+            cookie.push_str(part);
+        }
         // A clearing cookie needs a Max-Age of zero even if the cookie is not persistent.
         if self.persistent || value.is_none() {
-            let seconds = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
-            cookie.set_max_age(CookieDuration::seconds(seconds));
+            cookie.push_str(MAX_AGE);
+            cookie.push_str(&max_age.as_secs().to_string());
         }
-        let mut header = HeaderValue::try_from(cookie.to_string()).ok()?;
+        let mut header = HeaderValue::try_from(cookie).ok()?;
         header.set_sensitive(true);
         Some(header)
     }

@@ -7,14 +7,14 @@ use axum_core::response::{IntoResponse, IntoResponseParts, Response, ResponsePar
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::cookie;
 use super::negotiate::is_json;
 use super::problem::Problem;
 use crate::auth::{Login, LoginBuilder, Tokens};
 use crate::config::{MAX_COOKIE_BYTES, Notice, ResolvedCookie, ResolvedSettings, Transport};
-use crate::error::{ClaimsError, Error};
+use crate::error::Error;
 
 /// The largest JSON body, in bytes. A refresh token needs 120.
 const MAX_BODY: usize = 16 * 1024;
@@ -88,33 +88,27 @@ pub(crate) async fn read_json<T: serde::de::DeserializeOwned>(
     serde_json::from_value(object.into()).map(Some).map_err(|_| Problem::MALFORMED_BODY)
 }
 
-/// The token response of RFC 6749 §5.1, and when to refresh.
-#[derive(Serialize)]
-struct TokenResponse<'a> {
-    access_token: &'a str,
-    token_type: &'a str,
-    expires_in: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refresh_in: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refresh_token: Option<&'a str>,
+/// The token response of RFC 6749 §5.1, and when to refresh. Tokens consist of characters that JSON does not escape.
+fn token_response(tokens: &Tokens, refresh_token: Option<&str>) -> String {
+    let mut body = String::with_capacity(tokens.access_token.len() + refresh_token.map_or(0, str::len) + 128);
+    let mut push = |parts: &[&str]| parts.iter().for_each(|part| body.push_str(part));
+    push(&[r#"{"access_token":""#, &tokens.access_token, r#"","token_type":"Bearer","expires_in":"#]);
+    push(&[&tokens.expires_in.as_secs().to_string()]);
+    if let Some(refresh_in) = tokens.refresh_in {
+        push(&[r#","refresh_in":"#, &refresh_in.as_secs().to_string()]);
+    }
+    if let Some(refresh_token) = refresh_token {
+        push(&[r#","refresh_token":""#, refresh_token, r#"""#]);
+    }
+    push(&["}"]);
+    body
 }
 
 /// The response that hands tokens to the client.
 pub(crate) fn respond(settings: &ResolvedSettings, tokens: &Tokens, transport: Transport) -> Response {
     let by_cookie = transport.has_cookie();
     let refresh_token = tokens.refresh_token.as_deref();
-    let body = TokenResponse {
-        access_token: &tokens.access_token,
-        token_type: "Bearer",
-        expires_in: tokens.expires_in.as_secs(),
-        refresh_in: tokens.refresh_in.map(|duration| duration.as_secs()),
-        refresh_token: refresh_token.filter(|_| !by_cookie),
-    };
-    let body = match serde_json::to_string(&body) {
-        Ok(body) => body,
-        Err(error) => return Error::Claims(ClaimsError::Json(error.into())).into_response(),
-    };
+    let body = token_response(tokens, refresh_token.filter(|_| !by_cookie));
     let mut response = ([(CONTENT_TYPE, "application/json")], body).into_response();
     // Also adds `Cache-Control: no-store`, which a body with tokens needs too.
     add_cookies(response.headers_mut(), if by_cookie { cookies(settings, tokens) } else { Vec::new() });

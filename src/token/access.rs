@@ -207,23 +207,14 @@ impl AccessKeys {
         }
         let id = TokenId::new(params.now, expires_at.since(params.now)).ok()?;
         let registered = Registered {
-            iss: &self.scope.issuer,
-            aud: &self.scope.audience,
             sub: params.user_id,
             sid: params.session_id,
             r#gen: params.generation,
-            jti: id.to_string(),
+            jti: id,
             iat: params.now.as_secs(),
             exp: expires_at.as_secs(),
         };
-        let mut payload = serde_json::to_string(&registered).ok()?;
-        // Joins two JSON objects: the app's members follow the registered claims.
-        let members = params.claims.trim().strip_prefix('{')?.trim_start();
-        if !members.starts_with('}') {
-            payload.pop();
-            payload.push(',');
-            payload.push_str(members);
-        }
+        let payload = registered.payload(&self.scope, params.claims)?;
         let mut token = String::with_capacity(self.signing.header.len() + payload.len() * 4 / 3 + 92);
         token.push_str(&self.signing.header);
         URL_SAFE_NO_PAD.encode_string(payload, &mut token);

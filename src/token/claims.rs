@@ -1,12 +1,13 @@
 //! Writing and reading the claims of an access token.
 
 use std::fmt;
+use std::io::Write as _;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde::de::value::{BorrowedStrDeserializer, MapAccessDeserializer, StrDeserializer};
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
 
 use super::id::TokenId;
 use crate::session::SessionId;
@@ -15,17 +16,39 @@ use crate::session::SessionId;
 /// would act on it.
 pub(crate) const RESERVED: [&str; 9] = ["iss", "aud", "sub", "sid", "gen", "jti", "iat", "exp", "nbf"];
 
-/// The registered claims, in the order in which they are written and read.
-#[derive(Serialize)]
+/// The registered claims of one access token.
 pub(super) struct Registered<'a> {
-    pub(super) iss: &'a str,
-    pub(super) aud: &'a str,
     pub(super) sub: &'a str,
     pub(super) sid: SessionId,
     pub(super) r#gen: u32,
-    pub(super) jti: String,
+    pub(super) jti: TokenId,
     pub(super) iat: i64,
     pub(super) exp: i64,
+}
+
+impl Registered<'_> {
+    /// Writes a payload of this scope: the registered claims, and after them the members of the app's object. None if `app` is
+    /// not the text of an object.
+    pub(super) fn payload(&self, scope: &Scope, app: &str) -> Option<Vec<u8>> {
+        let members = app.trim().strip_prefix('{')?.trim_start();
+        let mut text = Vec::with_capacity(scope.start.len() + self.sub.len() + members.len() + 150);
+        text.extend_from_slice(&scope.start);
+        // It begins in the middle of the text of `sub`.
+        if self.sub.bytes().any(|byte| matches!(byte, b'"' | b'\\' | ..b' ')) {
+            text.pop();
+            serde_json::to_writer(&mut text, self.sub).ok()?;
+        } else {
+            text.extend_from_slice(self.sub.as_bytes());
+            text.push(b'"');
+        }
+        let Self { sid, r#gen, jti, iat, exp, .. } = self;
+        write!(text, r#","sid":"{sid}","gen":{gen},"jti":"{jti}","iat":{iat},"exp":{exp}"#).ok()?;
+        if !members.starts_with('}') {
+            text.push(b',');
+        }
+        text.extend_from_slice(members.as_bytes());
+        Some(text)
+    }
 }
 
 /// Whose access tokens are read, and for whom they are.
@@ -300,20 +323,15 @@ mod tests {
     }
 
     fn issued(sub: &str, members: &str) -> Vec<u8> {
-        let Scope { issuer, audience, .. } = scope();
         let registered = Registered {
-            iss: &issuer,
-            aud: &audience,
             sub,
             sid: SessionId::from_bytes([7; 16]),
             r#gen: 3,
-            jti: "A".repeat(24),
+            jti: TokenId::parse(&"A".repeat(24)).unwrap(),
             iat: 1_700_000_000,
             exp: 1_700_000_900,
         };
-        let mut text = serde_json::to_string(&registered).unwrap();
-        text.pop();
-        (text + members + "}").into_bytes()
+        registered.payload(&scope(), &format!("{{{members}}}")).unwrap()
     }
 
     fn as_issued(text: &[u8]) -> Option<Payload<AnyClaims>> {
@@ -335,7 +353,7 @@ mod tests {
 
     #[test]
     fn an_issued_payload_is_read_without_the_general_parser() {
-        for members in ["", r#","role":"admin""#, r#","a":{"b":[1,null," \" "]} , "c" : "\n""#] {
+        for members in ["", r#""role":"admin""#, r#""a":{"b":[1,null," \" "]} , "c" : "\n""#] {
             for sub in ["alice", "", "jürgen", "a/b@c"] {
                 let text = issued(sub, members);
                 let payload = as_issued(&text).map(parts);
@@ -347,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_user_id_with_escapes_is_read_by_the_general_parser() {
-        let mut text = issued("a\"b\\c\u{1}", r#","role":"admin""#);
+        let mut text = issued("a\"b\\c\u{1}", r#""role":"admin""#);
         assert!(as_issued(&text).is_none());
         let payload = Payload::<AnyClaims>::read(&mut text, &scope()).unwrap();
         assert_eq!(&*payload.sub, "a\"b\\c\u{1}");
@@ -355,7 +373,7 @@ mod tests {
 
     #[test]
     fn whatever_byte_is_changed_both_parsers_read_the_same() {
-        let text = issued("alice", r#","role":"admin","exp2":1"#);
+        let text = issued("alice", r#""role":"admin","exp2":1"#);
         let mut read = 0;
         for at in 0..text.len() {
             for byte in [b'"', b'\\', b',', b':', b'{', b'}', b' ', b'0', b'1', b'9', b'-', b'.', b'e', b'A', 0, 0xff] {
@@ -375,7 +393,7 @@ mod tests {
     #[test]
     fn reserved_names_among_the_members_are_refused_by_both_parsers() {
         for name in RESERVED {
-            let text = issued("alice", &format!(r#","role":"admin","{name}":1"#));
+            let text = issued("alice", &format!(r#""role":"admin","{name}":1"#));
             assert!(as_issued(&text).is_none() && any(&text).is_none(), "{name}");
         }
     }

@@ -79,6 +79,9 @@ impl Check for MountLayer {
 
     fn check(&self, head: &mut impl Head) -> Decision<(), Infallible, Refusal> {
         let settings = &self.settings;
+        if settings.notices.have_all(&[Notice::CookiePath, Notice::CookieMissing]) {
+            return Decision::Pass(());
+        }
         if cookie::has(head.headers(), &settings.refresh_cookie.name) {
             // So the setup is right, whatever the paths look like here.
             settings.notices.is_first(Notice::CookiePath);

@@ -75,7 +75,9 @@ pub(crate) fn run(address: &str, folder: &Path, requests: &Requests, count: usiz
 fn send(address: &str, folder: &Path, requests: &Requests, count: usize, refresh_tokens: &mut [String]) -> f64 {
     let Requests { method, path, user_agent, .. } = requests;
     let start = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\nUser-Agent: {user_agent}\r\n");
-    let with_cookie = |token: &str| format!("{start}Cookie: {REFRESH_COOKIE}{token}\r\nContent-Length: 0\r\n\r\n");
+    // As browsers send it.
+    let origin = "Origin: http://localhost\r\nSec-Fetch-Site: same-origin\r\nContent-Length: 0\r\n";
+    let with_cookie = |token: &str| format!("{start}{origin}Cookie: {REFRESH_COOKIE}{token}\r\n\r\n");
     let is_refresh = *method == "POST" && path.starts_with("/auth") && !requests.is_forged;
     let ready: Vec<String> = match *method {
         "POST" if is_refresh => Vec::new(),
