@@ -114,6 +114,7 @@ impl AccessTokens {
             now,
             ttl,
             session_expires_at: Timestamp::MAX,
+            random: [7; 8],
             claims,
         };
         self.0.issue(params).map(|issued| (issued.token, issued.expires_at))

@@ -197,37 +197,53 @@ impl<C> Auth<C> {
         can_refresh: bool,
     ) -> Result<Tokens, Error> {
         let ttl = self.settings().policy.access_ttl;
+        let random = Random::new()?;
         let params = AccessTokenParams {
             user_id: &session.user_id,
             session_id: session.id,
             generation,
             now,
-            ttl: ttl - ttl.mul_f64(random_fraction()? * 0.05),
+            ttl: ttl - ttl.mul_f64(random.lifetime * 0.05),
             session_expires_at: session.rotation.expires_at,
+            random: random.token_id,
             claims,
         };
-        // The parameters are valid, so it fails only for lack of randomness.
         let issued = self.inner.access.issue(params).ok_or(Error::Random)?;
         let life = issued.expires_at.since(now);
         Ok(Tokens {
             session_id: session.id,
             access_token: issued.token,
             expires_in: life,
-            refresh_in: if can_refresh { Some(refresh_in(life)?) } else { None },
+            refresh_in: can_refresh.then(|| refresh_in(life, random.refresh)),
             refresh_token: None,
             session_expires_in: session.rotation.expires_at.since(now),
         })
     }
 }
 
-/// A random number from 0 to 1.
-fn random_fraction() -> Result<f64, Error> {
-    Ok(f64::from(getrandom::u32().map_err(Error::random)?) / f64::from(u32::MAX))
+/// What is random about an access token. From one system call: they cost more than a signature.
+struct Random {
+    token_id: [u8; 8],
+    /// From 0 to 1, as is the next.
+    lifetime: f64,
+    refresh: f64,
+}
+
+impl Random {
+    fn new() -> Result<Self, Error> {
+        let (mut token_id, mut lifetime, mut refresh) = ([0; 8], [0; 4], [0; 4]);
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(Error::random)?;
+        let parts = token_id.iter_mut().chain(&mut lifetime).chain(&mut refresh);
+        parts.zip(bytes).for_each(|(to, from)| *to = from);
+        let fraction = |bytes| f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX);
+        Ok(Self { token_id, lifetime: fraction(lifetime), refresh: fraction(refresh) })
+    }
 }
 
 /// When a client should refresh: after 14/15 of the access token's life, up to 10 % earlier.
-fn refresh_in(life: Duration) -> Result<Duration, Error> {
-    Ok(life.mul_f64(14.0 / 15.0 * (1.0 - 0.1 * random_fraction()?)))
+fn refresh_in(life: Duration, random: f64) -> Duration {
+    life.mul_f64(14.0 / 15.0 * (1.0 - 0.1 * random))
 }
 
 #[cfg(test)]
@@ -237,7 +253,7 @@ mod tests {
     #[test]
     fn a_client_comes_back_before_its_token_ends_and_not_in_step() {
         let life = Duration::from_secs(900);
-        let times: Vec<_> = (0..1000).map(|_| refresh_in(life).unwrap()).collect();
+        let times: Vec<_> = (0..1000).map(|_| refresh_in(life, Random::new().unwrap().refresh)).collect();
         assert!(times.iter().all(|time| (756..=840).contains(&time.as_secs())));
         let different: std::collections::HashSet<_> = times.iter().map(Duration::as_secs).collect();
         assert!(different.len() > 50);

@@ -52,6 +52,8 @@ pub(crate) struct AccessTokenParams<'a> {
     pub(crate) now: Timestamp,
     pub(crate) ttl: Duration,
     pub(crate) session_expires_at: Timestamp,
+    /// Tells tokens of the same millisecond apart.
+    pub(crate) random: [u8; 8],
     /// The text of a JSON object without any of the [`RESERVED`](super::claims::RESERVED) names.
     pub(crate) claims: &'a str,
 }
@@ -205,7 +207,7 @@ impl AccessKeys {
         if expires_at.since(params.now) >= SHORT_LIFETIME {
             expires_at = Timestamp::from_millis(expires_at.as_secs().saturating_mul(1000));
         }
-        let id = TokenId::new(params.now, expires_at.since(params.now)).ok()?;
+        let id = TokenId::new(params.now, expires_at.since(params.now), params.random);
         let registered = Registered {
             sub: params.user_id,
             sid: params.session_id,
@@ -329,6 +331,7 @@ mod tests {
             now: NOW,
             ttl: Duration::from_millis(900_000),
             session_expires_at: Timestamp::MAX,
+            random: [9; 8],
             claims,
         }
     }

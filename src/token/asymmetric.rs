@@ -268,6 +268,7 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
             now: Timestamp::from_millis(1_700_000_000_000),
             ttl: Duration::from_secs(60),
             session_expires_at: Timestamp::MAX,
+            random: [7; 8],
             claims: "{}",
         };
         let token = keys(Some("one")).issue(params).unwrap().token;

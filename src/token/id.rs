@@ -17,15 +17,13 @@ use crate::time::Timestamp;
 pub(crate) struct TokenId([u8; 18]);
 
 impl TokenId {
-    pub(super) fn new(issued_at: Timestamp, lifetime: Duration) -> Result<Self, getrandom::Error> {
+    pub(super) fn new(issued_at: Timestamp, lifetime: Duration, random: [u8; 8]) -> Self {
         let issued = u64::try_from(issued_at.as_millis()).unwrap_or(0).to_be_bytes();
         let lifetime = u32::try_from(lifetime.as_millis()).unwrap_or(u32::MAX).to_be_bytes();
-        let mut random = [0; 8];
-        getrandom::fill(&mut random)?;
         let mut bytes = [0; 18];
         let parts = issued.iter().skip(2).chain(&lifetime).chain(&random);
         bytes.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
-        Ok(Self(bytes))
+        Self(bytes)
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
@@ -47,6 +45,8 @@ impl TokenId {
 
 impl fmt::Display for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+        let mut text = [0; 24];
+        let length = URL_SAFE_NO_PAD.encode_slice(self.0, &mut text).map_err(|_| fmt::Error)?;
+        f.write_str(text.get(..length).and_then(|text| std::str::from_utf8(text).ok()).ok_or(fmt::Error)?)
     }
 }

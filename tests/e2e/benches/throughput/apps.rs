@@ -66,7 +66,10 @@ fn build(store: Arc<dyn SessionStore>, change: impl FnOnce(&mut Settings)) -> Au
 
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn serve(sessions: usize) {
-    let auth = build(open_store().await, |_| {});
+    let store = open_store().await;
+    let auth = build(Arc::clone(&store), |_| {});
+    // Another node, which sees the sessions in another version of the browser.
+    let elsewhere = build(store, |_| {});
     // The same tokens are valid here, and each is verified every time.
     let uncached = build(Arc::new(MemoryStore::new()), |settings| settings.token_cache = 0);
     // Here too, where 10,000 sessions of others were revoked, and one more is at every 1000th request.
@@ -144,6 +147,7 @@ pub(crate) async fn serve(sessions: usize) {
         .route("/revoking", get(while_revoking).route_layer(revoking.layer()))
         .route("/both", get(by_user).route_layer((auth.layer(), auth.guard())))
         .route("/boxed", get(by_user).route_layer(auth.guard()).route_layer(auth.layer()))
+        .route("/updated", get(by_user).route_layer((elsewhere.layer(), elsewhere.guard())))
         .route("/mark", get(async || mark()))
         .nest("/auth", refreshing.router());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
