@@ -50,9 +50,10 @@ async fn measure() {
         // A login starts a task that purges: it has to finish before there are sessions to purge.
         let id = login(Arc::clone(&store), "carol").await;
         let rows = format!(
-            "INSERT INTO axum_refresh_sessions (id, user_id, secret_hash, created_at, expires_at, client, claims, rotation, \
-             last_seen_at, acknowledged, version) SELECT decode(md5(i::text), 'hex'), i::text::bytea, '', i, i, \
-             '{{}}', '{{}}', '{{}}', i, -1, 0 FROM generate_series(1, {EXPIRED}) AS i"
+            "INSERT INTO axum_refresh_sessions (id, user_id, secret_hash, created_at, expires_at, client, claims, generation, \
+             recoveries, last_seen_at, acknowledged, version, everyone, user_cutoff, everyone_cutoff) \
+             SELECT decode(md5(i::text), 'hex'), i::text::bytea, '', i, i, '{{}}', '{{}}', 0, 0, i, -1, 0, '', 0, 0 \
+             FROM generate_series(1, {EXPIRED}) AS i"
         );
         sqlx::query(sqlx::AssertSqlSafe(rows)).execute(&pool).await.unwrap();
         purge("postgres", store, id).await;
@@ -115,16 +116,15 @@ macro_rules! bare_sql {
             .unwrap();
         std::hint::black_box(row);
         let update = concat!(
-            "UPDATE axum_refresh_sessions SET rotation = ",
+            "UPDATE axum_refresh_sessions SET generation = ",
             $first,
-            ", last_seen_at = ",
+            ", rotated_at = ",
             $second,
             " WHERE id = ",
             $third
         );
-        let rotation =
-            format!(r#"{{"generation":{},"parent":null,"rotated_at":1700000000000,"recoveries":0}}"#, $generation);
-        sqlx::query(update).bind(rotation).bind(1_700_000_000_000_i64).bind(&$id).execute(&$pool).await.unwrap();
+        let generation = i64::try_from($generation).unwrap();
+        sqlx::query(update).bind(generation).bind(1_700_000_000_000_i64).bind(&$id).execute(&$pool).await.unwrap();
     };
 }
 

@@ -119,7 +119,7 @@ pub(crate) async fn serve(sessions: usize) {
     let by_user = |user: AuthUser<Claims>| async move { answer(user.id, user.claims.role) };
     let count = Arc::new(AtomicU32::new(0));
     let while_revoking = move |user: AuthUser<Claims>| {
-        let is_turn = count.fetch_add(1, Ordering::Relaxed) % 1000 == 0;
+        let is_turn = count.fetch_add(1, Ordering::Relaxed).is_multiple_of(1000);
         let revoke_another = revoke_another.clone();
         async move {
             if is_turn {
