@@ -37,8 +37,7 @@ fn allocations(app: Router, token: &str) -> u64 {
 fn a_token_that_was_seen_before_costs_three_allocations_at_most() {
     let binding = Binding { user_agent: BindingMode::Reject, ..Binding::default() };
     let settings = Settings { policy: Policy { binding, ..Policy::default() }, ..Settings::default() };
-    let auth: Auth =
-        Auth::builder(Secret::random().unwrap(), MemoryStore::new()).settings(settings).build().unwrap();
+    let auth: Auth = Auth::builder(Secret::random().unwrap(), MemoryStore::new()).settings(settings).build().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let login = auth.login("alice", NoClaims {}).client(ClientInfo::new().user_agent("curl/8.5.0"));
     let token = runtime.block_on(login.into_future()).unwrap().tokens.access_token;

@@ -86,7 +86,7 @@ pub(crate) async fn serve(sessions: usize) {
     }
     // Every refresh rotates: a second is an hour here.
     let (began, started) = (SystemTime::now(), Instant::now());
-    let refreshing = Auth::<Claims>::builder(Secret::new("k4Jx0pQm1vN8sT2wZ7yB5cD9fG3hL6rA"), MemoryStore::new())
+    let refreshing = Auth::<Claims>::builder(Secret::new("k4Jx0pQm1vN8sT2wZ7yB5cD9fG3hL6rA"), open_store().await)
         .clock(move || began + started.elapsed() * 3600)
         .configure(|settings| {
             settings.policy.lifetime = Duration::from_secs(365 * 24 * 3600);

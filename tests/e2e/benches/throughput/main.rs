@@ -85,12 +85,19 @@ fn measure() {
     let chosen = std::env::var("ROWS").unwrap_or_default();
     let mut servers = vec![Server::start(CLIENTS, "memory")];
     let mut rows = rows();
-    for (variable, kind, name) in [
-        ("TEST_POSTGRES_URL", "postgres", "both layers, sessions in Postgres"),
-        ("TEST_REDIS_URL", "redis", "both layers, sessions in Redis"),
+    for (variable, kind, both, refresh) in [
+        (
+            "TEST_POSTGRES_URL",
+            "postgres",
+            "both layers, sessions in Postgres",
+            "POST /auth/refresh, rotating, in Postgres",
+        ),
+        ("TEST_REDIS_URL", "redis", "both layers, sessions in Redis", "POST /auth/refresh, rotating, in Redis"),
     ] {
-        if std::env::var_os(variable).is_some() && name.contains(&chosen) {
-            rows.push(Row { name, server: servers.len(), requests: Requests::get("/both", CLIENTS) });
+        if std::env::var_os(variable).is_some() {
+            let server = servers.len();
+            rows.push(Row { name: both, server, requests: Requests::get("/both", CLIENTS) });
+            rows.push(Row { name: refresh, server, requests: Requests::refresh("/auth/refresh", CLIENTS) });
             servers.push(Server::start(CLIENTS, kind));
         }
     }
@@ -126,7 +133,12 @@ fn measure() {
     if callgrind != "0" {
         count(&rows, &mut shares, (!callgrind.is_empty()).then(|| PathBuf::from(callgrind)));
     }
-    println!("bare axum: {:.1} us of processor time for each request", summary(&bare_times).0);
+    let bare = summary(&bare_times).0;
+    println!("bare axum: {bare:.1} us of processor time for each request");
+    for (row, shares) in rows.iter().zip(&shares).filter(|(row, _)| row.name.contains("rotating")) {
+        let each = bare + summary(&shares.extra_time).0;
+        println!("{}: {:.0} in a second of processor time", row.name, 1e6 / each);
+    }
     println!(
         "\n{:46} | {:>18} | {:>18} {:>8} | {:>12} {:>7}",
         "share of bare axum", "requests/s", "processor time", "+us", "instructions", "+"
