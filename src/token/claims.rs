@@ -103,16 +103,16 @@ impl<C: DeserializeOwned> Payload<C> {
         let exp = rest.number()?;
         let claims = match rest.0 {
             b"}" => read_app_claims(b"{}").ok()?,
-            remaining => {
+            remaining @ [b',', b'"', ..] => {
                 // The app's members, and the brace that ends the object: a brace instead of the comma begins another.
                 let start = text.len() - remaining.len();
                 let object = text.get_mut(start..)?;
-                let comma = object.first_mut().filter(|byte| **byte == b',')?;
-                *comma = b'{';
+                *object.first_mut()? = b'{';
                 let claims = read_app_claims(object);
                 *object.first_mut()? = b',';
                 claims.ok()?
             }
+            _ => return None,
         };
         Some(Self { sub, sid, r#gen, jti, exp, claims })
     }
@@ -388,6 +388,31 @@ mod tests {
             assert!(fast.is_none() || fast == any(&shorter).map(parts), "{}", String::from_utf8_lossy(&shorter));
         }
         assert!(read > 500, "{read}");
+    }
+
+    #[test]
+    fn what_follows_the_registered_claims_is_a_member_or_the_end() {
+        let text = String::from_utf8(issued("alice", "")).unwrap();
+        let start = text.strip_suffix('}').unwrap();
+        for end in [
+            "}",
+            "} ",
+            " }",
+            ",}",
+            ", }",
+            ",  \"a\":1}",
+            ",\"a\":1,}",
+            ",\"a\":1} ",
+            "",
+            ",",
+            ",\"a\":1}}",
+            "}}",
+            ",{}}",
+        ] {
+            let text = format!("{start}{end}").into_bytes();
+            let fast = as_issued(&text).map(parts);
+            assert!(fast.is_none() || fast == any(&text).map(parts), "{end}");
+        }
     }
 
     #[test]
