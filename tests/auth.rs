@@ -1808,3 +1808,45 @@ async fn waiting_is_no_activity_and_costs_no_call_of_the_store() {
     node.clock.advance(Policy::default().idle_timeout);
     assert_eq!(code(node.refresh(&tokens.refresh_token.unwrap()).await), "session_idle");
 }
+
+// ---- races ----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_revocation_that_has_returned_is_in_force_whatever_was_looked_up_meanwhile() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    let auth: Auth = Auth::builder(Secret::random().unwrap(), MemoryStore::new()).build().unwrap();
+    runtime.block_on(async {
+        for round in 0..300 {
+            let user = format!("user{}", round % 3);
+            let tokens = auth.login(user.as_str(), NoClaims {}).await.unwrap().tokens;
+            let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+            let busy: Vec<_> = (0..3)
+                .map(|_| {
+                    let (auth, token, is_over) = (auth.clone(), tokens.access_token.clone(), Arc::clone(&is_over));
+                    tokio::spawn(async move {
+                        while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                            let _ = auth.authenticate(&token).await;
+                            tokio::task::yield_now().await;
+                        }
+                    })
+                })
+                .collect();
+            tokio::task::yield_now().await;
+            match round % 4 {
+                0 => auth.revoke_session(tokens.session_id, RevocationReason::Other).await.unwrap(),
+                1 => drop(auth.revoke_user(&user, None, RevocationReason::Other).await.unwrap()),
+                2 => drop(auth.revoke_all(RevocationReason::Other).await.unwrap()),
+                _ => {
+                    let user = auth.authenticate(&tokens.access_token).await.unwrap();
+                    auth.revoke_token_id(&user.token_id(), user.expires_at()).await.unwrap();
+                }
+            }
+            let answer = auth.authenticate(&tokens.access_token).await;
+            assert!(matches!(answer, Err(Error::AccessTokenRevoked)), "round {round}: {answer:?}");
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            for task in busy {
+                task.await.unwrap();
+            }
+        }
+    });
+}

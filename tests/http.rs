@@ -619,6 +619,32 @@ async fn the_order_of_the_layers_does_not_matter_and_the_guard_works_alone() {
 }
 
 #[tokio::test]
+async fn every_client_of_a_token_is_compared_whatever_the_guard_has_let_pass_before() {
+    for ip in [BindingMode::Off, BindingMode::Observe] {
+        let binding = Binding { user_agent: BindingMode::Reject, ip, ..Binding::default() };
+        let node = Node::with_policy(Policy { binding, ..Policy::default() });
+        let app = Router::new().route("/", get(me)).route_layer(node.auth.guard());
+        for rotation in 0..6 {
+            let login = node.login("alice").await;
+            let token = bearer(&login);
+            let mut requests = [
+                ("curl/8.5.0", 200),
+                ("curl/9.0", 200),
+                ("curl/10.1", 200),
+                ("wget/1.0", 401),
+                ("", 401),
+                ("curl/9.0", 200),
+            ];
+            requests.rotate_left(rotation);
+            for (user_agent, status) in requests.into_iter().cycle().take(18) {
+                let headers = [("authorization", token.as_str()), ("user-agent", user_agent)];
+                assert_eq!(call(&app, "GET", "/", &headers).await.status, status, "{user_agent:?} {rotation}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_guard_in_revoke_mode_revokes_the_session() {
     let policy =
         Policy { binding: Binding { user_agent: BindingMode::Revoke, ..Binding::default() }, ..Policy::default() };

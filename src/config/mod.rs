@@ -78,7 +78,7 @@ pub struct Settings {
     /// written up to twice as long ago is read again, because a slow transaction becomes visible late.
     #[serde(with = "duration")]
     pub store_timeout: Duration,
-    /// How many verified access tokens are kept in memory, at about 600 bytes each, so that none of them is verified
+    /// How many verified access tokens are kept in memory, at about 700 bytes each, so that none of them is verified
     /// twice. Default: 16,384. 0 switches the cache off.
     pub token_cache: usize,
     /// How many sessions the [guard](crate::Auth::guard) keeps in memory, at about 100 bytes each, or 250 with a
