@@ -13,7 +13,7 @@ use tower::ServiceExt as _;
 
 mod support;
 
-use support::{Clock, Fault, FaultyStore, Node, code};
+use support::{Clock, Fault, FaultyStore, GRACE, Node, code};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -386,6 +386,32 @@ async fn a_node_whose_clock_is_wrong_by_more_than_the_grace_period_purges_nothin
     node.store.set_clock(Some(node.clock.now().as_millis()));
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(ahead.auth.purge().await.unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn activity_that_a_clock_far_ahead_has_recorded_does_not_outlast_it() {
+    for is_written_before in [true, false] {
+        let node = Node::new();
+        let login = node.login("alice").await.tokens;
+        node.store.set_clock(Some(node.clock.now().as_millis()));
+        let ahead = Duration::from_secs(600);
+        node.clock.advance(ahead);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        node.auth.authenticate(&login.access_token).await.unwrap();
+        if is_written_before {
+            node.auth.flush().await.unwrap();
+        }
+        node.clock.turn_back(ahead);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        node.clock.advance(MINUTE);
+        node.store.set_clock(Some(node.clock.now().as_millis()));
+        node.auth.authenticate(&login.access_token).await.unwrap();
+        node.auth.flush().await.unwrap();
+        let session = node.store.inner.load(login.session_id).await.unwrap().unwrap();
+        let latest = node.clock.now().after(GRACE);
+        assert!(session.rotation.last_seen_at >= node.clock.now(), "the last use counts");
+        assert!(session.rotation.last_seen_at <= latest, "{:?} {latest:?}", session.rotation.last_seen_at);
+    }
 }
 
 // ---- outages --------------------------------------------------------------------------------------------------------

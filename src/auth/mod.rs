@@ -250,6 +250,21 @@ fn refresh_in(life: Duration, random: f64) -> Duration {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn two_access_tokens_never_share_an_id() {
+        let auth: Auth = Auth::builder(Secret::random().unwrap(), crate::MemoryStore::new())
+            // All in the same millisecond.
+            .clock(|| std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
+            .build()
+            .unwrap();
+        let mut ids = std::collections::HashSet::new();
+        for _ in 0..1000 {
+            let token = auth.login("alice", NoClaims {}).await.unwrap().tokens.access_token;
+            ids.insert(auth.inner.access.verify::<NoClaims>(&token).unwrap().id);
+        }
+        assert_eq!(ids.len(), 1000);
+    }
+
     #[test]
     fn a_client_comes_back_before_its_token_ends_and_not_in_step() {
         let life = Duration::from_secs(900);

@@ -378,19 +378,17 @@ impl Node {
     }
 
     async fn write(&self, mut activity: Vec<Activity>) -> Result<(), StoreError> {
-        if self.clock_is_wrong() {
-            // What a clock far ahead has written would keep sessions from becoming idle.
-            let store_now = self.now().as_millis().saturating_sub(self.ahead_by());
-            let latest = Timestamp::from_millis(store_now).after(self.settings.policy.grace);
-            activity.iter_mut().for_each(|activity| activity.last_seen_at = activity.last_seen_at.min(latest));
-        }
+        // What a clock far ahead has recorded would keep sessions from becoming idle, also if it is right again by now.
+        let store_now = self.now().as_millis().saturating_sub(self.ahead_by());
+        let latest = Timestamp::from_millis(store_now).after(self.settings.policy.grace);
+        activity.iter_mut().for_each(|activity| activity.last_seen_at = activity.last_seen_at.min(latest));
         let mut result = Ok(());
         for batch in activity.chunks(BATCH) {
             if result.is_ok() {
                 result = self.call("record_activity", self.store().record_activity(batch)).await;
             }
             if result.is_ok() {
-                self.write_behind.written(batch);
+                self.write_behind.written(batch, latest);
             } else {
                 self.write_behind.not_written(batch);
             }

@@ -163,20 +163,22 @@ impl LiveRevocations {
 
     fn keep<K: Eq + Hash>(&self, map: &DashMap<K, Kept, RandomState>, id: K, new: Kept) {
         match map.entry(id) {
-            Entry::Occupied(mut known) => return known.get_mut().add(new),
-            Entry::Vacant(entry) => drop(entry.insert(new)),
+            Entry::Occupied(mut known) => known.get_mut().add(new),
+            Entry::Vacant(entry) => {
+                let _locked = entry.insert(new);
+                self.added();
+            }
         }
-        self.added();
     }
 
-    /// Something is in one of the maps that was not there before.
+    /// Something is in one of the maps that was not there before. Its entry is still locked: whoever finds it there, and
+    /// reports it as revoked, must not be ahead of this.
     fn added(&self) {
         self.additions.fetch_add(1, Ordering::AcqRel);
     }
 
     fn keep_users(&self, users: &RevokedUsers, kept: Kept, is_from_here: bool) {
         if self.add_users(users, kept, is_from_here) {
-            self.added();
             self.waiters.users_revoked((*users.scope != *EVERYONE).then_some(&users.scope));
         }
     }
@@ -187,7 +189,8 @@ impl LiveRevocations {
         match self.users.entry(users.scope.clone()) {
             Entry::Vacant(entry) => {
                 self.user_count.fetch_add(1, Ordering::AcqRel);
-                entry.insert(Cutoff { mark, revoked_at: users.revoked_at, spared: users.spared, kept });
+                let _locked = entry.insert(Cutoff { mark, revoked_at: users.revoked_at, spared: users.spared, kept });
+                self.added();
                 true
             }
             Entry::Occupied(mut entry) => {
@@ -203,6 +206,9 @@ impl LiveRevocations {
                 }
                 known.mark.here = known.mark.here.wrapping_add(mark.here);
                 known.kept.until = known.kept.until.max(kept.until);
+                if is_new {
+                    self.added();
+                }
                 is_new
             }
         }
@@ -288,13 +294,14 @@ impl LiveRevocations {
 
     /// Records that the feed was read at `now`.
     pub(crate) fn caught_up(&self, now: Timestamp) {
-        self.caught_up_at.store(now.as_millis(), Ordering::Relaxed);
+        // What was read is seen by whoever sees that it was.
+        self.caught_up_at.store(now.as_millis(), Ordering::Release);
     }
 
     /// Returns whether the feed was read recently enough to rely on. A read in the future means that the clock was set
     /// back: a read further in the future than `max_staleness` is not recent.
     pub(crate) fn is_current(&self, now: Timestamp) -> bool {
-        let distance = now.as_millis().saturating_sub(self.caught_up_at.load(Ordering::Relaxed));
+        let distance = now.as_millis().saturating_sub(self.caught_up_at.load(Ordering::Acquire));
         distance.unsigned_abs() < self.max_staleness_millis
     }
 
@@ -353,6 +360,34 @@ mod tests {
         revocations.forget(NOW.after(Duration::from_millis(1)));
         assert!(!revocations.has_session(ID) && !revocations.has_token(token));
         assert_eq!(revocations.known(SessionId::from_bytes([8; 16]), "alice"), Known::Live);
+    }
+
+    #[test]
+    fn a_revocation_that_has_returned_is_counted_whoever_has_added_it() {
+        const ROUNDS: u128 = 200_000;
+        let revocations = revocations();
+        let round = std::sync::atomic::AtomicU64::new(0);
+        let id = |round: u128| SessionId::from_bytes(round.to_ne_bytes());
+        std::thread::scope(|scope| {
+            // The feed, which reads the same at the same time.
+            scope.spawn(|| {
+                for n in 1..=ROUNDS {
+                    while u128::from(round.load(Ordering::Acquire)) < n {
+                        std::hint::spin_loop();
+                    }
+                    revocations.apply(&RevokedItem::Session(id(n)), Timestamp::MAX, AGE);
+                }
+            });
+            let mut missed = 0;
+            for n in 1..=ROUNDS {
+                let before = revocations.additions();
+                round.store(u64::try_from(n).unwrap(), Ordering::Release);
+                (0..n % 60).for_each(|_| std::hint::spin_loop());
+                revocations.revoke_session(id(n), Timestamp::MAX);
+                missed += u32::from(revocations.additions() == before);
+            }
+            assert_eq!(missed, 0);
+        });
     }
 
     #[test]

@@ -54,17 +54,23 @@ impl Pending {
         Activity { id, last_seen_at, acknowledged: self.acknowledged }
     }
 
-    /// Whether all of it is in `written`. From then on, a use is no longer pending by itself.
-    fn is_in(&self, written: &Activity) -> bool {
-        if self.activity(written.id) != *written {
+    /// Whether all of it is in `written`, in which nothing is later than `latest`. From then on, a use is no longer pending by
+    /// itself.
+    fn is_in(&self, written: &Activity, latest: Timestamp) -> bool {
+        let Activity { id, last_seen_at, acknowledged } = self.activity(written.id);
+        if (Activity { id, last_seen_at: last_seen_at.min(latest), acknowledged }) != *written {
             return false;
         }
         let Some(last_use) = &self.last_use else { return true };
         last_use.is_pending.store(false, Ordering::SeqCst);
         // A use from before that may rely on this entry, and one from after it has to add one.
-        let is_written = last_use.at() <= written.last_seen_at;
+        let used_at = last_use.at();
+        let is_written = used_at.min(latest) <= written.last_seen_at;
         if !is_written {
             last_use.is_pending.store(true, Ordering::SeqCst);
+        } else if used_at > written.last_seen_at {
+            // By a clock that was ahead. Once it is right, later uses count again.
+            last_use.at.store(written.last_seen_at.as_millis(), Ordering::SeqCst);
         }
         is_written
     }
@@ -149,10 +155,11 @@ impl WriteBehind {
         self.pending.iter().map(|entry| entry.activity(*entry.key())).collect()
     }
 
-    /// Removes activity that was written to the store. Sessions with newer activity stay.
-    pub(crate) fn written(&self, batch: &[Activity]) {
+    /// Removes activity that was written to the store, in which nothing is later than `latest`. Sessions with newer activity
+    /// stay.
+    pub(crate) fn written(&self, batch: &[Activity], latest: Timestamp) {
         for written in batch {
-            self.pending.remove_if(&written.id, |_, pending| pending.is_in(written));
+            self.pending.remove_if(&written.id, |_, pending| pending.is_in(written, latest));
         }
     }
 
@@ -183,7 +190,7 @@ mod tests {
         write_behind.acknowledge(ID, 2, at(4));
         let batch = write_behind.take_urgent();
         assert_eq!(batch, [Activity { id: ID, last_seen_at: at(4), acknowledged: Some(3) }]);
-        write_behind.written(&batch);
+        write_behind.written(&batch, Timestamp::MAX);
         write_behind.acknowledge(ID, 3, at(5));
         assert_eq!(write_behind.take_urgent(), []);
         assert_eq!(write_behind.all(), [Activity { id: ID, last_seen_at: at(5), acknowledged: None }]);
@@ -200,17 +207,33 @@ mod tests {
             write_behind.touch_again(ID, &last_use, at(millis));
             assert_eq!(write_behind.all(), [seen_at(millis)]);
         }
-        write_behind.written(&write_behind.all());
+        write_behind.written(&write_behind.all(), Timestamp::MAX);
         assert_eq!(write_behind.all(), []);
         write_behind.touch_again(ID, &last_use, at(2));
         assert_eq!(write_behind.all(), [], "2 ms was written");
         write_behind.touch_again(ID, &last_use, at(3));
         let batch = write_behind.all();
         write_behind.touch_again(ID, &last_use, at(4));
-        write_behind.written(&batch);
+        write_behind.written(&batch, Timestamp::MAX);
         assert_eq!(write_behind.all(), [seen_at(4)]);
         write_behind.touch_again(ID, &last_use, at(5));
         assert_eq!(write_behind.all(), [seen_at(5)]);
+    }
+
+    #[test]
+    fn what_a_clock_ahead_has_recorded_is_written_once_and_hides_no_later_use() {
+        let write_behind = WriteBehind::new();
+        let last_use = Arc::default();
+        let (ahead, latest) = (at(600), at(30));
+        write_behind.touch_again(ID, &last_use, ahead);
+        write_behind.touch(SessionId::from_bytes([8; 16]), ahead);
+        let mut batch = write_behind.all();
+        batch.iter_mut().for_each(|activity| activity.last_seen_at = latest);
+        write_behind.written(&batch, latest);
+        assert_eq!(write_behind.all(), []);
+        // The clock is right again.
+        write_behind.touch_again(ID, &last_use, at(40));
+        assert_eq!(write_behind.all(), [Activity { id: ID, last_seen_at: at(40), acknowledged: None }]);
     }
 
     #[test]
@@ -230,7 +253,7 @@ mod tests {
         assert_eq!(used_at(0, 4), seen_at(5, None));
         write_behind.acknowledge(ID, 7, at(6));
         assert_eq!(used_at(0, 8), seen_at(8, Some(7)));
-        write_behind.written(&write_behind.all());
+        write_behind.written(&write_behind.all(), Timestamp::MAX);
         assert_eq!(used_at(1, 9), seen_at(9, None));
         assert_eq!(used_at(0, 10), seen_at(10, None));
         let mut state = RotationState::new(at(1), at(1_000));
@@ -256,7 +279,7 @@ mod tests {
                 let is_over = users.iter().all(std::thread::JoinHandle::is_finished);
                 let batch = write_behind.all();
                 written = batch.iter().map(|activity| activity.last_seen_at).fold(written, Timestamp::max);
-                write_behind.written(&batch);
+                write_behind.written(&batch, Timestamp::MAX);
                 assert!(!is_over || written == at(300), "the last use was lost");
             }
             users.into_iter().for_each(|user| user.join().unwrap());
@@ -281,9 +304,9 @@ mod tests {
         write_behind.touch(ID, at(1));
         let batch = write_behind.all();
         write_behind.touch(ID, at(2));
-        write_behind.written(&batch);
+        write_behind.written(&batch, Timestamp::MAX);
         assert_eq!(write_behind.all(), [Activity { id: ID, last_seen_at: at(2), acknowledged: None }]);
-        write_behind.written(&write_behind.all());
+        write_behind.written(&write_behind.all(), Timestamp::MAX);
         assert_eq!(write_behind.all(), []);
     }
 
