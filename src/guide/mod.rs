@@ -21,5 +21,14 @@ pub mod testing {}
 #[doc = include_str!("production.md")]
 pub mod production {}
 
+/// What the layers and a refresh cost, how that was measured, and how to measure it on your own machine.
+///
+/// <div>
+#[doc = include_str!("performance.svg")]
+/// </div>
+#[doc = ""]
+#[doc = include_str!("performance.md")]
+pub mod performance {}
+
 #[doc = include_str!("security.md")]
 pub mod security {}
