@@ -2,7 +2,7 @@
 
 mod row;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,9 +25,8 @@ use crate::time::Timestamp;
 /// Keeps sessions in the memory of this process: for a single node, for development and for tests. They are lost when
 /// the process ends.
 ///
-/// A clone is another handle to the same sessions. A session takes about 450 bytes with a short user id and no claims, 500
-/// just after the tables have grown. A call locks one small part of the table at a time, and revocations are pushed within the
-/// process.
+/// A clone is another handle to the same sessions. A session takes 400 to 450 bytes with a short user id and no claims. A call
+/// locks one small part of the table at a time, and revocations are pushed within the process.
 ///
 /// ```
 /// use axum_refresh::{Auth, MemoryStore, Secret};
@@ -58,13 +57,12 @@ const SHARDS: usize = 256;
 /// Above this number, the sessions of a revoked user are not looked at one by one to be counted.
 const MAX_COUNTED: usize = 1_000;
 
-/// Lock order: a user's entry, then a row, then the feed. A row must not be locked while its user's entry is being
+/// Lock order: a user's entry, then a row or the ids of the user, then the feed. A row must not be locked while its user's entry is being
 /// acquired.
 struct Tables {
     rows: DashMap<SessionId, Box<Row>>,
-    /// The sessions of each user that are not revoked. May contain sessions that were just revoked or purged, or, after a
-    /// revocation of everyone, those of a user who has not logged in since.
-    users: DashMap<Arc<str>, LiveUser>,
+    /// The users with sessions that are not revoked, and, after a revocation of everyone, those who have not logged in since.
+    users: DashMap<Arc<str>, Arc<User>>,
     /// By the scope of everyone in them.
     realms: DashMap<Box<str>, Arc<Realm>>,
     user_agents: DashSet<Arc<str>>,
@@ -83,67 +81,6 @@ impl Default for Tables {
             next_seq: AtomicU32::new(0),
             feed: Mutex::default(),
             push: Push::in_process(),
-        }
-    }
-}
-
-/// A user with sessions.
-struct LiveUser {
-    user: Arc<User>,
-    ids: Ids,
-}
-
-/// The session ids of a user. Nearly every user has one session, so one needs no allocation.
-enum Ids {
-    One(SessionId),
-    #[expect(clippy::box_collection, reason = "saves three words in every entry; few users have several sessions")]
-    Many(Box<HashSet<SessionId>>),
-}
-
-impl Ids {
-    fn insert(&mut self, id: SessionId) {
-        match self {
-            Self::One(one) => *self = Self::Many(Box::new(HashSet::from([*one, id]))),
-            Self::Many(many) => {
-                many.insert(id);
-            }
-        }
-    }
-
-    /// Returns whether that was the last one.
-    fn remove(&mut self, id: SessionId) -> bool {
-        match self {
-            Self::One(one) => *one == id,
-            Self::Many(many) => {
-                many.remove(&id);
-                match many.len() {
-                    0 => return true,
-                    1 => many.iter().copied().next().into_iter().for_each(|last| *self = Self::One(last)),
-                    _ => {}
-                }
-                false
-            }
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::One(_) => 1,
-            Self::Many(many) => many.len(),
-        }
-    }
-
-    fn contains(&self, id: SessionId) -> bool {
-        match self {
-            Self::One(one) => *one == id,
-            Self::Many(many) => many.contains(&id),
-        }
-    }
-
-    fn to_vec(&self) -> Vec<SessionId> {
-        match self {
-            Self::One(one) => vec![*one],
-            Self::Many(many) => many.iter().copied().collect(),
         }
     }
 }
@@ -227,14 +164,13 @@ impl Tables {
         let entry = self.users.entry(Arc::clone(&new.user_id));
         let (user, others) = match &entry {
             Entry::Occupied(entry) => {
-                let user = self.user(entry.key(), Some(&entry.get().user));
-                let is_current = Arc::ptr_eq(&user, &entry.get().user);
-                (user, if is_current { entry.get().ids.to_vec() } else { Vec::new() })
+                let user = self.user(entry.key(), Some(entry.get()));
+                let others = user.ids().to_vec();
+                (user, others)
             }
             Entry::Vacant(entry) => (self.user(entry.key(), None), Vec::new()),
         };
         let replaced = options.replacing.filter(|id| others.contains(id));
-        let is_first = others.is_empty();
         let evicted = match options.limit {
             None => Vec::new(),
             Some(limit) => match self.make_room(limit, new.created_at, others, replaced) {
@@ -245,14 +181,8 @@ impl Tables {
         let user_agent = new.client.user_agent.as_ref().map(|user_agent| self.intern(user_agent));
         let seq = self.next_seq.fetch_add(1, Ordering::Relaxed);
         self.rows.insert(new.id, Box::new(Row::new(new, Arc::clone(&user), user_agent, seq)));
-        let mut live = match entry {
-            Entry::Occupied(entry) if !is_first => {
-                let mut live = entry.into_ref();
-                live.ids.insert(new.id);
-                live
-            }
-            entry => entry.insert(LiveUser { user, ids: Ids::One(new.id) }),
-        };
+        user.ids().insert(new.id);
+        let user = entry.insert(user);
         let evicted = evicted.into_iter().map(|id| (id, RevocationReason::Evicted));
         let to_revoke = evicted.chain(replaced.map(|id| (id, RevocationReason::Replaced)));
         let mut revoked = Vec::new();
@@ -264,9 +194,9 @@ impl Tables {
             }
             // Also if it has expired: a node with a leeway may still accept its access tokens.
             published.push(RevokedItem::Session(id));
-            live.ids.remove(id);
+            user.ids().remove(id);
         }
-        drop(live);
+        drop(user);
         if !published.is_empty() {
             self.publish(published);
         }
@@ -307,11 +237,11 @@ impl Tables {
 
     /// Removes a session from its user's entry.
     fn unlink(&self, user_id: &str, id: SessionId) {
-        self.users.remove_if_mut(user_id, |_, live| live.ids.remove(id));
+        self.users.remove_if(user_id, |_, user| user.ids().remove(id));
     }
 
     fn list(&self, user_id: &str, limit: usize) -> Vec<SessionRecord> {
-        let ids = self.users.get(user_id).map(|live| live.ids.to_vec()).unwrap_or_default();
+        let ids = self.users.get(user_id).map(|user| user.ids().to_vec()).unwrap_or_default();
         let rows = ids.into_iter().filter_map(|id| {
             let row = self.rows.get(&id)?;
             row.revoked().is_none().then_some((row.created_at, row.seq, id))
@@ -364,33 +294,32 @@ impl Tables {
         let mut count = 0;
         let mut is_known = false;
         // The user's entry stays locked, so that a concurrent login is entirely before or entirely after this.
-        self.users.remove_if_mut(user_id, |_, live| {
+        self.users.remove_if_mut(user_id, |_, user| {
             is_known = true;
-            let mut spared = Vec::from_iter(except.filter(|except| live.ids.contains(*except)));
+            let ids = user.ids();
+            let mut spared = Vec::from_iter(except.filter(|except| ids.contains(*except)));
             if let Some(until) = created_until {
-                let ids = live.ids.to_vec().into_iter().filter(|id| Some(*id) != except);
-                spared.extend(ids.filter(|id| self.rows.get(id).is_some_and(|row| row.created_at > until)));
+                let others = ids.to_vec().into_iter().filter(|id| Some(*id) != except);
+                spared.extend(others.filter(|id| self.rows.get(id).is_some_and(|row| row.created_at > until)));
             }
-            count = live.ids.len() - spared.len();
+            count = ids.len() - spared.len();
             if count <= MAX_COUNTED {
-                let ids = live.ids.to_vec().into_iter().filter(|id| !spared.contains(id));
+                let others = ids.to_vec().into_iter().filter(|id| !spared.contains(id));
                 let is_live = |id: &SessionId| {
                     self.rows.get(id).is_some_and(|row| row.revoked().is_none() && revocation.at < row.expires_at)
                 };
-                count = ids.filter(is_live).count();
+                count = others.filter(is_live).count();
             }
-            let renewed = live.user.renewed();
+            drop(ids);
+            let renewed = user.renewed();
             for id in &spared {
                 if let Some(mut row) = self.rows.get_mut(id) {
                     row.user = Arc::clone(&renewed);
                 }
+                renewed.ids().insert(*id);
             }
-            std::mem::replace(&mut live.user, renewed).revoke(revocation);
-            let mut spared = spared.into_iter();
-            let Some(first) = spared.next() else { return true };
-            live.ids = Ids::One(first);
-            spared.for_each(|id| live.ids.insert(id));
-            false
+            std::mem::replace(user, renewed).revoke(revocation);
+            spared.is_empty()
         });
         if !is_known {
             return Revoked::default();

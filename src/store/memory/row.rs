@@ -1,7 +1,8 @@
 //! A session in the memory store.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::ratchet::RotationState;
 use crate::session::{Client, Revocation, SecretHash, SessionId};
@@ -26,12 +27,21 @@ impl Realm {
 pub(super) struct User {
     pub(super) id: Arc<str>,
     realm: Arc<Realm>,
-    revoked: OnceLock<Revocation>,
+    // Boxed, because few users are ever revoked.
+    revoked: OnceLock<Box<Revocation>>,
+    /// The sessions that are not revoked. May contain sessions that were just revoked or purged. Locked only while the user's
+    /// entry is.
+    ids: Mutex<Ids>,
 }
 
 impl User {
     pub(super) fn new(id: Arc<str>, realm: Arc<Realm>) -> Arc<Self> {
-        Arc::new(Self { id, realm, revoked: OnceLock::new() })
+        Arc::new(Self { id, realm, revoked: OnceLock::new(), ids: Mutex::default() })
+    }
+
+    pub(super) fn ids(&self) -> MutexGuard<'_, Ids> {
+        // A panic cannot leave them half written, so poisoning is ignored.
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The same user after a revocation.
@@ -41,11 +51,73 @@ impl User {
 
     /// Revokes all sessions of the user that share this.
     pub(super) fn revoke(&self, revocation: Revocation) {
-        let _ = self.revoked.set(revocation);
+        let _ = self.revoked.set(Box::new(revocation));
     }
 
     pub(super) fn revoked(&self) -> Option<Revocation> {
-        self.revoked.get().or_else(|| self.realm.revoked.get()).copied()
+        self.revoked.get().map(|revoked| **revoked).or_else(|| self.realm.revoked.get().copied())
+    }
+}
+
+/// The session ids of a user. Nearly every user has one session, so one needs no allocation.
+#[derive(Default)]
+pub(super) enum Ids {
+    #[default]
+    None,
+    One(SessionId),
+    #[expect(clippy::box_collection, reason = "saves three words for every user; few users have several sessions")]
+    Many(Box<HashSet<SessionId>>),
+}
+
+impl Ids {
+    pub(super) fn insert(&mut self, id: SessionId) {
+        match self {
+            Self::None => *self = Self::One(id),
+            Self::One(one) => *self = Self::Many(Box::new(HashSet::from([*one, id]))),
+            Self::Many(many) => {
+                many.insert(id);
+            }
+        }
+    }
+
+    /// Returns whether none is left.
+    pub(super) fn remove(&mut self, id: SessionId) -> bool {
+        match self {
+            Self::None => return true,
+            Self::One(one) if *one == id => *self = Self::None,
+            Self::One(_) => {}
+            Self::Many(many) => {
+                many.remove(&id);
+                if many.len() < 2 {
+                    *self = many.iter().next().map_or(Self::None, |last| Self::One(*last));
+                }
+            }
+        }
+        matches!(self, Self::None)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::One(_) => 1,
+            Self::Many(many) => many.len(),
+        }
+    }
+
+    pub(super) fn contains(&self, id: SessionId) -> bool {
+        match self {
+            Self::None => false,
+            Self::One(one) => *one == id,
+            Self::Many(many) => many.contains(&id),
+        }
+    }
+
+    pub(super) fn to_vec(&self) -> Vec<SessionId> {
+        match self {
+            Self::None => Vec::new(),
+            Self::One(one) => vec![*one],
+            Self::Many(many) => many.iter().copied().collect(),
+        }
     }
 }
 
@@ -62,10 +134,14 @@ pub(super) struct Row {
     pub(super) created_at: Timestamp,
     last_seen_at: Timestamp,
     pub(super) expires_at: Timestamp,
-    rotated_at: Option<Timestamp>,
+    /// [`NEVER`] before the first rotation.
+    rotated_at: Timestamp,
     generation: u32,
-    parent: Option<u32>,
-    acknowledged: Option<u32>,
+    // Two numbers and two flags take half as much as two options.
+    has_parent: bool,
+    parent: u32,
+    is_acknowledged: bool,
+    acknowledged: u32,
     recoveries: u32,
     ip: Option<IpAddr>,
 }
@@ -77,6 +153,7 @@ struct Rare {
 }
 
 const NO_CLAIMS: &str = "{}";
+const NEVER: Timestamp = Timestamp::from_millis(i64::MIN);
 
 impl Row {
     pub(super) fn new(session: &SessionRecord, user: Arc<User>, user_agent: Option<Arc<str>>, seq: u32) -> Self {
@@ -91,10 +168,12 @@ impl Row {
             created_at: session.created_at,
             last_seen_at: session.rotation.last_seen_at,
             expires_at: session.rotation.expires_at,
-            rotated_at: None,
+            rotated_at: NEVER,
             generation: 0,
-            parent: None,
-            acknowledged: None,
+            has_parent: false,
+            parent: 0,
+            is_acknowledged: false,
+            acknowledged: 0,
             recoveries: 0,
             ip: session.client.ip,
         };
@@ -116,8 +195,9 @@ impl Row {
             revoked,
         } = session.rotation;
         self.generation = generation;
-        self.parent = parent;
-        self.rotated_at = rotated_at;
+        self.has_parent = parent.is_some();
+        self.parent = parent.unwrap_or_default();
+        self.rotated_at = rotated_at.unwrap_or(NEVER);
         self.recoveries = recoveries;
         self.merge_activity(last_seen_at, acknowledged);
         if let Some(revocation) = revoked {
@@ -132,7 +212,13 @@ impl Row {
 
     pub(super) fn merge_activity(&mut self, last_seen_at: Timestamp, acknowledged: Option<u32>) {
         self.last_seen_at = self.last_seen_at.max(last_seen_at);
-        self.acknowledged = self.acknowledged.max(acknowledged);
+        let acknowledged = self.acknowledged().max(acknowledged);
+        self.is_acknowledged = acknowledged.is_some();
+        self.acknowledged = acknowledged.unwrap_or_default();
+    }
+
+    fn acknowledged(&self) -> Option<u32> {
+        self.is_acknowledged.then_some(self.acknowledged)
     }
 
     pub(super) fn revoked(&self) -> Option<Revocation> {
@@ -152,9 +238,9 @@ impl Row {
     pub(super) fn rotation(&self) -> RotationState {
         RotationState {
             generation: self.generation,
-            parent: self.parent,
-            rotated_at: self.rotated_at,
-            acknowledged: self.acknowledged,
+            parent: self.has_parent.then_some(self.parent),
+            rotated_at: Some(self.rotated_at).filter(|at| *at != NEVER),
+            acknowledged: self.acknowledged(),
             recoveries: self.recoveries,
             last_seen_at: self.last_seen_at,
             expires_at: self.expires_at,
@@ -186,6 +272,7 @@ mod tests {
 
     #[test]
     fn a_row_stays_small() {
-        assert!(size_of::<Row>() <= 184, "{}", size_of::<Row>());
+        assert!(size_of::<Row>() <= 160, "{}", size_of::<Row>());
+        assert!(size_of::<User>() <= 72, "{}", size_of::<User>());
     }
 }
