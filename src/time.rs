@@ -53,8 +53,9 @@ impl Timestamp {
     }
 }
 
-/// Without the 128 bits of [`Duration::as_millis`]: every request needs some of them.
-fn millis(duration: Duration) -> i64 {
+/// The whole milliseconds of a duration, saturating at [`i64::MAX`]. Without the 128 bits of [`Duration::as_millis`]: every
+/// request needs some of them.
+pub(crate) fn millis(duration: Duration) -> i64 {
     let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     seconds.saturating_mul(1000).saturating_add(i64::from(duration.subsec_millis()))
 }

@@ -208,6 +208,7 @@ impl<C> Auth<C> {
             random: random.token_id,
             claims,
         };
+        // It does not fail: the parameters are valid, and the key has signed before, when the `Auth` was built.
         let issued = self.inner.access.issue(params).ok_or(Error::Random)?;
         let life = issued.expires_at.since(now);
         Ok(Tokens {

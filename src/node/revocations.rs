@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::waiters::Waiters;
 use crate::session::SessionId;
 use crate::store::{RevokedItem, RevokedUsers, Spared};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 use crate::token::id::TokenId;
 
 /// The scope of everyone in the realm of this node.
@@ -114,10 +114,8 @@ impl LiveRevocations {
             comparison: AtomicU32::new(0),
             created_at: Instant::now(),
             caught_up_at: AtomicI64::new(i64::MIN),
-            // Less than the distance from a feed that was never read.
-            max_staleness_millis: u64::try_from(max_staleness.as_millis())
-                .unwrap_or(u64::MAX)
-                .min(i64::MAX.unsigned_abs()),
+            // Saturated, it is the distance from a feed that was never read, which is not current.
+            max_staleness_millis: millis(max_staleness).unsigned_abs(),
             waiters: Waiters::new(),
         }
     }

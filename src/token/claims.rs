@@ -34,7 +34,7 @@ impl Registered<'_> {
         let mut text = Vec::with_capacity(scope.start.len() + self.sub.len() + members.len() + 150);
         text.extend_from_slice(&scope.start);
         // It begins in the middle of the text of `sub`.
-        if self.sub.bytes().any(|byte| matches!(byte, b'"' | b'\\' | ..b' ')) {
+        if self.sub.bytes().any(|byte| ends_plain_text(&byte)) {
             text.pop();
             serde_json::to_writer(&mut text, self.sub).ok()?;
         } else {
@@ -80,10 +80,12 @@ pub(super) struct Payload<C> {
 impl<C: DeserializeOwned> Payload<C> {
     /// Reads a payload of this scope.
     pub(super) fn read(text: &mut [u8], scope: &Scope) -> Option<Self> {
-        Self::read_as_issued(text, scope).or_else(|| {
-            let AnyPayload { iss, aud, payload } = serde_json::from_slice(text).ok()?;
-            (iss == scope.issuer && aud == scope.audience).then_some(payload)
-        })
+        Self::read_as_issued(text, scope).or_else(|| Self::read_any(text, scope))
+    }
+
+    fn read_any(text: &[u8], scope: &Scope) -> Option<Self> {
+        let AnyPayload { iss, aud, payload } = serde_json::from_slice(text).ok()?;
+        (iss == scope.issuer && aud == scope.audience).then_some(payload)
     }
 
     /// Reads a payload whose registered claims are byte for byte as [`issue`](super::access::AccessKeys::issue) writes them,
@@ -118,6 +120,11 @@ impl<C: DeserializeOwned> Payload<C> {
     }
 }
 
+/// Whether a byte ends a JSON string, or has to be escaped in one (RFC 8259 §7).
+const fn ends_plain_text(byte: &u8) -> bool {
+    matches!(byte, b'"' | b'\\' | ..b' ')
+}
+
 /// What is not read yet.
 struct Rest<'a>(&'a [u8]);
 
@@ -129,7 +136,7 @@ impl<'a> Rest<'a> {
 
     /// The rest of a string, if there is no escape in it.
     fn string(&mut self) -> Option<&'a str> {
-        let end = self.0.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' '))?;
+        let end = self.0.iter().position(ends_plain_text)?;
         let (text, rest) = self.0.split_at_checked(end)?;
         self.0 = rest.strip_prefix(b"\"")?;
         std::str::from_utf8(text).ok()
@@ -342,8 +349,7 @@ mod tests {
     }
 
     fn any(text: &[u8]) -> Option<Payload<AnyClaims>> {
-        let AnyPayload { iss, aud, payload } = serde_json::from_slice(text).ok()?;
-        (iss == scope().issuer && aud == scope().audience).then_some(payload)
+        Payload::read_any(text, &scope())
     }
 
     fn parts<C>(payload: Payload<C>) -> (Arc<str>, SessionId, u32, String, i64, C) {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum_refresh::{Auth, ClientInfo, MemoryStore, NoClaims, Secret};
+use axum_refresh_e2e::resident;
 
 /// How many logins and refreshes are measured, in parts.
 const PART: u32 = 5_000;
@@ -107,11 +108,4 @@ async fn median(part: impl AsyncFn() -> Duration) -> Duration {
     }
     times.sort_unstable();
     times[PARTS / 2]
-}
-
-/// The resident memory of this process, in bytes.
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }

@@ -16,7 +16,7 @@ use axum_refresh::store::{
 use axum_refresh::{
     Auth, ClientInfo, Error, MemoryStore, NoClaims, PostgresStore, RedisStore, Secret, SessionId, SessionStore,
 };
-use axum_refresh_e2e::{fill, stores};
+use axum_refresh_e2e::{fill, resident, stores};
 use tokio::time::sleep;
 
 /// The users whose requests must not become slower.
@@ -251,11 +251,4 @@ async fn start_node(kind: &str, count: usize) {
         QUIET.as_secs(),
         filled.as_secs_f64(),
     );
-}
-
-/// The resident memory of this process, in bytes.
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }

@@ -12,3 +12,10 @@ pub mod nginx;
 pub mod proxy;
 pub mod server;
 pub mod stores;
+
+/// The resident memory of this process, in bytes.
+pub fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+}

@@ -14,8 +14,9 @@
 //! In every round each row is measured between two measurements of bare axum. The table has the medians of the ratios within
 //! a round, and their range.
 //!
-//! Variables: `ROUNDS` (7; 0 to count instructions alone), `REQUESTS` (40000) for each measurement, `ROWS` (part of the names of the rows to measure), `CHART`
-//! (the file to draw the chart to), `CALLGRIND` (0: no instructions; a folder: keeps callgrind's files there).
+//! Variables: `ROUNDS` (7; 0 for one quick round), `REQUESTS` (40000) for each measurement, `ROWS` (part of the names of the
+//! rows to measure), `CHART` (the file to draw the chart to), `CALLGRIND` (0: no instructions; a folder: keeps callgrind's files
+//! there).
 
 mod apps;
 mod chart;
