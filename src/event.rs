@@ -558,6 +558,7 @@ mod tests {
             ip: Some("203.0.113.7".parse().unwrap()),
             user_agent: Some(FORGED.into()),
             label: Some("kitchen\n".into()),
+            actor: None,
         }
     }
 

@@ -55,6 +55,9 @@ pub struct RotationState {
     pub last_seen_at: Timestamp,
     /// When the session expires. Never changes after login.
     pub expires_at: Timestamp,
+    /// The idle timeout of this session; `None` if it is that of the policy. The shorter of the two counts. Never changes
+    /// after login.
+    pub idle_timeout: Option<Duration>,
     /// The revocation of the session, if it is revoked. Never unset.
     pub revoked: Option<Revocation>,
 }
@@ -70,6 +73,7 @@ impl RotationState {
             recoveries: 0,
             last_seen_at: now,
             expires_at,
+            idle_timeout: None,
             revoked: None,
         }
     }
@@ -80,9 +84,16 @@ impl RotationState {
         self.acknowledged = self.acknowledged.max(acknowledged);
     }
 
-    /// Returns whether the session is neither revoked, nor expired, nor idle for `idle_timeout` or longer.
+    /// Returns whether the session is neither revoked, nor expired, nor [idle](Self::is_idle).
     pub fn is_live(&self, now: Timestamp, idle_timeout: Duration) -> bool {
-        self.revoked.is_none() && now < self.expires_at && !now.is_past(self.last_seen_at, idle_timeout)
+        self.revoked.is_none() && now < self.expires_at && !self.is_idle(now, idle_timeout)
+    }
+
+    /// Returns whether the client has used no token of the session for its own idle timeout, or for that of the policy,
+    /// whichever is shorter.
+    pub fn is_idle(&self, now: Timestamp, idle_timeout: Duration) -> bool {
+        let idle_timeout = self.idle_timeout.map_or(idle_timeout, |own| own.min(idle_timeout));
+        now.is_past(self.last_seen_at, idle_timeout)
     }
 }
 
@@ -319,7 +330,7 @@ pub fn present_without(
     if now >= state.expires_at && on(Rule::Expired) {
         return Outcome::refuse(Verdict::Expired);
     }
-    if now.is_past(state.last_seen_at, policy.idle_timeout) && on(Rule::Idle) {
+    if state.is_idle(now, policy.idle_timeout) && on(Rule::Idle) {
         return Outcome::refuse(Verdict::Idle);
     }
     match presented.binding {

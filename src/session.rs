@@ -195,6 +195,70 @@ pub struct Client {
     pub user_agent: Option<Arc<str>>,
     /// The name that the app gave the client's device ("Anna's laptop"), cut to 128 bytes.
     pub label: Option<Box<str>>,
+    /// Who uses the client in the user's place, if it is not the user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor: Option<Arc<Actor>>,
+}
+
+/// Somebody who acts for the user of a session: an administrator who looks into the user's account, for example. The
+/// session ends together with the one that they act from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Actor {
+    /// The app's own id of whoever acts: the `sub` in the `act` claim (RFC 8693 §4.1).
+    #[serde(rename = "sub")]
+    pub user_id: Arc<str>,
+    /// The session that they act from: the `sid` in the `act` claim.
+    #[serde(rename = "sid")]
+    pub session_id: SessionId,
+}
+
+/// When and how the user of a session was authenticated. Part of every access token of the session, and never changes: a
+/// new authentication begins another session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authentication {
+    /// When the user was actively authenticated: the claim `auth_time` (OpenID Connect Core §2).
+    #[serde(rename = "auth_time")]
+    pub time: Timestamp,
+    /// The authentication context class that was reached: the claim `acr`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acr: Option<Box<str>>,
+    /// The authentication methods that were used, such as `pwd` and `otp` (RFC 8176): the claim `amr`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amr: Vec<Box<str>>,
+}
+
+impl Authentication {
+    /// One of which nothing but the time is known.
+    pub const fn at(time: Timestamp) -> Self {
+        Self { time, acr: None, amr: Vec::new() }
+    }
+}
+
+/// The hash of a session at an identity provider, from which a session of this app began. A store finds sessions by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ExternalId([u8; 32]);
+
+impl ExternalId {
+    /// Hashes the issuer and the session id (`sid`) of an identity provider, for sessions of this realm.
+    pub(crate) fn of(realm: Option<&str>, issuer: &str, session_id: &str) -> Self {
+        let mut hash = Sha256::new();
+        for part in [realm.unwrap_or_default(), issuer, session_id] {
+            hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hash.update(part);
+        }
+        Self(hash.finalize().into())
+    }
+
+    /// Creates an id from the 32 bytes that a store keeps.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the 32 bytes that a store keeps.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 /// A live session, as a list of the user's sessions shows it: see [`Auth::sessions`](crate::Auth::sessions).
@@ -211,7 +275,16 @@ pub struct Session {
     pub user_agent: Option<Arc<str>>,
     /// The client's IP address at login, if it was known.
     pub ip: Option<IpAddr>,
-    /// When the user logged in.
+    /// When the user was actively authenticated: the time of the login, unless the app has
+    /// [set another](crate::LoginBuilder::auth_time).
+    pub auth_time: SystemTime,
+    /// The [authentication context class](crate::LoginBuilder::acr) of the login.
+    pub acr: Option<Box<str>>,
+    /// The [authentication methods](crate::LoginBuilder::amr) of the login.
+    pub amr: Vec<Box<str>>,
+    /// Who acts for the user in this session, if it is not the user: see [`LoginBuilder::acting`](crate::LoginBuilder::acting).
+    pub actor: Option<Arc<Actor>>,
+    /// When the session began.
     pub created_at: SystemTime,
     /// When the client last used a token of the session, accurate to `idle_timeout / 20` or 5 minutes, whichever is
     /// shorter.

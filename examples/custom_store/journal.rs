@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use axum_refresh::store::{
-    Activity, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch,
+    Activity, ExternalId, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch,
     RevocationEntry, RevokeTarget, Revoked, RevokedItem, SessionRecord, StoreError, Timestamp, everyone,
 };
 use axum_refresh::{RevocationReason, SessionId, SessionStore};
@@ -165,7 +165,7 @@ impl SessionStore for JournalStore {
         if let Some(limit) = options.limit {
             let live = others
                 .iter()
-                .filter(|(_, session)| Some(session.id) != replaced)
+                .filter(|(_, session)| Some(session.id) != replaced && session.is_limited())
                 .filter(|(_, session)| session.rotation.is_live(new.created_at, limit.idle_timeout))
                 .map(|(seq, session)| (session.created_at, *seq, session.id))
                 .collect();
@@ -192,7 +192,8 @@ impl SessionStore for JournalStore {
         if old.version != expected {
             return Ok(false);
         }
-        let mut new = SessionRecord { claims: next.claims.clone(), version: expected + 1, ..old.clone() };
+        let (claims, last_client) = (next.claims.clone(), next.last_client.clone());
+        let mut new = SessionRecord { claims, last_client, version: expected + 1, ..old.clone() };
         new.rotation = next.rotation;
         new.rotation.merge_activity(old.rotation.last_seen_at, old.rotation.acknowledged);
         let mut lines = vec![Line::Session(*seq, Box::new(new))];
@@ -207,6 +208,12 @@ impl SessionStore for JournalStore {
         let mut sessions = state.of_user(user_id);
         sessions.sort_by_key(|(seq, session)| std::cmp::Reverse((session.created_at, *seq)));
         Ok(sessions.into_iter().take(limit).map(|(_, session)| session.clone()).collect())
+    }
+
+    async fn find_external(&self, id: ExternalId) -> Result<Vec<SessionId>, StoreError> {
+        let state = self.lock();
+        let all = state.sessions.values().map(|(_, session)| session);
+        Ok(all.filter(|session| session.external == Some(id)).map(|session| session.id).collect())
     }
 
     async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {

@@ -1,4 +1,4 @@
-//! A session store of your own: the eight methods it needs, and how to test them.
+//! A session store of your own: the nine methods it needs, and how to test them.
 //!
 //! The store is in `journal.rs`. This program logs in once more at every run and lists the sessions in the file:
 //!

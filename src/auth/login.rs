@@ -18,7 +18,7 @@ use crate::node::Cause;
 use crate::node::realm::Realm;
 use crate::node::unfinished::Unfinished;
 use crate::ratchet::RotationState;
-use crate::session::{Client, RevocationReason, SessionId};
+use crate::session::{Authentication, Client, RevocationReason, SessionId};
 use crate::store::{InsertOptions, Inserted, RevokeTarget, SessionLimit, SessionRecord};
 use crate::token::refresh::RefreshToken;
 
@@ -206,6 +206,10 @@ impl<C: Claims> LoginBuilder<C> {
             secret_hash: token.secret_hash(),
             created_at: now,
             client,
+            authentication: Authentication::at(now),
+            persistent: None,
+            external: None,
+            last_client: None,
             claims,
             rotation: RotationState::new(now, now.after(lifetime)),
             version: 0,

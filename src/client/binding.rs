@@ -62,7 +62,7 @@ mod tests {
         Client {
             ip: ip.parse().ok(),
             user_agent: Some(user_agent).filter(|text| !text.is_empty()).map(Into::into),
-            label: None,
+            ..Client::default()
         }
     }
 

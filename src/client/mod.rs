@@ -12,7 +12,7 @@ use std::sync::Arc;
 use self::forwarded::Unknown;
 pub(crate) use self::setup::SetupMistake;
 use crate::config::{ForwardedHeader, Settings};
-use crate::session::Client;
+use crate::session::{Actor, Client};
 
 /// What is known about the client of a request: its address, its `User-Agent` and a label.
 ///
@@ -33,6 +33,8 @@ pub struct ClientInfo {
     forwarded: Option<Box<str>>,
     user_agent: Option<Arc<str>>,
     label: Option<Box<str>>,
+    /// Who acts for the user.
+    actor: Option<Arc<Actor>>,
     is_cross_site: bool,
 }
 
@@ -82,6 +84,12 @@ impl ClientInfo {
     #[must_use]
     pub fn label(mut self, label: &str) -> Self {
         self.label = Some(truncate(label, MAX_LABEL_BYTES)).filter(|text| !text.is_empty()).map(Box::from);
+        self
+    }
+
+    /// Somebody who acts for the user has sent the request.
+    pub(crate) fn acting(mut self, actor: Option<Arc<Actor>>) -> Self {
+        self.actor = actor;
         self
     }
 
@@ -135,7 +143,7 @@ impl ClientInfo {
     /// What a session keeps of the client.
     pub(crate) fn resolve(self, settings: &Settings) -> (Client, Option<SetupMistake>) {
         let (ip, mistake) = self.locate(settings);
-        (Client { ip, user_agent: self.user_agent, label: self.label }, mistake)
+        (Client { ip, user_agent: self.user_agent, label: self.label, actor: self.actor }, mistake)
     }
 }
 

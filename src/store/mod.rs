@@ -6,7 +6,7 @@
 //!
 //! # Writing a store
 //!
-//! Implement the eight required methods of [`SessionStore`]. The trait uses the attribute macro of the crate
+//! Implement the nine required methods of [`SessionStore`]. The trait uses the attribute macro of the crate
 //! `async-trait`, so add that crate to your dependencies. This store wraps another one and counts how often a session
 //! is loaded:
 //!
@@ -15,7 +15,7 @@
 //!
 //! use async_trait::async_trait;
 //! use axum_refresh::store::{
-//!     Activity, FeedCursor, FeedWindow, InsertOptions, Inserted, MemoryStore, Revocation, RevocationBatch,
+//!     Activity, ExternalId, FeedCursor, FeedWindow, InsertOptions, Inserted, MemoryStore, Revocation, RevocationBatch,
 //!     RevokeTarget, Revoked, SessionId, SessionRecord, SessionStore, StoreError, Timestamp,
 //! };
 //!
@@ -39,6 +39,9 @@
 //!     }
 //!     async fn list(&self, user_id: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
 //!         self.inner.list(user_id, limit).await
+//!     }
+//!     async fn find_external(&self, id: ExternalId) -> Result<Vec<SessionId>, StoreError> {
+//!         self.inner.find_external(id).await
 //!     }
 //!     async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {
 //!         self.inner.revoke(target, revocation).await
@@ -120,6 +123,8 @@
 #[cfg(any(test, feature = "conformance"))]
 #[cfg_attr(docsrs, doc(cfg(feature = "conformance")))]
 pub mod conformance;
+#[cfg(any(feature = "_sql", feature = "redis"))]
+mod encoding;
 mod memory;
 mod push;
 #[cfg(feature = "redis")]
@@ -149,7 +154,7 @@ pub use self::sql::PostgresStore;
 pub use self::sql::SqliteStore;
 pub use crate::config::OnMaxSessions;
 pub use crate::ratchet::RotationState;
-pub use crate::session::{Client, ParseSessionIdError, Revocation, SecretHash};
+pub use crate::session::{Actor, Authentication, Client, ExternalId, ParseSessionIdError, Revocation, SecretHash};
 #[doc(no_inline)]
 pub use crate::session::{RevocationReason, SessionId};
 pub use crate::time::Timestamp;
@@ -166,8 +171,9 @@ pub trait SessionStore: Send + Sync + 'static {
     ///    [`Replaced`](RevocationReason::Replaced). It is ignored unless it exists, is not revoked yet and belongs to
     ///    the same user.
     /// 2. [`options.limit`](InsertOptions::limit) limits the user's live sessions, including the new one and without
-    ///    the replaced one. A session is live if it is not revoked, not expired and not idle for
-    ///    [`idle_timeout`](SessionLimit::idle_timeout), all as of `new.created_at`. If there is no room, either the
+    ///    the replaced one and those in which [somebody acts](SessionRecord::is_limited) for the user. A session is live if it
+    ///    is not revoked, not expired and not idle for [`idle_timeout`](SessionLimit::idle_timeout) or for its
+    ///    [own idle timeout](RotationState::idle_timeout), all as of `new.created_at`. If there is no room, either the
     ///    sessions with the earliest `created_at` are revoked with the reason [`Evicted`](RevocationReason::Evicted)
     ///    until there is (in the same millisecond, those inserted first), or nothing is written and the call returns
     ///    [`Inserted::LimitReached`]. [`SessionLimit::make_room`] makes this choice. The store may leave out sessions that are
@@ -199,9 +205,10 @@ pub trait SessionStore: Send + Sync + 'static {
 
     /// Writes `next` if the row with its id still has the version `expected`, and returns whether it did.
     ///
-    /// On success, `claims` and `rotation` are replaced and the store increments the version; `next.version` is
-    /// ignored. All other fields of a session never change. `last_seen_at` and `acknowledged` become the maximum of the
-    /// stored and the new value. If `next` is revoked, the revocation enters the feed in the same step.
+    /// On success, `claims`, `last_client` and `rotation` are replaced and the store increments the version; `next.version`
+    /// is ignored. All other fields of a session never change, nor do `expires_at` and `idle_timeout` of the rotation
+    /// state. `last_seen_at` and `acknowledged` become the maximum of the stored and the new value. If `next` is revoked, the
+    /// revocation enters the feed in the same step.
     ///
     /// If the row does not exist, returns `false` and creates nothing. If its session was revoked by a cutoff, the call may
     /// write or not, and the session stays revoked. Of several concurrent calls with the same
@@ -222,6 +229,14 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// Returns an error if any of the rows cannot be read or decoded.
     async fn list(&self, user_id: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError>;
+
+    /// Returns the sessions that belong to a session at an identity provider, in any order. Those that are revoked or expired
+    /// may be among them or not.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store fails.
+    async fn find_external(&self, id: ExternalId) -> Result<Vec<SessionId>, StoreError>;
 
     /// Revokes sessions or one access token, and returns what was revoked.
     ///
@@ -308,8 +323,20 @@ pub struct SessionRecord {
     pub secret_hash: SecretHash,
     /// When the user logged in.
     pub created_at: Timestamp,
-    /// The client that logged in.
+    /// The client that logged in. Never changes.
     pub client: Client,
+    /// When and how the user was authenticated. Never changes.
+    pub authentication: Authentication,
+    /// Whether the cookies of this session outlive the browser; `None` if the settings decide. Never changes.
+    #[serde(default)]
+    pub persistent: Option<bool>,
+    /// The session at an identity provider that this one belongs to. Never changes.
+    #[serde(default)]
+    pub external: Option<ExternalId>,
+    /// The client of the last refresh, if it differed from the one before, and the app
+    /// [judges changes](crate::AuthBuilder::risk_hook). A refresh may change it.
+    #[serde(default)]
+    pub last_client: Option<Client>,
     /// The app's claims as of login or of their last update, as the text of a JSON object.
     pub claims: Box<str>,
     /// The state of refresh token rotation. Every refresh changes it.
@@ -317,6 +344,14 @@ pub struct SessionRecord {
     /// The number of writes so far, for [`compare_and_swap`](SessionStore::compare_and_swap): 0 in a new session.
     /// [`record_activity`](SessionStore::record_activity) does not count.
     pub version: u64,
+}
+
+impl SessionRecord {
+    /// Whether the session counts for the [session limit](SessionLimit) and can be evicted: not if somebody acts for the
+    /// user in it, because that must not end the user's own sessions.
+    pub const fn is_limited(&self) -> bool {
+        self.client.actor.is_none()
+    }
 }
 
 /// The effects of [`insert`](SessionStore::insert) on the user's other sessions.

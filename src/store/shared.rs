@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Activity, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, Revoked,
-    SessionId, SessionRecord, SessionStore, StoreError, Timestamp,
+    Activity, ExternalId, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget,
+    Revoked, SessionId, SessionRecord, SessionStore, StoreError, Timestamp,
 };
 
 // Forwards every method, `changed` included: its default would turn a store that pushes into one that is polled.
@@ -26,6 +26,10 @@ impl<T: SessionStore + ?Sized> SessionStore for Arc<T> {
 
     async fn list(&self, user_id: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
         (**self).list(user_id, limit).await
+    }
+
+    async fn find_external(&self, id: ExternalId) -> Result<Vec<SessionId>, StoreError> {
+        (**self).find_external(id).await
     }
 
     async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use axum_refresh::store::{
-    Activity, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, Revoked,
-    RevokedUsers, SessionRecord, Spared, StoreError, Timestamp,
+    Activity, ExternalId, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget,
+    Revoked, RevokedUsers, SessionRecord, Spared, StoreError, Timestamp,
 };
 use axum_refresh::{
     Auth, AuthBuilder, ClientInfo, Error, Event, Login, MemoryStore, Policy, Refreshed, Secret, SessionId, SessionStore,
@@ -216,6 +216,11 @@ impl SessionStore for FaultyStore {
             return Err(StoreError::new("connection refused"));
         }
         self.with(self.inner.list(user, limit)).await
+    }
+
+    async fn find_external(&self, id: ExternalId) -> Result<Vec<SessionId>, StoreError> {
+        self.others.fetch_add(1, Ordering::SeqCst);
+        self.with(self.inner.find_external(id)).await
     }
 
     async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use axum_refresh::store::{
-    Activity, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, Revoked,
-    SessionRecord, StoreError, Timestamp,
+    Activity, ExternalId, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget,
+    Revoked, SessionRecord, StoreError, Timestamp,
 };
 use axum_refresh::{Auth, MemoryStore, NoClaims, RevocationReason, Secret, SessionId, SessionStore};
 use axum_refresh_grpc_example::Notebook;
@@ -190,6 +190,10 @@ impl SessionStore for Down {
     }
 
     async fn list(&self, _: &str, _: usize) -> Result<Vec<SessionRecord>, StoreError> {
+        down()
+    }
+
+    async fn find_external(&self, _: ExternalId) -> Result<Vec<SessionId>, StoreError> {
         down()
     }
 

@@ -4,7 +4,7 @@
 #[doc(hidden)]
 pub mod rules;
 
-use super::{Client, RotationState, SecretHash, SessionId, SessionRecord, Timestamp};
+use super::{Authentication, Client, RotationState, SecretHash, SessionId, SessionRecord, Timestamp};
 
 /// Tests a session store against the whole contract of [`SessionStore`](crate::SessionStore): one test function for
 /// each rule, races included. Requires the feature `conformance`.
@@ -35,14 +35,18 @@ macro_rules! store_conformance {
             compare_and_swap_from_another_version_changes_nothing
             compare_and_swap_never_recreates_a_missing_session
             compare_and_swap_never_turns_back_activity
+            compare_and_swap_writes_the_last_client
             compare_and_swap_to_revoked_enters_the_feed
             list_returns_the_sessions_of_the_user_that_are_not_revoked
+            sessions_are_found_by_the_one_at_the_identity_provider
             user_ids_are_compared_byte_for_byte
             the_session_limit_evicts_the_oldest
             the_session_limit_evicts_any_number_of_sessions_at_once
             the_session_limit_evicts_sessions_of_one_millisecond_in_the_order_of_insertion
             the_session_limit_refuses_and_writes_nothing
             the_session_limit_counts_only_live_sessions
+            the_session_limit_counts_by_the_idle_timeout_of_each_session
+            the_session_limit_neither_counts_nor_evicts_a_session_in_which_somebody_acts
             a_replaced_session_is_revoked_and_does_not_count
             a_replaced_session_that_has_expired_enters_the_feed_too
             only_a_session_of_the_same_user_is_replaced
@@ -96,6 +100,10 @@ pub fn session(user_id: &str, created_at: Timestamp, lifetime: i64) -> SessionRe
         secret_hash: SecretHash::from_bytes([id.as_bytes()[3]; 32]),
         created_at,
         client: Client::default(),
+        authentication: Authentication::at(created_at),
+        persistent: None,
+        external: None,
+        last_client: None,
         claims: "{}".into(),
         rotation: RotationState::new(
             created_at,

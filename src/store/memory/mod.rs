@@ -12,12 +12,12 @@ use async_trait::async_trait;
 use dashmap::mapref::entry::Entry;
 use dashmap::{DashMap, DashSet};
 
-use self::row::{Realm, Row, User};
+use self::row::{Ids, Realm, Row, User};
 use super::push::Push;
 use super::{
-    Activity, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, RevocationBatch, RevocationEntry,
-    RevokeTarget, Revoked, RevokedItem, RevokedUsers, SEPARATOR, SessionLimit, SessionRecord, SessionStore, Spared,
-    StoreError, everyone,
+    Activity, ExternalId, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, RevocationBatch,
+    RevocationEntry, RevokeTarget, Revoked, RevokedItem, RevokedUsers, SEPARATOR, SessionLimit, SessionRecord,
+    SessionStore, Spared, StoreError, everyone,
 };
 use crate::session::{Revocation, RevocationReason, SessionId};
 use crate::time::Timestamp;
@@ -65,6 +65,8 @@ struct Tables {
     users: DashMap<Arc<str>, Arc<User>>,
     /// By the scope of everyone in them.
     realms: DashMap<Box<str>, Arc<Realm>>,
+    /// The sessions that belong to one at an identity provider. May contain sessions that were revoked, until they are purged.
+    external: DashMap<ExternalId, Ids>,
     user_agents: DashSet<Arc<str>>,
     next_seq: AtomicU32,
     feed: Mutex<Feed>,
@@ -77,6 +79,7 @@ impl Default for Tables {
             rows: DashMap::with_shard_amount(SHARDS),
             users: DashMap::with_shard_amount(SHARDS),
             realms: DashMap::new(),
+            external: DashMap::new(),
             user_agents: DashSet::default(),
             next_seq: AtomicU32::new(0),
             feed: Mutex::default(),
@@ -182,6 +185,9 @@ impl Tables {
         let seq = self.next_seq.fetch_add(1, Ordering::Relaxed);
         self.rows.insert(new.id, Box::new(Row::new(new, Arc::clone(&user), user_agent, seq)));
         user.ids().insert(new.id);
+        if let Some(external) = new.external {
+            self.external.entry(external).or_default().insert(new.id);
+        }
         let user = entry.insert(user);
         let evicted = evicted.into_iter().map(|id| (id, RevocationReason::Evicted));
         let to_revoke = evicted.chain(replaced.map(|id| (id, RevocationReason::Replaced)));
@@ -214,7 +220,11 @@ impl Tables {
         let remaining = others.into_iter().filter(|id| Some(*id) != replaced);
         let live = remaining.filter_map(|id| {
             let row = self.rows.get(&id)?;
-            row.rotation().is_live(now, limit.idle_timeout).then_some((row.created_at, row.seq, id))
+            (row.is_limited() && row.rotation().is_live(now, limit.idle_timeout)).then_some((
+                row.created_at,
+                row.seq,
+                id,
+            ))
         });
         Some(limit.make_room(live.collect())?.into_iter().map(|(.., id)| id).collect())
     }
@@ -352,6 +362,9 @@ impl Tables {
         for id in &expired {
             if let Some((_, row)) = self.rows.remove(id) {
                 self.unlink(&row.user.id, *id);
+                if let Some(external) = row.external() {
+                    self.external.remove_if_mut(&external, |_, ids| ids.remove(*id));
+                }
             }
         }
         if expired.len() < limit {
@@ -383,6 +396,10 @@ impl SessionStore for MemoryStore {
 
     async fn list(&self, user_id: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
         Ok(self.0.list(user_id, limit))
+    }
+
+    async fn find_external(&self, id: ExternalId) -> Result<Vec<SessionId>, StoreError> {
+        Ok(self.0.external.get(&id).map(|ids| ids.to_vec()).unwrap_or_default())
     }
 
     async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {

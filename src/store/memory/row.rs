@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use crate::ratchet::RotationState;
-use crate::session::{Client, Revocation, SecretHash, SessionId};
+use crate::session::{Actor, Authentication, Client, ExternalId, Revocation, SecretHash, SessionId};
 use crate::store::SessionRecord;
 use crate::time::Timestamp;
 
@@ -146,10 +147,52 @@ pub(super) struct Row {
     ip: Option<IpAddr>,
 }
 
-#[derive(Clone, Default, PartialEq)]
+/// What few sessions have. A session that is revoked by itself has it too, so it stays small as well.
+#[derive(Default)]
 struct Rare {
     label: Option<Box<str>>,
+    login: Option<Box<Login>>,
+    last_client: Option<Box<Client>>,
     revoked: Option<Revocation>,
+}
+
+/// What a login has settled, if it differs from an ordinary one.
+#[derive(Clone, PartialEq)]
+struct Login {
+    authentication: Authentication,
+    actor: Option<Arc<Actor>>,
+    persistent: Option<bool>,
+    external: Option<ExternalId>,
+    idle_timeout: Option<Duration>,
+}
+
+impl Login {
+    /// An ordinary login.
+    const fn at(time: Timestamp) -> Self {
+        let authentication = Authentication::at(time);
+        Self { authentication, actor: None, persistent: None, external: None, idle_timeout: None }
+    }
+
+    fn of(session: &SessionRecord) -> Self {
+        Self {
+            authentication: session.authentication.clone(),
+            actor: session.client.actor.clone(),
+            persistent: session.persistent,
+            external: session.external,
+            idle_timeout: session.rotation.idle_timeout,
+        }
+    }
+}
+
+impl Rare {
+    /// None if there is nothing of it.
+    fn new(session: &SessionRecord) -> Option<Box<Self>> {
+        let login = Some(Login::of(session)).filter(|login| *login != Login::at(session.created_at));
+        let (label, last_client) = (session.client.label.clone(), session.last_client.clone());
+        let has_any = label.is_some() || login.is_some() || last_client.is_some();
+        let (login, last_client) = (login.map(Box::new), last_client.map(Box::new));
+        has_any.then(|| Box::new(Self { label, login, last_client, revoked: None }))
+    }
 }
 
 const NO_CLAIMS: &str = "{}";
@@ -161,7 +204,7 @@ impl Row {
             user,
             user_agent,
             claims: Box::default(),
-            rare: session.client.label.clone().map(|label| Box::new(Rare { label: Some(label), revoked: None })),
+            rare: Rare::new(session),
             secret_hash: session.secret_hash,
             version: session.version,
             seq,
@@ -192,6 +235,7 @@ impl Row {
             recoveries,
             last_seen_at,
             expires_at: _,
+            idle_timeout: _,
             revoked,
         } = session.rotation;
         self.generation = generation;
@@ -202,6 +246,9 @@ impl Row {
         self.merge_activity(last_seen_at, acknowledged);
         if let Some(revocation) = revoked {
             self.rare.get_or_insert_default().revoked = Some(revocation);
+        }
+        if session.last_client.is_some() || self.rare.is_some() {
+            self.rare.get_or_insert_default().last_client = session.last_client.clone().map(Box::new);
         }
         if session.claims.as_ref() == NO_CLAIMS {
             self.claims = Box::default();
@@ -219,6 +266,19 @@ impl Row {
 
     fn acknowledged(&self) -> Option<u32> {
         self.is_acknowledged.then_some(self.acknowledged)
+    }
+
+    /// Whether it counts for the session limit.
+    pub(super) fn is_limited(&self) -> bool {
+        self.login().is_none_or(|login| login.actor.is_none())
+    }
+
+    pub(super) fn external(&self) -> Option<ExternalId> {
+        self.login().and_then(|login| login.external)
+    }
+
+    fn login(&self) -> Option<&Login> {
+        self.rare.as_ref().and_then(|rare| rare.login.as_deref())
     }
 
     pub(super) fn revoked(&self) -> Option<Revocation> {
@@ -244,11 +304,15 @@ impl Row {
             recoveries: self.recoveries,
             last_seen_at: self.last_seen_at,
             expires_at: self.expires_at,
+            idle_timeout: self.login().and_then(|login| login.idle_timeout),
             revoked: self.revoked(),
         }
     }
 
     pub(super) fn record(&self, id: SessionId) -> SessionRecord {
+        let rare = self.rare.as_deref();
+        let Login { authentication, actor, persistent, external, idle_timeout: _ } =
+            self.login().cloned().unwrap_or_else(|| Login::at(self.created_at));
         SessionRecord {
             id,
             user_id: Arc::clone(&self.user.id),
@@ -257,8 +321,13 @@ impl Row {
             client: Client {
                 ip: self.ip,
                 user_agent: self.user_agent.clone(),
-                label: self.rare.as_ref().and_then(|rare| rare.label.clone()),
+                label: rare.and_then(|rare| rare.label.clone()),
+                actor,
             },
+            authentication,
+            persistent,
+            external,
+            last_client: rare.and_then(|rare| rare.last_client.as_deref().cloned()),
             claims: if self.claims.is_empty() { NO_CLAIMS.into() } else { self.claims.clone() },
             rotation: self.rotation(),
             version: self.version,
@@ -273,6 +342,7 @@ mod tests {
     #[test]
     fn a_row_stays_small() {
         assert!(size_of::<Row>() <= 160, "{}", size_of::<Row>());
+        assert!(size_of::<Rare>() <= 48, "{}", size_of::<Rare>());
         assert!(size_of::<User>() <= 72, "{}", size_of::<User>());
     }
 }

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | `axum-refresh:{7}:session:ID` | hash | a session |
 //! | `axum-refresh:{7}:user:USER` | sorted set | a user's session ids in order of insertion; some may be revoked |
+//! | `axum-refresh:{7}:external:HASH` | set | the ids of the sessions that belong to one at an identity provider; some may be gone |
 //! | `axum-refresh:{7}:expiries` | sorted set | the id and user of every session, by its `expires_at` |
 //! | `axum-refresh:{7}:feed` | sorted set | the entries of the feed, by the server's time of writing |
 //! | `axum-refresh:{7}:cutoffs` | hash | for each scope that was revoked: its cutoff and revocation, as `CUTOFF:JSON` |
@@ -28,6 +29,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use redis::aio::ConnectionManager;
 use redis::{Script, Value};
 
@@ -35,8 +38,8 @@ use self::connection::Connection;
 pub use self::options::RedisOptions;
 use super::push::Push;
 use super::{
-    Activity, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, RevocationBatch, RevokeTarget, Revoked,
-    RevokedUsers, SEPARATOR, SessionRecord, SessionStore, Spared, StoreError,
+    Activity, ExternalId, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, RevocationBatch,
+    RevokeTarget, Revoked, RevokedUsers, SEPARATOR, SessionRecord, SessionStore, Spared, StoreError,
 };
 use crate::config::OnMaxSessions;
 use crate::session::{Revocation, RevocationReason, SessionId};
@@ -139,6 +142,8 @@ scripts! {
     COMPARE_AND_SWAP = "scripts/common.lua" "scripts/compare_and_swap.lua";
     LOAD = "scripts/load.lua";
     LIST = "scripts/common.lua" "scripts/list.lua";
+    EXTERNAL_MEMBERS = "scripts/external_members.lua";
+    EXTERNAL_ROWS = "scripts/external_rows.lua";
     REVOKE = "scripts/common.lua" "scripts/revoke.lua";
     REVOKE_USER = "scripts/common.lua" "scripts/revoke_user.lua";
     REVOKE_EVERYONE = "scripts/common.lua" "scripts/revoke_everyone.lua";
@@ -189,6 +194,10 @@ impl RedisStore {
 
     fn index(&self, user_id: &str) -> String {
         self.key(SessionId::shard_of(user_id), &format!("user:{user_id}"))
+    }
+
+    fn external(&self, shard: u8, id: ExternalId) -> String {
+        self.key(shard, &format!("external:{}", URL_SAFE_NO_PAD.encode(id.as_bytes())))
     }
 
     fn feed(&self, shard: u8) -> String {
@@ -374,7 +383,7 @@ impl SessionStore for RedisStore {
                 .key(self.feed(shard))
                 .key(self.cutoffs(shard))
                 .key(self.cutoff_expiries(shard));
-            script.key(self.rows(&known));
+            script.key(self.rows(&known)).key(new.external.map(|external| self.external(shard, external)));
             script.arg(new.id.to_string()).arg(&*new.user_id).arg(now.as_millis()).arg(expires.as_millis());
             script.arg(ttl(now, expires));
             match options.limit {
@@ -390,6 +399,7 @@ impl SessionStore for RedisStore {
             script.arg(window);
             script.arg(replacing.map(|id| id.to_string()).unwrap_or_default()).arg(&evicted).arg(&replaced);
             script.arg(self.channel()).arg(FEED_TTL).arg(MAX_MARKED).arg(max_window);
+            script.arg(i32::from(new.external.is_some()));
             script.arg(fields.len()).arg(&fields).arg(texts(&known));
             let (status, sessions, cutoff, count): (String, Vec<String>, String, usize) =
                 self.connection().run(&script).await?;
@@ -421,7 +431,7 @@ impl SessionStore for RedisStore {
         let shard = next.id.shard();
         let mut script = COMPARE_AND_SWAP.key(self.row(next.id));
         script.key(self.feed(shard)).key(self.cutoffs(shard)).arg(expected).arg(expected.saturating_add(1));
-        row::add_changing_fields(next, &mut script);
+        row::add_changing_fields(next, &mut script)?;
         if let Some(revocation) = next.rotation.revoked {
             script.arg(row::revocation(&revocation)?).arg(self.channel()).arg(next.id.to_string()).arg(FEED_TTL);
         }
@@ -442,6 +452,27 @@ impl SessionStore for RedisStore {
             known = ids(&redis::from_redis_value::<Vec<String>>(Value::Array(values)).map_err(StoreError::new)?)?;
         }
         Err(too_busy())
+    }
+
+    async fn find_external(&self, id: ExternalId) -> Result<Vec<SessionId>, StoreError> {
+        let shards: Vec<u8> = (0..SHARDS).collect();
+        let members = |shards: &[u8]| {
+            let mut script = EXTERNAL_MEMBERS.prepare_invoke();
+            script.key(shards.iter().map(|shard| self.external(*shard, id)).collect::<Vec<_>>());
+            script
+        };
+        let members: Vec<Vec<String>> = self.connection().run_sharded(&shards, |shard| *shard, members).await?;
+        let members = ids(&members.concat())?;
+        let with_row = |members: &[SessionId]| {
+            let mut script = EXTERNAL_ROWS.prepare_invoke();
+            for member in members {
+                script.key(self.external(member.shard(), id)).key(self.row(*member)).arg(member.to_string());
+            }
+            script
+        };
+        let found: Vec<Vec<String>> =
+            self.connection().run_sharded(&members, |member| member.shard(), with_row).await?;
+        ids(&found.concat())
     }
 
     async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {

@@ -1,12 +1,16 @@
 //! Encodes a session as a Redis hash and decodes it. Unknown fields are kept.
 
+use std::time::Duration;
+
 use redis::{ScriptInvocation, Value};
+use serde::Serialize;
 
 use super::unreadable;
 use crate::ratchet::RotationState;
-use crate::session::{Client, Revocation, SecretHash, SessionId};
+use crate::session::{ExternalId, Revocation, SecretHash, SessionId};
+use crate::store::encoding::Login;
 use crate::store::{SessionRecord, StoreError};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 
 /// The field `v` of every row. `scripts/common.lua` checks it too.
 const FORMAT: &str = "1";
@@ -18,7 +22,20 @@ const NOTHING_ACKNOWLEDGED: i64 = -1;
 /// All fields of a new row, names and values alternating. The patterns name all fields, so that a new one cannot be
 /// forgotten.
 pub(super) fn fields(session: &SessionRecord) -> Result<Vec<Vec<u8>>, StoreError> {
-    let SessionRecord { id: _, user_id, secret_hash, created_at, client, claims, rotation, version } = session;
+    let SessionRecord {
+        id: _,
+        user_id,
+        secret_hash,
+        created_at,
+        client,
+        authentication: _,
+        persistent: _,
+        external,
+        last_client,
+        claims,
+        rotation,
+        version,
+    } = session;
     let RotationState {
         generation,
         parent,
@@ -27,17 +44,31 @@ pub(super) fn fields(session: &SessionRecord) -> Result<Vec<Vec<u8>>, StoreError
         recoveries,
         last_seen_at,
         expires_at,
+        idle_timeout,
         revoked,
     } = rotation;
-    let mut fields: Vec<Vec<u8>> = Vec::with_capacity(32);
+    let mut fields: Vec<Vec<u8>> = Vec::with_capacity(40);
     let mut field = |name: &str, value: &[u8]| fields.extend([name.into(), value.into()]);
     field("v", FORMAT.as_bytes());
     field("user", user_id.as_bytes());
     field("secret", secret_hash.as_bytes());
     field("created", created_at.as_millis().to_string().as_bytes());
-    field("client", &serde_json::to_vec(client).map_err(StoreError::new)?);
+    field("client", json(client)?.as_bytes());
+    field("login", json(&Login::of(session))?.as_bytes());
+    if !session.is_limited() {
+        field("acting", b"1");
+    }
+    if let Some(external) = external {
+        field("external", external.as_bytes());
+    }
     field("expires", expires_at.as_millis().to_string().as_bytes());
+    if let Some(idle_timeout) = idle_timeout {
+        field("idle", millis(*idle_timeout).to_string().as_bytes());
+    }
     field("claims", claims.as_bytes());
+    if let Some(last_client) = last_client {
+        field("last", json(last_client)?.as_bytes());
+    }
     field("generation", generation.to_string().as_bytes());
     field("parent", optional(*parent).as_bytes());
     field("rotated", optional(rotated_at.map(Timestamp::as_millis)).as_bytes());
@@ -52,7 +83,10 @@ pub(super) fn fields(session: &SessionRecord) -> Result<Vec<Vec<u8>>, StoreError
 }
 
 /// Adds the fields that a compare-and-swap changes to the arguments of its script.
-pub(super) fn add_changing_fields(session: &SessionRecord, script: &mut ScriptInvocation<'_>) {
+pub(super) fn add_changing_fields(
+    session: &SessionRecord,
+    script: &mut ScriptInvocation<'_>,
+) -> Result<(), StoreError> {
     let RotationState {
         generation,
         parent,
@@ -61,14 +95,21 @@ pub(super) fn add_changing_fields(session: &SessionRecord, script: &mut ScriptIn
         recoveries,
         last_seen_at,
         expires_at: _,
+        idle_timeout: _,
         revoked: _,
     } = session.rotation;
     script.arg(generation).arg(optional(parent)).arg(optional(rotated_at.map(Timestamp::as_millis))).arg(recoveries);
     script.arg(&*session.claims).arg(last_seen_at.as_millis()).arg(acknowledged(acknowledged_generation));
+    script.arg(session.last_client.as_ref().map(json).transpose()?.unwrap_or_default());
+    Ok(())
 }
 
 pub(super) fn revocation(revocation: &Revocation) -> Result<String, StoreError> {
-    serde_json::to_string(revocation).map_err(StoreError::new)
+    json(revocation)
+}
+
+fn json<T: Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(StoreError::new)
 }
 
 pub(super) fn acknowledged(generation: Option<u32>) -> i64 {
@@ -130,8 +171,12 @@ struct Fields {
     secret: Option<Vec<u8>>,
     created: Option<Vec<u8>>,
     client: Option<Vec<u8>>,
+    login: Option<Vec<u8>>,
+    external: Option<Vec<u8>>,
     expires: Option<Vec<u8>>,
+    idle: Option<Vec<u8>>,
     claims: Option<Vec<u8>>,
+    last: Option<Vec<u8>>,
     generation: Option<Vec<u8>>,
     parent: Option<Vec<u8>>,
     rotated: Option<Vec<u8>>,
@@ -156,8 +201,12 @@ impl Fields {
                 b"secret" => &mut fields.secret,
                 b"created" => &mut fields.created,
                 b"client" => &mut fields.client,
+                b"login" => &mut fields.login,
+                b"external" => &mut fields.external,
                 b"expires" => &mut fields.expires,
+                b"idle" => &mut fields.idle,
                 b"claims" => &mut fields.claims,
+                b"last" => &mut fields.last,
                 b"generation" => &mut fields.generation,
                 b"parent" => &mut fields.parent,
                 b"rotated" => &mut fields.rotated,
@@ -193,17 +242,32 @@ impl Fields {
             recoveries: number(self.recoveries?)?,
             last_seen_at: time(self.seen?)?,
             expires_at: time(self.expires?)?,
+            idle_timeout: match self.idle {
+                None => None,
+                Some(millis) => Some(Duration::from_millis(number(millis)?)),
+            },
             revoked: match self.revoked {
                 None => None,
                 Some(json) => Some(serde_json::from_slice(&json).ok()?),
             },
         };
+        let Login { authentication, persistent } = serde_json::from_slice(&self.login?).ok()?;
         Some(SessionRecord {
             id,
             user_id: String::from_utf8(self.user?).ok()?.into(),
             secret_hash: SecretHash::from_bytes(self.secret?.try_into().ok()?),
             created_at: time(self.created?)?,
-            client: serde_json::from_slice::<Client>(&self.client?).ok()?,
+            client: serde_json::from_slice(&self.client?).ok()?,
+            authentication: authentication.into_owned(),
+            persistent,
+            external: match self.external {
+                None => None,
+                Some(hash) => Some(ExternalId::from_bytes(hash.try_into().ok()?)),
+            },
+            last_client: match self.last {
+                None => None,
+                Some(json) => Some(serde_json::from_slice(&json).ok()?),
+            },
             claims: String::from_utf8(self.claims?).ok()?.into(),
             rotation,
             version: number(self.version?)?,

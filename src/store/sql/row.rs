@@ -2,31 +2,17 @@
 //! version, which does not know a new column, leaves it as it is. What never changes is JSON where it has many parts.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use crate::ratchet::RotationState;
-use crate::session::{Client, Revocation, RevocationReason, SecretHash, SessionId};
+use crate::session::{ExternalId, Revocation, RevocationReason, SecretHash, SessionId};
+use crate::store::encoding::Login;
 use crate::store::{Activity, RevocationEntry, RevokedItem, RevokedUsers, SessionRecord, Spared};
 use crate::time::Timestamp;
-
-/// The columns of a session, in the order of all statements.
-pub(super) type SessionRow = (
-    Vec<u8>,
-    Vec<u8>,
-    Vec<u8>,
-    i64,
-    i64,
-    String,
-    String,
-    i64,
-    Option<i64>,
-    Option<i64>,
-    i64,
-    i64,
-    i64,
-    Option<i64>,
-    Option<String>,
-    i64,
-);
 
 /// A session that may be revoked: user_id, expires_at, and when it was revoked, in whatever way.
 pub(super) type LockedRow = (Vec<u8>, i64, Option<i64>);
@@ -53,27 +39,57 @@ fn unreadable(column: &'static str) -> sqlx::Error {
     )
 }
 
-pub(super) fn read(row: SessionRow) -> Result<SessionRecord, sqlx::Error> {
-    let (
-        id,
-        user_id,
-        secret_hash,
-        created_at,
-        expires_at,
-        client,
-        claims,
-        generation,
-        parent,
-        rotated_at,
-        recoveries,
-        last_seen_at,
-        acknowledged,
-        revoked_at,
-        revoked_reason,
-        version,
-    ) = row;
+/// The columns of a row, one after the other.
+struct Columns<'r, R> {
+    row: &'r R,
+    next: usize,
+}
+
+impl<'r, R: Row> Columns<'r, R>
+where
+    usize: ColumnIndex<R>,
+{
+    fn next<T: Decode<'r, R::Database> + Type<R::Database>>(&mut self) -> Result<T, sqlx::Error> {
+        let index = self.next;
+        self.next += 1;
+        self.row.try_get(index)
+    }
+}
+
+/// Decodes a session. The columns are in the order of all statements.
+pub(super) fn read<'r, R: Row>(row: &'r R) -> Result<SessionRecord, sqlx::Error>
+where
+    usize: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    Vec<u8>: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let mut columns = Columns { row, next: 0 };
+    let id: Vec<u8> = columns.next()?;
+    let user_id: Vec<u8> = columns.next()?;
+    let secret_hash: Vec<u8> = columns.next()?;
+    let created_at: i64 = columns.next()?;
+    let expires_at: i64 = columns.next()?;
+    let idle_timeout: Option<i64> = columns.next()?;
+    let client: String = columns.next()?;
+    let login: String = columns.next()?;
+    let external: Option<Vec<u8>> = columns.next()?;
+    let claims: String = columns.next()?;
+    let last_client: Option<String> = columns.next()?;
+    let generation: i64 = columns.next()?;
+    let parent: Option<i64> = columns.next()?;
+    let rotated_at: Option<i64> = columns.next()?;
+    let recoveries: i64 = columns.next()?;
+    let last_seen_at: i64 = columns.next()?;
+    let acknowledged: i64 = columns.next()?;
+    let revoked_at: Option<i64> = columns.next()?;
+    let revoked_reason: Option<String> = columns.next()?;
+    let version: i64 = columns.next()?;
+
     let number = |column, number| u32::try_from(number).map_err(|_| unreadable(column));
-    let client: Client = serde_json::from_str(&client).map_err(|_| unreadable("client"))?;
+    let Login { authentication, persistent } = read_json("login", &login)?;
+    let external = external.map(|hash| hash.try_into().map(ExternalId::from_bytes)).transpose();
+    let idle_timeout = idle_timeout.map(|millis| u64::try_from(millis).map(Duration::from_millis)).transpose();
     let revoked = revoked_at
         .map(|at| Revocation { at: Timestamp::from_millis(at), reason: read_reason(revoked_reason.as_deref()) });
     Ok(SessionRecord {
@@ -81,7 +97,11 @@ pub(super) fn read(row: SessionRow) -> Result<SessionRecord, sqlx::Error> {
         user_id: String::from_utf8(user_id).map_err(|_| unreadable("user_id"))?.into(),
         secret_hash: SecretHash::from_bytes(secret_hash.try_into().map_err(|_| unreadable("secret_hash"))?),
         created_at: Timestamp::from_millis(created_at),
-        client,
+        client: read_json("client", &client)?,
+        authentication: authentication.into_owned(),
+        persistent,
+        external: external.map_err(|_| unreadable("external"))?,
+        last_client: last_client.map(|client| read_json("last_client", &client)).transpose()?,
         claims: claims.into(),
         rotation: RotationState {
             generation: number("generation", generation)?,
@@ -94,18 +114,23 @@ pub(super) fn read(row: SessionRow) -> Result<SessionRecord, sqlx::Error> {
             recoveries: number("recoveries", recoveries)?,
             last_seen_at: Timestamp::from_millis(last_seen_at),
             expires_at: Timestamp::from_millis(expires_at),
+            idle_timeout: idle_timeout.map_err(|_| unreadable("idle_timeout"))?,
             revoked,
         },
         version: u64::try_from(version).map_err(|_| unreadable("version"))?,
     })
 }
 
+fn read_json<T: DeserializeOwned>(column: &'static str, json: &str) -> Result<T, sqlx::Error> {
+    serde_json::from_str(json).map_err(|_| unreadable(column))
+}
+
 pub(super) fn session_id(bytes: &[u8]) -> Result<SessionId, sqlx::Error> {
     bytes.try_into().map(SessionId::from_bytes).map_err(|_| unreadable("id"))
 }
 
-pub(super) fn client(session: &SessionRecord) -> Result<String, sqlx::Error> {
-    serde_json::to_string(&session.client).map_err(|error| sqlx::Error::Encode(error.into()))
+pub(super) fn json<T: Serialize>(value: &T) -> Result<String, sqlx::Error> {
+    serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
 pub(super) fn acknowledged(acknowledged: Option<u32>) -> i64 {
@@ -170,7 +195,7 @@ pub(super) fn read_feed(row: FeedRow, now: Timestamp) -> Result<RevocationEntry,
 pub(super) fn ids(ids: &[SessionId]) -> Result<String, sqlx::Error> {
     let mut sorted: Vec<_> = ids.iter().map(|id| hex(id.as_bytes())).collect();
     sorted.sort_unstable();
-    serde_json::to_string(&sorted).map_err(|error| sqlx::Error::Encode(error.into()))
+    json(&sorted)
 }
 
 /// Encodes a batch as JSON, with each session once and in the order of the ids.
@@ -183,7 +208,7 @@ pub(super) fn batch(batch: &[Activity]) -> Result<String, sqlx::Error> {
     }
     let list: Vec<_> =
         merged.into_iter().map(|(id, (last_seen_at, generation))| (hex(&id), last_seen_at, generation)).collect();
-    serde_json::to_string(&list).map_err(|error| sqlx::Error::Encode(error.into()))
+    json(&list)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -48,6 +48,7 @@ pub(super) struct Statements {
     pub(super) compare_and_swap: SqlStr,
     pub(super) compare_and_revoke: SqlStr,
     pub(super) list: SqlStr,
+    pub(super) find_external: SqlStr,
     pub(super) lock_user: Option<SqlStr>,
     pub(super) lock_session: SqlStr,
     pub(super) lock_cutoff: SqlStr,
@@ -77,9 +78,16 @@ pub(super) struct Statements {
     pub(super) clock: SqlStr,
 }
 
-/// The columns of a session, in the order of [`SessionRow`](super::row::SessionRow).
-const COLUMNS: &str = "id, user_id, secret_hash, created_at, expires_at, client, claims, generation, parent, \
-                       rotated_at, recoveries, last_seen_at, acknowledged, revoked_at, revoked_reason, version";
+/// The columns of a session, in the order of [`read`](super::row::read).
+const COLUMNS: &str = "id, user_id, secret_hash, created_at, expires_at, idle_timeout, client, login, external, claims, \
+                       last_client, generation, parent, rotated_at, recoveries, last_seen_at, acknowledged, revoked_at, \
+                       revoked_reason, version";
+
+/// Whether a session counts for the session limit, as of a login: it can be evicted, and is neither expired nor idle, as in
+/// [`RotationState::is_idle`](crate::ratchet::RotationState::is_idle). The parameters: the time of the login, since when
+/// a session is idle by the policy, the time of the login.
+const COUNTS: &str = "is_limited = 1 AND expires_at > ? AND last_seen_at > ? \
+                      AND (idle_timeout IS NULL OR last_seen_at > ? - idle_timeout)";
 
 /// The order of the index, backward.
 const NEWEST_FIRST: &str = "ORDER BY user_cutoff DESC, created_at DESC, seq DESC";
@@ -108,25 +116,26 @@ impl Statements {
         );
         // The newest of them. The parameters: those of `current`, how many.
         let newest = format!(
-            "(SELECT id, user_cutoff, created_at, seq, expires_at, last_seen_at FROM axum_refresh_sessions \
-             WHERE {current} {NEWEST_FIRST} LIMIT ?) AS newest"
+            "(SELECT id, user_cutoff, created_at, seq, is_limited, expires_at, idle_timeout, last_seen_at \
+             FROM axum_refresh_sessions WHERE {current} {NEWEST_FIRST} LIMIT ?) AS newest"
         );
         let compare_and_swap = |also: &str| {
             sql(&format!(
-                "UPDATE axum_refresh_sessions SET claims = ?, generation = ?, parent = ?, rotated_at = ?, recoveries = ?, \
+                "UPDATE axum_refresh_sessions SET claims = ?, last_client = ?, generation = ?, parent = ?, rotated_at = ?, recoveries = ?, \
                  last_seen_at = {greatest}(last_seen_at, ?), acknowledged = {greatest}(acknowledged, ?), \
                  revoked_at = ?, revoked_reason = ?{also}, version = version + 1 WHERE id = ? AND version = ?"
             ))
         };
         Self {
             insert: sql(&format!(
-                "INSERT INTO axum_refresh_sessions ({COLUMNS}, everyone, user_cutoff, everyone_cutoff) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
+                "INSERT INTO axum_refresh_sessions ({COLUMNS}, is_limited, everyone, user_cutoff, everyone_cutoff) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
                  {floor}, COALESCE((SELECT cutoff FROM axum_refresh_cutoffs WHERE scope = ?), 0))"
             )),
             load: sql(
-                "SELECT s.id, s.user_id, s.secret_hash, s.created_at, s.expires_at, s.client, s.claims, s.generation, s.parent, \
-                 s.rotated_at, s.recoveries, s.last_seen_at, s.acknowledged, COALESCE(s.revoked_at, u.revoked_at, e.revoked_at), \
+                "SELECT s.id, s.user_id, s.secret_hash, s.created_at, s.expires_at, s.idle_timeout, s.client, s.login, s.external, \
+                 s.claims, s.last_client, s.generation, s.parent, s.rotated_at, s.recoveries, s.last_seen_at, s.acknowledged, \
+                 COALESCE(s.revoked_at, u.revoked_at, e.revoked_at), \
                  COALESCE(s.revoked_reason, u.revoked_reason, e.revoked_reason), s.version \
                  FROM axum_refresh_sessions AS s \
                  LEFT JOIN axum_refresh_cutoffs AS u ON u.scope = s.user_id AND u.cutoff > s.user_cutoff \
@@ -136,6 +145,7 @@ impl Statements {
             compare_and_swap: compare_and_swap(""),
             compare_and_revoke: compare_and_swap(", user_cutoff = -1"),
             list: sql(&format!("SELECT {COLUMNS} FROM axum_refresh_sessions WHERE {current} {NEWEST_FIRST} LIMIT ?")),
+            find_external: sql("SELECT id FROM axum_refresh_sessions WHERE external = ? AND revoked_at IS NULL"),
             lock_user: dialect
                 .has_locks
                 .then(|| sql(&format!("SELECT stripe FROM axum_refresh_locks WHERE stripe = ?{for_update}"))),
@@ -160,19 +170,22 @@ impl Statements {
                  WHERE user_id = ? AND user_cutoff >= ? AND created_at > ?"),
             // One of the rows, if there is one, is the newest session that was not examined.
             excess: sql(&format!(
-                "SELECT id, ? AS is_beyond FROM (SELECT id FROM {newest} WHERE expires_at > ? AND last_seen_at > ? \
+                "SELECT id, ? AS is_beyond FROM (SELECT id FROM {newest} WHERE {COUNTS} \
                  AND id <> ? {NEWEST_FIRST} LIMIT ? OFFSET ?) AS excess UNION ALL \
                  SELECT id, ? AS is_beyond FROM (SELECT id FROM axum_refresh_sessions \
                  WHERE {current} {NEWEST_FIRST} LIMIT 1 OFFSET ?) AS beyond"
             )),
             oldest_survivor: sql(&format!(
                 "SELECT created_at, seq FROM (SELECT user_cutoff, created_at, seq FROM {newest} \
-                 WHERE expires_at > ? AND last_seen_at > ? AND id <> ? {NEWEST_FIRST} LIMIT ?) AS survivors \
+                 WHERE {COUNTS} AND id <> ? {NEWEST_FIRST} LIMIT ?) AS survivors \
                  ORDER BY user_cutoff, created_at, seq LIMIT 1"
             )),
-            spare_survivors: sql("UPDATE axum_refresh_sessions SET user_cutoff = ? \
+            // With those that no limit concerns, unless they are older.
+            spare_survivors: sql(&format!(
+                "UPDATE axum_refresh_sessions SET user_cutoff = ? \
                  WHERE user_id = ? AND user_cutoff >= ? AND created_at >= ? AND (created_at > ? OR seq >= ?) \
-                 AND expires_at > ? AND last_seen_at > ?"),
+                 AND (is_limited = 0 OR ({COUNTS}))"
+            )),
             count_live: sql(&format!(
                 "SELECT COUNT(*) FROM (SELECT 1 AS one FROM (SELECT expires_at, last_seen_at FROM axum_refresh_sessions \
                  WHERE user_id = ? AND user_cutoff >= ? AND user_cutoff < ? \
@@ -232,6 +245,7 @@ impl Statements {
             Some(&self.compare_and_swap),
             Some(&self.compare_and_revoke),
             Some(&self.list),
+            Some(&self.find_external),
             self.lock_user.as_ref(),
             Some(&self.lock_session),
             Some(&self.lock_cutoff),

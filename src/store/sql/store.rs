@@ -4,18 +4,19 @@
 /// Implements [`SessionStore`](crate::SessionStore) for a type with the fields `pool`, `sql` and `push` in `self.0`.
 macro_rules! sql_store {
     ($Store:ident, $Database:ty, $dialect:expr) => {
-        use crate::store::sql::row::{self, FeedRow, LockedRow, SessionRow};
+        use crate::store::sql::row::{self, FeedRow, LockedRow};
         use crate::store::sql::{
             CHUNK, CUTOFF_PURGE_STEP, CUTOFF_RETENTION, FEED_PURGE_STEP, Lease, MAX_COUNTED, MAX_EXACTLY_COUNTED, MAX_EXAMINED,
             MAX_FEED_PURGE_STEPS, MAX_MARKED, retry_conflicts, stripe,
         };
         use crate::store::{
-            Activity, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, OnMaxSessions, RevocationBatch,
-            RevokeTarget, Revoked, RevokedItem, RevokedUsers, SEPARATOR, SessionRecord, SessionStore, Spared, StoreError,
+            Activity, ExternalId, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, OnMaxSessions,
+            RevocationBatch, RevokeTarget, Revoked, RevokedItem, RevokedUsers, SEPARATOR, SessionRecord, SessionStore, Spared, StoreError,
             everyone,
         };
         use crate::session::{Revocation, RevocationReason, SessionId};
-        use crate::time::Timestamp;
+        use crate::store::encoding::Login;
+        use crate::time::{Timestamp, millis};
 
         impl $Store {
             /// The statements that search for rows, for tests of their query plans.
@@ -41,8 +42,12 @@ macro_rules! sql_store {
                     .bind(&new.secret_hash.as_bytes()[..])
                     .bind(new.created_at.as_millis())
                     .bind(new.rotation.expires_at.as_millis())
-                    .bind(row::client(new)?)
+                    .bind(new.rotation.idle_timeout.map(millis))
+                    .bind(row::json(&new.client)?)
+                    .bind(row::json(&Login::of(new))?)
+                    .bind(new.external.as_ref().map(|external| &external.as_bytes()[..]))
                     .bind(&*new.claims)
+                    .bind(new.last_client.as_ref().map(row::json).transpose()?)
                     .bind(i64::from(new.rotation.generation))
                     .bind(new.rotation.parent.map(i64::from))
                     .bind(new.rotation.rotated_at.map(Timestamp::as_millis))
@@ -52,6 +57,7 @@ macro_rules! sql_store {
                     .bind(revoked.map(|revoked| revoked.at.as_millis()))
                     .bind(revoked.map(|revoked| row::reason(revoked.reason)))
                     .bind(row::version(new.version)?)
+                    .bind(i64::from(new.is_limited()))
                     .bind(everyone.as_bytes())
                     .bind(new.user_id.as_bytes())
                     .bind(everyone.as_bytes())
@@ -90,6 +96,7 @@ macro_rules! sql_store {
                         .bind(max_examined)
                         .bind(new.created_at.as_millis())
                         .bind(idle_since)
+                        .bind(new.created_at.as_millis())
                         .bind(&replaced.unwrap_or(new.id).as_bytes()[..])
                         .bind(MAX_MARKED + 1)
                         .bind(room)
@@ -125,6 +132,7 @@ macro_rules! sql_store {
                             .bind(max_examined)
                             .bind(new.created_at.as_millis())
                             .bind(idle_since)
+                            .bind(new.created_at.as_millis())
                             .bind(&replaced.unwrap_or(new.id).as_bytes()[..])
                             .bind(room)
                             .fetch_optional(&mut *transaction)
@@ -144,6 +152,7 @@ macro_rules! sql_store {
                                 .bind(seq)
                                 .bind(new.created_at.as_millis())
                                 .bind(idle_since)
+                                .bind(new.created_at.as_millis())
                                 .execute(&mut *transaction)
                                 .await?;
                         }
@@ -349,6 +358,7 @@ macro_rules! sql_store {
                 let sql = if revoked.is_none() { &self.0.sql.compare_and_swap } else { &self.0.sql.compare_and_revoke };
                 let update = sqlx::query(sql.clone())
                     .bind(&*next.claims)
+                    .bind(next.last_client.as_ref().map(row::json).transpose()?)
                     .bind(i64::from(next.rotation.generation))
                     .bind(next.rotation.parent.map(i64::from))
                     .bind(next.rotation.rotated_at.map(Timestamp::as_millis))
@@ -449,18 +459,18 @@ macro_rules! sql_store {
 
             async fn load_once(&self, id: SessionId) -> Result<Option<SessionRecord>, sqlx::Error> {
                 let mut lease = self.lease().await?;
-                let row: Option<SessionRow> = sqlx::query_as(self.0.sql.load.clone())
+                let row = sqlx::query(self.0.sql.load.clone())
                     .bind(&id.as_bytes()[..])
                     .fetch_optional(&mut *lease.connection)
                     .await?;
                 lease.done();
-                row.map(row::read).transpose()
+                row.as_ref().map(row::read).transpose()
             }
 
             async fn list_once(&self, user_id: &str, limit: usize) -> Result<Vec<SessionRecord>, sqlx::Error> {
                 let mut lease = self.lease().await?;
                 let everyone = everyone(user_id);
-                let rows: Vec<SessionRow> = sqlx::query_as(self.0.sql.list.clone())
+                let rows = sqlx::query(self.0.sql.list.clone())
                     .bind(user_id.as_bytes())
                     .bind(user_id.as_bytes())
                     .bind(everyone.as_bytes())
@@ -469,7 +479,17 @@ macro_rules! sql_store {
                     .fetch_all(&mut *lease.connection)
                     .await?;
                 lease.done();
-                rows.into_iter().map(row::read).collect()
+                rows.iter().map(row::read).collect()
+            }
+
+            async fn find_external_once(&self, id: ExternalId) -> Result<Vec<SessionId>, sqlx::Error> {
+                let mut lease = self.lease().await?;
+                let ids: Vec<Vec<u8>> = sqlx::query_scalar(self.0.sql.find_external.clone())
+                    .bind(&id.as_bytes()[..])
+                    .fetch_all(&mut *lease.connection)
+                    .await?;
+                lease.done();
+                ids.iter().map(|id| row::session_id(id)).collect()
             }
 
             async fn read_revocations_once(
@@ -599,6 +619,10 @@ macro_rules! sql_store {
 
             async fn list(&self, user_id: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
                 retry_conflicts!(self.list_once(user_id, limit))
+            }
+
+            async fn find_external(&self, id: ExternalId) -> Result<Vec<SessionId>, StoreError> {
+                retry_conflicts!(self.find_external_once(id))
             }
 
             async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {

@@ -50,9 +50,9 @@ async fn measure() {
         // A login starts a task that purges: it has to finish before there are sessions to purge.
         let id = login(Arc::clone(&store), "carol").await;
         let rows = format!(
-            "INSERT INTO axum_refresh_sessions (id, user_id, secret_hash, created_at, expires_at, client, claims, generation, \
-             recoveries, last_seen_at, acknowledged, version, everyone, user_cutoff, everyone_cutoff) \
-             SELECT decode(md5(i::text), 'hex'), i::text::bytea, '', i, i, '{{}}', '{{}}', 0, 0, i, -1, 0, '', 0, 0 \
+            "INSERT INTO axum_refresh_sessions (id, user_id, secret_hash, created_at, expires_at, client, login, is_limited, claims, \
+             generation, recoveries, last_seen_at, acknowledged, version, everyone, user_cutoff, everyone_cutoff) \
+             SELECT decode(md5(i::text), 'hex'), i::text::bytea, '', i, i, '{{}}', '{{}}', 1, '{{}}', 0, 0, i, -1, 0, '', 0, 0 \
              FROM generate_series(1, {EXPIRED}) AS i"
         );
         sqlx::query(sqlx::AssertSqlSafe(rows)).execute(&pool).await.unwrap();

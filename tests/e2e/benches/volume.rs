@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use axum_refresh::store::{
-    Activity, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevocationReason,
-    RevokeTarget, Revoked, SessionRecord, StoreError, Timestamp,
+    Activity, ExternalId, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch,
+    RevocationReason, RevokeTarget, Revoked, SessionRecord, StoreError, Timestamp,
 };
 use axum_refresh::{
     Auth, ClientInfo, Error, MemoryStore, NoClaims, PostgresStore, RedisStore, Secret, SessionId, SessionStore,
@@ -190,6 +190,9 @@ impl SessionStore for Counting {
     }
     async fn list(&self, user_id: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
         self.store.list(user_id, limit).await
+    }
+    async fn find_external(&self, id: ExternalId) -> Result<Vec<SessionId>, StoreError> {
+        self.store.find_external(id).await
     }
     async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {
         self.store.revoke(target, revocation).await

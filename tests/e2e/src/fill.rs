@@ -4,8 +4,9 @@ use axum_refresh::SessionId;
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, PgConnection, SqliteConnection};
 
 /// Everything of a session but its id and its place in the order of insertion.
-const COLUMNS: &str = "user_id, everyone, secret_hash, created_at, expires_at, client, claims, generation, parent, rotated_at, \
-                       recoveries, last_seen_at, acknowledged, revoked_at, revoked_reason, version, user_cutoff, everyone_cutoff";
+const COLUMNS: &str = "user_id, everyone, secret_hash, created_at, expires_at, idle_timeout, is_limited, client, login, claims, \
+                       last_client, generation, parent, rotated_at, recoveries, last_seen_at, acknowledged, revoked_at, \
+                       revoked_reason, version, user_cutoff, everyone_cutoff";
 
 /// Copies of a Redis session: in its row, in the index of its user and in the expiries. The ids stay in the shard, and the
 /// last character of an id has four bits that are 0, so both ends of the id are kept.

@@ -5,8 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use axum_refresh::store::{
-    Activity, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, Revoked,
-    SessionRecord, StoreError, Timestamp,
+    Activity, ExternalId, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget,
+    Revoked, SessionRecord, StoreError, Timestamp,
 };
 use axum_refresh::{MemoryStore, MySqlStore, PostgresStore, RedisStore, SessionId, SessionStore, SqliteStore};
 use sqlx::{AssertSqlSafe, Connection as _, Executor, MySqlConnection, PgConnection};
@@ -137,6 +137,10 @@ impl SessionStore for Blocking {
     async fn list(&self, user: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
         let user = user.to_owned();
         self.call(|store| async move { store.list(&user, limit).await })
+    }
+
+    async fn find_external(&self, id: ExternalId) -> Result<Vec<SessionId>, StoreError> {
+        self.call(|store| async move { store.find_external(id).await })
     }
 
     async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {

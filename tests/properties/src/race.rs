@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum_refresh::store::{
-    Activity, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, Revoked,
-    SessionRecord, StoreError, Timestamp,
+    Activity, ExternalId, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget,
+    Revoked, SessionRecord, StoreError, Timestamp,
 };
 use axum_refresh::{Auth, AuthUser, Policy, RevocationReason, Secret, SessionId, SessionStore};
 use tokio::sync::Barrier;
@@ -83,6 +83,10 @@ impl SessionStore for Slow {
 
     async fn list(&self, user: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
         self.with_pauses(self.inner.list(user, limit)).await
+    }
+
+    async fn find_external(&self, id: ExternalId) -> Result<Vec<SessionId>, StoreError> {
+        self.with_pauses(self.inner.find_external(id)).await
     }
 
     async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {

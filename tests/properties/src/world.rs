@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum_refresh::store::{
-    Activity, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget, Revoked,
-    SessionRecord, StoreError, Timestamp,
+    Activity, ExternalId, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget,
+    Revoked, SessionRecord, StoreError, Timestamp,
 };
 use axum_refresh::{
     Auth, Error, MemoryStore, Policy, RevocationReason, Secret, Session, SessionId, SessionStore, Tokens,
@@ -83,6 +83,10 @@ impl SessionStore for FaultyStore {
 
     async fn list(&self, user: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
         self.read(self.inner.list(user, limit)).await
+    }
+
+    async fn find_external(&self, id: ExternalId) -> Result<Vec<SessionId>, StoreError> {
+        self.read(self.inner.find_external(id)).await
     }
 
     async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {

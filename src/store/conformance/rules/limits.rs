@@ -117,3 +117,36 @@ pub async fn only_a_session_of_the_same_user_is_replaced(store: impl SessionStor
     }
     assert_eq!(load(&store, &bob).await, bob);
 }
+
+pub async fn the_session_limit_counts_by_the_idle_timeout_of_each_session(store: impl SessionStore) {
+    let mut idle = new("alice");
+    idle.rotation.idle_timeout = Some(Duration::from_secs(60));
+    let mut live = new("alice");
+    live.rotation.idle_timeout = Some(IDLE * 2);
+    insert(&store, &idle).await;
+    insert(&store, &live).await;
+    // Not idle yet.
+    let at = |millis| session("alice", later(millis), LIFETIME);
+    let refused = store.insert(&at(59_999), limited(2, OnMaxSessions::Refuse)).await.unwrap();
+    assert_eq!(refused, Inserted::LimitReached);
+    let second = at(60_000);
+    assert_eq!(store.insert(&second, limited(2, OnMaxSessions::Refuse)).await.unwrap(), done([]));
+    // The shorter of the two idle timeouts counts: `live` is idle now, and `second` is the only one.
+    let third = at(600_000);
+    assert_eq!(store.insert(&third, limited(2, OnMaxSessions::EvictOldest)).await.unwrap(), done([]));
+    let fourth = at(600_001);
+    assert_eq!(store.insert(&fourth, limited(2, OnMaxSessions::EvictOldest)).await.unwrap(), done([second.id]));
+}
+
+pub async fn the_session_limit_neither_counts_nor_evicts_a_session_in_which_somebody_acts(store: impl SessionStore) {
+    let mut acting = new("alice");
+    let actor = Actor { user_id: "admin".into(), session_id: new("admin").id };
+    acting.client.actor = Some(Arc::new(actor));
+    insert(&store, &acting).await;
+    let own = session("alice", later(1), LIFETIME);
+    assert_eq!(store.insert(&own, limited(1, OnMaxSessions::Refuse)).await.unwrap(), done([]));
+    let next = session("alice", later(2), LIFETIME);
+    assert_eq!(store.insert(&next, limited(1, OnMaxSessions::EvictOldest)).await.unwrap(), done([own.id]));
+    assert_eq!(listed(&store, "alice").await, HashSet::from([acting.id, next.id]));
+    assert_eq!(store.revoke(user("alice"), revocation(NOW)).await.unwrap().count, 2);
+}

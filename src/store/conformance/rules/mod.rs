@@ -18,7 +18,7 @@ pub use self::rows::*;
 use super::session;
 use crate::config::OnMaxSessions;
 use crate::ratchet::RotationState;
-use crate::session::{Client, Revocation, RevocationReason, SessionId};
+use crate::session::{Actor, Authentication, Client, ExternalId, Revocation, RevocationReason, SessionId};
 use crate::store::{
     Activity, FeedCursor, FeedWindow, InsertOptions, Inserted, RevocationBatch, RevokeTarget, Revoked, RevokedItem,
     SessionLimit, SessionRecord, SessionStore, Spared, everyone,

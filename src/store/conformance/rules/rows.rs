@@ -9,7 +9,14 @@ pub async fn a_session_is_loaded_as_it_was_inserted(store: impl SessionStore) {
         ip: Some("2001:db8::7".parse().unwrap()),
         user_agent: Some("Mozilla/5.0 (\u{e9}; 🦀)".into()),
         label: Some("kitchen's \"tablet\"".into()),
+        actor: Some(Arc::new(Actor { user_id: "admin 日本".into(), session_id: plain.id })),
     };
+    full.authentication =
+        Authentication { time: later(-86_400_000), acr: Some("aal2".into()), amr: vec!["pwd".into(), "é".into()] };
+    full.persistent = Some(false);
+    full.external = Some(ExternalId::from_bytes([0xf0; 32]));
+    full.last_client = Some(Client { ip: Some([198, 51, 100, 7].into()), ..Client::default() });
+    full.rotation.idle_timeout = Some(Duration::from_millis(1_234_567));
     full.claims = r#"{"role":"admin","deep":{"a":[1,2.5,null,"é"]}}"#.into();
     let mut moved = new("carol");
     moved.client.ip = Some("203.0.113.7".parse().unwrap());
@@ -62,6 +69,40 @@ pub async fn compare_and_swap_writes_the_rotation_and_the_claims_and_increments_
     let back = SessionRecord { claims: "{}".into(), ..read.clone() };
     assert!(store.compare_and_swap(read.version, &back).await.unwrap());
     assert_eq!(&*load(&store, &first).await.claims, "{}");
+}
+
+pub async fn compare_and_swap_writes_the_last_client(store: impl SessionStore) {
+    let first = new("alice");
+    insert(&store, &first).await;
+    let mut version = first.version;
+    let client = |n| Client { user_agent: Some("curl/8".into()), ip: Some([192, 0, 2, n].into()), ..Client::default() };
+    for last_client in [Some(client(1)), Some(client(2)), None, Some(client(3))] {
+        let next = SessionRecord { last_client, ..rotated(&first) };
+        assert!(store.compare_and_swap(version, &next).await.unwrap());
+        let read = load(&store, &first).await;
+        version = read.version;
+        assert_eq!(read, SessionRecord { version, ..next });
+    }
+}
+
+pub async fn sessions_are_found_by_the_one_at_the_identity_provider(store: impl SessionStore) {
+    let (one, other) = (ExternalId::from_bytes([1; 32]), ExternalId::from_bytes([2; 32]));
+    let mut sessions = [new("alice"), new("alice"), new("bob"), new("bob")];
+    for (session, external) in sessions.iter_mut().zip([Some(one), Some(one), Some(one), Some(other)]) {
+        session.external = external;
+        insert(&store, session).await;
+    }
+    let found = async |external| HashSet::from_iter(store.find_external(external).await.unwrap());
+    assert_eq!(found(one).await, HashSet::from([sessions[0].id, sessions[1].id, sessions[2].id]));
+    assert_eq!(found(other).await, HashSet::from([sessions[3].id]));
+    assert_eq!(found(ExternalId::from_bytes([3; 32])).await, HashSet::new());
+    // They stay found while they are live, whatever happens to others.
+    store.revoke(RevokeTarget::Session(sessions[0].id), revocation(NOW)).await.unwrap();
+    let next = rotated(&sessions[1]);
+    assert!(store.compare_and_swap(sessions[1].version, &next).await.unwrap());
+    assert!(found(one).await.is_superset(&HashSet::from([sessions[1].id, sessions[2].id])));
+    store.purge(later(LIFETIME + 1), 10).await.unwrap();
+    assert_eq!(found(one).await, HashSet::new());
 }
 
 pub async fn compare_and_swap_from_another_version_changes_nothing(store: impl SessionStore) {

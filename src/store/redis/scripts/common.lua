@@ -120,7 +120,7 @@ local function newest_sessions(index, window, keys, user_cutoff, everyone_cutoff
   end
   local sessions, dead, rest_is_dead = {}, {}, false
   for i, id in ipairs(ids) do
-    local row = read_row(keys[id], 'created', 'expires', 'seen', 'revoked', 'uc', 'ec')
+    local row = read_row(keys[id], 'created', 'expires', 'seen', 'revoked', 'uc', 'ec', 'idle', 'acting')
     if row and is_before(row[7], everyone_cutoff) then
       rest_is_dead = true
       break
@@ -130,6 +130,7 @@ local function newest_sessions(index, window, keys, user_cutoff, everyone_cutoff
       table.insert(sessions, {
         id = id, key = keys[id], score = pairs_[2 * i], rank = i,
         created = tonumber(row[2]), expires = tonumber(row[3]), seen = tonumber(row[4]),
+        idle = tonumber(row[8] or ''), is_acting = row[9] == '1',
       })
     end
   end

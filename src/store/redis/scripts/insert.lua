@@ -1,5 +1,5 @@
 -- KEYS: the new row, the user's index, the shard's session expiries, its feed, its cutoffs, its cutoff expiries, the
--- known rows
+-- known rows; then, if the session belongs to one at an identity provider, the set of those that do
 -- ARGV: see below; then the fields of the new row, then the ids of the known rows
 -- The session to replace, if any, is the first known row.
 -- Returns the status, session ids, the cutoff that has risen (or an empty text), and how many sessions were revoked.
@@ -9,7 +9,8 @@ local id, user, now, expires, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local max, refuse, idle_timeout, window = tonumber(ARGV[6]), ARGV[7] == '1', tonumber(ARGV[8]), tonumber(ARGV[9])
 local replacing, evicted, replaced = ARGV[10], ARGV[11], ARGV[12]
 local channel, feed_ttl, max_marked, max_examined = ARGV[13], ARGV[14], tonumber(ARGV[15]), tonumber(ARGV[16])
-local first_known = 18 + tonumber(ARGV[17])
+local external = ARGV[17] == '1' and KEYS[#KEYS]
+local first_known = 19 + tonumber(ARGV[18])
 
 if redis.call('EXISTS', row) == 1 then
   return {'exists', {}, '', '0'}
@@ -29,8 +30,10 @@ if max then
   end
   local live = {}
   for _, session in ipairs(sessions) do
-    session.is_live = now < session.expires and now - session.seen < idle_timeout
-    if session.id ~= replacing and session.is_live then
+    local idle_for = now - session.seen
+    session.is_live = now < session.expires and idle_for < idle_timeout and (not session.idle or idle_for < session.idle)
+    -- Those in which somebody acts for the user neither count nor make room.
+    if session.id ~= replacing and session.is_live and not session.is_acting then
       table.insert(live, session)
     end
   end
@@ -104,12 +107,16 @@ if old then
   end
 end
 
-redis.call('HSET', row, 'uc', text(user_cutoff), 'ec', text(everyone_cutoff), unpack(ARGV, 18, first_known - 1))
+redis.call('HSET', row, 'uc', text(user_cutoff), 'ec', text(everyone_cutoff), unpack(ARGV, 19, first_known - 1))
 redis.call('PEXPIRE', row, ttl)
 local last = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')[2]
 redis.call('ZADD', index, (tonumber(last) or 0) + 1, id)
 extend_ttl(index, ttl)
 redis.call('ZADD', expiries, expires, id .. user)
 extend_ttl(expiries, ttl)
+if external then
+  redis.call('SADD', external, id)
+  extend_ttl(external, ttl)
+end
 publish(feed, channel, subjects, feed_ttl)
 return {'done', revoked, cutoff, text(count)}

@@ -6,13 +6,18 @@ CREATE TABLE IF NOT EXISTS axum_refresh_sessions (
     secret_hash BINARY(32) NOT NULL,
     created_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
+    idle_timeout BIGINT,
+    is_limited BIGINT NOT NULL,
     client LONGTEXT NOT NULL,
+    login LONGTEXT NOT NULL,
+    external BINARY(32),
     claims LONGTEXT NOT NULL,
     generation BIGINT NOT NULL,
     parent BIGINT,
     rotated_at BIGINT,
     recoveries BIGINT NOT NULL,
     last_seen_at BIGINT NOT NULL,
+    last_client LONGTEXT,
     acknowledged BIGINT NOT NULL,
     revoked_at BIGINT,
     revoked_reason VARCHAR(64),
@@ -20,7 +25,8 @@ CREATE TABLE IF NOT EXISTS axum_refresh_sessions (
     user_cutoff BIGINT NOT NULL,
     everyone_cutoff BIGINT NOT NULL,
     KEY axum_refresh_sessions_user_id (user_id, user_cutoff, created_at, seq),
-    KEY axum_refresh_sessions_expires_at (expires_at)
+    KEY axum_refresh_sessions_expires_at (expires_at),
+    KEY axum_refresh_sessions_external (external)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 
 CREATE TABLE IF NOT EXISTS axum_refresh_revocations (

@@ -6,13 +6,18 @@ CREATE TABLE axum_refresh_sessions (
     secret_hash BYTEA NOT NULL,
     created_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
+    idle_timeout BIGINT,
+    is_limited BIGINT NOT NULL,
     client TEXT NOT NULL,
+    login TEXT NOT NULL,
+    external BYTEA,
     claims TEXT NOT NULL,
     generation BIGINT NOT NULL,
     parent BIGINT,
     rotated_at BIGINT,
     recoveries BIGINT NOT NULL,
     last_seen_at BIGINT NOT NULL,
+    last_client TEXT,
     acknowledged BIGINT NOT NULL,
     revoked_at BIGINT,
     revoked_reason TEXT,
@@ -22,6 +27,7 @@ CREATE TABLE axum_refresh_sessions (
 ) WITH (fillfactor = 70);
 CREATE INDEX axum_refresh_sessions_user_id ON axum_refresh_sessions (user_id, user_cutoff, created_at, seq);
 CREATE INDEX axum_refresh_sessions_expires_at ON axum_refresh_sessions (expires_at);
+CREATE INDEX axum_refresh_sessions_external ON axum_refresh_sessions (external) WHERE external IS NOT NULL;
 
 CREATE TABLE axum_refresh_revocations (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -1,13 +1,14 @@
 //! The content of Redis, and how the store reads it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum_refresh::config::OnMaxSessions;
 use axum_refresh::store::conformance;
 use axum_refresh::store::{
-    FeedCursor, FeedWindow, InsertOptions, Inserted, RevokeTarget, Revoked, RevokedItem, SessionLimit, SessionRecord,
-    Timestamp,
+    Actor, ExternalId, FeedCursor, FeedWindow, InsertOptions, Inserted, RevokeTarget, Revoked, RevokedItem,
+    SessionLimit, SessionRecord, Timestamp,
 };
 use axum_refresh::{RedisStore, SessionStore};
 use redis::Client;
@@ -17,6 +18,9 @@ use crate::server::{ALONE, LIFETIME, LOGOUT, NOW, Server, WINDOW, plain, prefix,
 
 /// As the store's, in milliseconds.
 const FEED_RETENTION: i64 = axum_refresh::store::FEED_RETENTION.as_secs() as i64 * 1_000;
+
+/// A session at an identity provider.
+const EXTERNAL: ExternalId = ExternalId::from_bytes([7; 32]);
 
 struct Rig {
     prefix: String,
@@ -38,6 +42,11 @@ impl Rig {
         self.key(session, &format!("session:{}", session.id))
     }
 
+    /// The sessions that belong to [`EXTERNAL`].
+    fn external(&self, session: &SessionRecord) -> String {
+        self.key(session, "external:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc")
+    }
+
     async fn insert(&self, session: &SessionRecord) {
         assert_eq!(self.store.insert(session, ALONE).await.unwrap(), Inserted::Done(Revoked::default()));
     }
@@ -52,10 +61,13 @@ fn with_limit(max: u32) -> InsertOptions {
 async fn an_unreadable_row_is_an_error_and_not_none() {
     let rig = rig().await;
     let mut server = plain(&url()).await;
-    let damages: [&[&str]; 9] = [
+    let damages: [&[&str]; 12] = [
         &["HSET", "ROW", "v", "2"],
         &["HDEL", "ROW", "v"],
         &["HDEL", "ROW", "generation"],
+        &["HDEL", "ROW", "login"],
+        &["HSET", "ROW", "external", "short"],
+        &["HSET", "ROW", "idle", "never"],
         &["HSET", "ROW", "secret", "short"],
         &["HSET", "ROW", "user", "x\u{0}", "client", "{"],
         &["HSET", "ROW", "expires", "soon"],
@@ -148,9 +160,9 @@ async fn numbers_too_large_for_a_double_are_read_back_exactly() {
 async fn every_key_expires_by_itself() {
     let rig = rig().await;
     let mut server = plain(&url()).await;
-    let long = conformance::session("alice", NOW, 10 * LIFETIME);
+    let long = SessionRecord { external: Some(EXTERNAL), ..conformance::session("alice", NOW, 10 * LIFETIME) };
     rig.insert(&long).await;
-    let short = session("alice");
+    let short = SessionRecord { external: Some(EXTERNAL), ..session("alice") };
     rig.insert(&short).await;
     rig.store
         .revoke(RevokeTarget::Users { scope: "alice", except: Some(long.id), created_until: None }, LOGOUT)
@@ -159,7 +171,7 @@ async fn every_key_expires_by_itself() {
     rig.insert(&session("alice")).await;
     rig.store.revoke(RevokeTarget::Token("jti"), LOGOUT).await.unwrap();
     let keys: Vec<String> = server.ask(&["KEYS", &format!("{}:*", rig.prefix)]).await;
-    assert!(keys.len() >= 7, "{keys:?}");
+    assert!(keys.len() >= 8, "{keys:?}");
     for key in &keys {
         let left: i64 = server.ask(&["PTTL", key]).await;
         assert!(left > LIFETIME / 2 && left <= 26 * LIFETIME, "{key}: {left}");
@@ -168,6 +180,7 @@ async fn every_key_expires_by_itself() {
         (rig.row(&short), LIFETIME),
         (rig.row(&long), 10 * LIFETIME),
         (rig.key(&long, "user:alice"), 10 * LIFETIME),
+        (rig.external(&long), 10 * LIFETIME),
         (rig.key(&long, "expiries"), 10 * LIFETIME),
     ] {
         let left: i64 = server.ask(&["PTTL", &key]).await;
@@ -179,11 +192,11 @@ async fn every_key_expires_by_itself() {
 async fn all_keys_of_a_session_share_a_slot() {
     let rig = rig().await;
     let mut server = plain(&url()).await;
-    let one = session("alice");
+    let one = SessionRecord { external: Some(EXTERNAL), ..session("alice") };
     rig.insert(&one).await;
     rig.store.revoke(RevokeTarget::Session(one.id), LOGOUT).await.unwrap();
     let keys: Vec<String> = server.ask(&["KEYS", &format!("{}:*", rig.prefix)]).await;
-    assert_eq!(keys.len(), 4, "{keys:?}");
+    assert_eq!(keys.len(), 5, "{keys:?}");
     let mut tags: Vec<_> = keys.iter().map(|key| key.split(['{', '}']).nth(1).unwrap()).collect();
     tags.dedup();
     assert_eq!(tags, [format!("{:x}", one.id.shard())]);
@@ -207,6 +220,37 @@ async fn the_index_of_a_user_forgets_sessions_that_are_gone() {
     let all = RevokeTarget::Users { scope: "alice", except: Some(stays.id), created_until: None };
     assert_eq!(rig.store.revoke(all, LOGOUT).await.unwrap().count, 1);
     assert_eq!(server.ask::<usize>(&["ZCARD", &index]).await, 1);
+}
+
+#[tokio::test]
+async fn the_members_of_a_session_at_an_identity_provider_forget_those_that_are_gone() {
+    let rig = rig().await;
+    let mut server = plain(&url()).await;
+    let [gone, stays] = ["alice", "bob"].map(|user| SessionRecord { external: Some(EXTERNAL), ..session(user) });
+    rig.insert(&gone).await;
+    rig.insert(&stays).await;
+    server.ask::<()>(&["DEL", &rig.row(&gone)]).await;
+    assert_eq!(rig.store.find_external(EXTERNAL).await.unwrap(), [stays.id]);
+    assert_eq!(server.ask::<usize>(&["EXISTS", &rig.external(&gone)]).await, 0);
+    assert_eq!(server.ask::<usize>(&["SCARD", &rig.external(&stays)]).await, 1);
+}
+
+#[tokio::test]
+async fn a_session_in_which_somebody_acts_outlives_a_login_that_evicts_hundreds() {
+    let rig = rig().await;
+    let mut acting = session("alice");
+    acting.client.actor = Some(Arc::new(Actor { user_id: "admin".into(), session_id: session("admin").id }));
+    for _ in 0..300 {
+        rig.insert(&session("alice")).await;
+    }
+    rig.insert(&acting).await;
+    let newest = session("alice");
+    let limit = SessionLimit { on_max_sessions: OnMaxSessions::EvictOldest, ..with_limit(1).limit.unwrap() };
+    let login = InsertOptions { limit: Some(limit), ..ALONE };
+    let Inserted::Done(evicted) = rig.store.insert(&newest, login).await.unwrap() else { panic!("refused") };
+    assert_eq!((evicted.count, evicted.users.is_some()), (300, true));
+    let listed = rig.store.list("alice", 10).await.unwrap().into_iter().map(|session| session.id);
+    assert_eq!(listed.collect::<HashSet<_>>(), HashSet::from([acting.id, newest.id]));
 }
 
 #[tokio::test]

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use axum_refresh::store::conformance::session;
-use axum_refresh::store::{FeedCursor, FeedWindow, InsertOptions, Revocation, RevokeTarget, SessionRecord, Timestamp};
+use axum_refresh::store::{
+    ExternalId, FeedCursor, FeedWindow, InsertOptions, Revocation, RevokeTarget, SessionRecord, Timestamp,
+};
 use axum_refresh::{RevocationReason, SessionStore};
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -63,9 +65,9 @@ pub(crate) const DOUBLINGS: u32 = 17;
 /// A statement that adds as many sessions as there are, with ids by this expression.
 pub(crate) fn double(random_id: &str) -> String {
     format!(
-        "INSERT INTO axum_refresh_sessions (id, user_id, everyone, secret_hash, created_at, expires_at, client, claims, \
-         generation, recoveries, last_seen_at, acknowledged, version, user_cutoff, everyone_cutoff) SELECT {random_id}, user_id, everyone, \
-         secret_hash, created_at, expires_at, client, claims, generation, recoveries, last_seen_at, acknowledged, version, user_cutoff, \
+        "INSERT INTO axum_refresh_sessions (id, user_id, everyone, secret_hash, created_at, expires_at, client, login, \
+         is_limited, claims, generation, recoveries, last_seen_at, acknowledged, version, user_cutoff, everyone_cutoff) SELECT {random_id}, user_id, everyone, \
+         secret_hash, created_at, expires_at, client, login, is_limited, claims, generation, recoveries, last_seen_at, acknowledged, version, user_cutoff, \
          everyone_cutoff FROM axum_refresh_sessions"
     )
 }
@@ -76,6 +78,9 @@ pub(crate) async fn insert(store: &impl SessionStore, user: &str) -> SessionReco
     session
 }
 
+/// A session at an identity provider.
+pub(crate) const EXTERNAL: ExternalId = ExternalId::from_bytes([7; 32]);
+
 /// The error of every call of a store. Panics if a call succeeds.
 pub(crate) async fn every_error(store: &impl SessionStore) -> Vec<String> {
     let session = new("alice");
@@ -84,6 +89,7 @@ pub(crate) async fn every_error(store: &impl SessionStore) -> Vec<String> {
         store.load(session.id).await.err(),
         store.compare_and_swap(0, &session).await.err(),
         store.list("alice", 10).await.err(),
+        store.find_external(EXTERNAL).await.err(),
         store.revoke(ALICE, revocation()).await.err(),
         store.read_revocations(FeedCursor::START, WINDOW).await.err(),
         store.purge(NOW, 10).await.err(),
@@ -156,6 +162,9 @@ macro_rules! for_every_database {
                 "parent = -1",
                 "recoveries = -1",
                 "client = 'garbage'",
+                "login = 'garbage'",
+                "idle_timeout = -1",
+                "last_client = 'garbage'",
                 "acknowledged = -7",
                 "version = -1",
             ] {
@@ -367,6 +376,29 @@ macro_rules! for_every_database {
             let listed = store.list("alice", 10).await.unwrap();
             timed("list what was spared", started);
             assert_eq!(listed.iter().map(|session| session.id).collect::<Vec<_>>(), [spared]);
+        }
+
+        #[tokio::test]
+        async fn a_session_in_which_somebody_acts_outlives_a_login_that_evicts_hundreds() {
+            use axum_refresh::SessionStore as _;
+            use axum_refresh::store::{Actor, InsertOptions, Inserted, OnMaxSessions, SessionLimit};
+            let (store, _) = $new().await;
+            let mut last = crate::common::insert(&store, "alice").await;
+            for _ in 0..299 {
+                last = crate::common::insert(&store, "alice").await;
+            }
+            let mut acting = crate::common::new("alice");
+            acting.client.actor = Some(Actor { user_id: "admin".into(), session_id: last.id }.into());
+            store.insert(&acting, crate::common::alone()).await.unwrap();
+            let newest = crate::common::new("alice");
+            let idle_timeout = std::time::Duration::from_secs(600);
+            let limit = SessionLimit { max: 2, on_max_sessions: OnMaxSessions::EvictOldest, idle_timeout };
+            let login = InsertOptions { limit: Some(limit), ..crate::common::alone() };
+            let Inserted::Done(evicted) = store.insert(&newest, login).await.unwrap() else { panic!("refused") };
+            assert_eq!((evicted.count, evicted.users.is_some()), (299, true));
+            let listed = store.list("alice", 10).await.unwrap();
+            let listed: Vec<_> = listed.iter().map(|session| session.id).collect();
+            assert_eq!(listed, [newest.id, acting.id, last.id]);
         }
 
         #[tokio::test]

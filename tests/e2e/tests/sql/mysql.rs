@@ -53,7 +53,7 @@ async fn migrating_without_privileges_is_an_error_and_existing_tables_require_fe
     let store = MySqlStore::connect(&elsewhere("TEST_MYSQL_URL", &user, empty)).await.unwrap();
     let error = store.migrate().await.unwrap_err().to_string();
     assert!(error.contains("denied"), "{error}");
-    assert_eq!(every_error(&store).await.len(), 7);
+    assert_eq!(every_error(&store).await.len(), 8);
     execute(&server, &format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {database}.* TO {user}")).await;
     let store = MySqlStore::connect(&elsewhere("TEST_MYSQL_URL", &user, &database)).await.unwrap();
     store.migrate().await.unwrap();
@@ -67,8 +67,8 @@ async fn no_statement_scans_a_large_table() {
     execute(
         &url,
         &format!(
-            "INSERT INTO axum_refresh_sessions (id, user_id, everyone, secret_hash, created_at, expires_at, client, claims, \
-             generation, recoveries, last_seen_at, acknowledged, version, user_cutoff, everyone_cutoff) SELECT UNHEX(MD5(seq)), seq DIV 3, '', '', seq, seq, '', '', \
+            "INSERT INTO axum_refresh_sessions (id, user_id, everyone, secret_hash, created_at, expires_at, client, login, is_limited, claims, \
+             generation, recoveries, last_seen_at, acknowledged, version, user_cutoff, everyone_cutoff) SELECT UNHEX(MD5(seq)), seq DIV 3, '', '', seq, seq, '', '', 1, '', \
              0, 0, seq, -1, 0, 0, 0 \
              FROM seq_1_to_{MANY}; \
              INSERT INTO axum_refresh_revocations (written_at, kind, subject) SELECT seq, 1, '' \

@@ -167,9 +167,9 @@ async fn no_statement_scans_a_large_table() {
     execute(
         &url,
         &format!(
-            "INSERT INTO axum_refresh_sessions (id, user_id, everyone, secret_hash, created_at, expires_at, client, claims, \
+            "INSERT INTO axum_refresh_sessions (id, user_id, everyone, secret_hash, created_at, expires_at, client, login, is_limited, claims, \
              generation, recoveries, last_seen_at, acknowledged, version, user_cutoff, everyone_cutoff) SELECT decode(md5(i::text), 'hex'), (i / 3)::text::bytea, '', '', i, i, \
-             '', '', 0, 0, i, -1, 0, 0, 0 FROM generate_series(1, {MANY}) AS i; \
+             '', '', 1, '', 0, 0, i, -1, 0, 0, 0 FROM generate_series(1, {MANY}) AS i; \
              INSERT INTO axum_refresh_revocations (written_at, kind, subject) SELECT i, 1, '' \
              FROM generate_series(1, {MANY}) AS i; \
              INSERT INTO axum_refresh_cutoffs (scope, cutoff, revoked_at, revoked_reason) SELECT i::text::bytea, i, i, '' \

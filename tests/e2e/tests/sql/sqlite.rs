@@ -93,9 +93,9 @@ async fn no_statement_scans_a_large_table() {
         &url,
         &format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY}) \
-             INSERT INTO axum_refresh_sessions (id, user_id, everyone, secret_hash, created_at, expires_at, client, claims, \
+             INSERT INTO axum_refresh_sessions (id, user_id, everyone, secret_hash, created_at, expires_at, client, login, is_limited, claims, \
              generation, recoveries, last_seen_at, acknowledged, version, user_cutoff, everyone_cutoff) SELECT randomblob(16), CAST(i / 3 AS BLOB), x'', randomblob(32), i, i, '', \
-             '', 0, 0, i, -1, 0, 0, 0 FROM n; \
+             '', 1, '', 0, 0, i, -1, 0, 0, 0 FROM n; \
              INSERT INTO axum_refresh_revocations (written_at, kind, subject) \
              SELECT i, 1, id FROM (SELECT created_at AS i, id FROM axum_refresh_sessions); \
              INSERT INTO axum_refresh_cutoffs (scope, cutoff, revoked_at, revoked_reason) \

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use axum_refresh::store::{
-    Activity, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch,
+    Activity, ExternalId, FEED_RETENTION, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch,
     RevocationEntry, RevokeTarget, Revoked, RevokedItem, SessionRecord, StoreError, Timestamp,
 };
 use axum_refresh::{SessionId, SessionStore};
@@ -166,6 +166,10 @@ impl SessionStore for FeedStore {
 
     async fn list(&self, user: &str, limit: usize) -> Result<Vec<SessionRecord>, StoreError> {
         self.inner.list(user, limit).await
+    }
+
+    async fn find_external(&self, id: ExternalId) -> Result<Vec<SessionId>, StoreError> {
+        self.inner.find_external(id).await
     }
 
     async fn revoke(&self, target: RevokeTarget<'_>, revocation: Revocation) -> Result<Revoked, StoreError> {
