@@ -1,7 +1,10 @@
 //! The errors of logins, refreshes and requests.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
+use crate::config::SettingsError;
 use crate::store::StoreError;
 
 /// Why a login, a refresh or a request was refused or failed.
@@ -50,6 +53,11 @@ pub enum Error {
     /// 401 `client_mismatch`.
     #[error("the client does not match the one that logged in")]
     ClientMismatch,
+    /// The user has to authenticate again, more recently or more strongly, or because the client has changed
+    /// ([`BindingMode::StepUp`](crate::config::BindingMode::StepUp)): 401 `insufficient_user_authentication`, with the
+    /// challenge of RFC 9470 §3.
+    #[error("the user has to authenticate again")]
+    InsufficientAuthentication(StepUp),
     /// The app's [claims hook](crate::AuthBuilder::claims_hook) returned `None` for the user: 401 `user_refused`.
     #[error("the claims hook refused the user")]
     UserRefused,
@@ -73,6 +81,12 @@ pub enum Error {
     /// The app's claims do not fit into an access token: 500 `internal`.
     #[error("invalid claims: {0}")]
     Claims(#[from] ClaimsError),
+    /// A login asks for what the settings do not allow: 500 `internal`.
+    #[error("invalid login: {0}")]
+    Login(#[from] LoginError),
+    /// An authentication was required that no login can reach: 500 `internal`.
+    #[error(transparent)]
+    Requirement(#[from] SettingsError),
     /// The store failed or took too long. This logs nobody out: 503 `store_unavailable`, with `Retry-After: 2`.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -119,15 +133,31 @@ impl Error {
             Self::SessionExpired => "session_expired",
             Self::SessionIdle => "session_idle",
             Self::ClientMismatch => "client_mismatch",
+            Self::InsufficientAuthentication(_) => "insufficient_user_authentication",
             Self::UserRefused => "user_refused",
             Self::SessionOutdated => "session_outdated",
             Self::SessionNotFound => "session_not_found",
             Self::RefreshBusy => "refresh_busy",
             Self::SessionLimitReached => "session_limit",
             Self::Store(_) | Self::Hook(_) => "store_unavailable",
-            Self::InvalidUserId | Self::Claims(_) | Self::Random => "internal",
+            Self::InvalidUserId | Self::Claims(_) | Self::Login(_) | Self::Requirement(_) | Self::Random => "internal",
         }
     }
+}
+
+/// The authentication that is needed to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StepUp {
+    /// How long ago the user may have been actively authenticated, in whole seconds: the parameter `max_age` of the challenge.
+    pub max_age: Option<Duration>,
+    /// The authentication context classes that are enough, separated by spaces: the parameter `acr_values`.
+    pub acr_values: Option<Arc<str>>,
+}
+
+impl StepUp {
+    /// An authentication that follows the request.
+    pub(crate) const ANEW: Self = Self { max_age: Some(Duration::ZERO), acr_values: None };
 }
 
 /// Why claims do not fit into an access token.
@@ -137,7 +167,7 @@ pub enum ClaimsError {
     /// The claims are not a JSON object, but a number, a list or `()`, for example.
     NotAnObject,
     /// A claim has a name that is reserved for the token's own claims: `iss`, `aud`, `sub`, `sid`, `gen`, `jti`, `iat`,
-    /// `exp` or `nbf`.
+    /// `exp`, `nbf`, `auth_time`, `acr`, `amr` or `act`.
     Reserved(String),
     /// The claims cannot be written as JSON.
     Json(Box<dyn std::error::Error + Send + Sync>),
@@ -169,3 +199,44 @@ impl fmt::Display for ClaimsError {
 }
 
 impl std::error::Error for ClaimsError {}
+
+/// Why a login cannot have what the [`LoginBuilder`](crate::LoginBuilder) asks for. Nothing was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoginError {
+    /// The authentication context class is not among the [`acr_values`](crate::Settings::acr_values).
+    #[error("acr {0:?} is not among the setting `acr_values`; add it there, or use one of them")]
+    UnknownAcr(String),
+    /// The lifetime is 0, or longer than the [policy's](crate::Policy::lifetime).
+    #[error(
+        "the lifetime {asked:?} is not between 0 and {max:?}, the lifetime of the policy; shorten it, or raise that"
+    )]
+    Lifetime {
+        /// What was asked for.
+        asked: Duration,
+        /// The lifetime of the policy.
+        max: Duration,
+    },
+    /// The idle timeout is out of bounds.
+    #[error(
+        "the idle timeout {asked:?} is not between {min:?} and {max:?}; the bounds are `policy.min_idle_timeout` and \
+         `policy.idle_timeout`"
+    )]
+    IdleTimeout {
+        /// What was asked for.
+        asked: Duration,
+        /// The [least](crate::Policy::min_idle_timeout) that the policy allows.
+        min: Duration,
+        /// The [idle timeout](crate::Policy::idle_timeout) of the policy.
+        max: Duration,
+    },
+    /// The actor is the user.
+    #[error("the actor is the user; leave out `acting`")]
+    ActsForSelf,
+    /// The actor acts for somebody else already. Take the actor from their own access token.
+    #[error("the actor acts for another user already; take the actor from their own access token")]
+    ActorActs,
+    /// Somebody acts for the user in the session, so the user cannot have been authenticated in it.
+    #[error("somebody acts for the user in this session; authenticate the actor in their own session, and act anew")]
+    Acting,
+}

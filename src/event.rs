@@ -22,7 +22,9 @@ use crate::session::{Client, RevocationReason, SessionId};
 /// - `Display` writes one line of English. What comes from outside is quoted and escaped in it, so that nobody can forge
 ///   a line of the log.
 /// - `Serialize` writes one flat object: the member `event` with the name comes first, and then all fields. A client is the
-///   three members `ip`, `user_agent` and `label`, any of which may be null; they are left out if no client is known.
+///   three members `ip`, `user_agent` and `label`, any of which may be null; they are left out if no client is known. If
+///   somebody [acts](crate::LoginBuilder::acting) for the user, there is also `actor`, an object with the members `sub` and
+///   `sid`.
 ///
 /// An event has no time of its own: it has just happened when the hook is called. The recipe
 /// [an audit table](crate::guide::recipes#an-audit-table) keeps events in a database.
@@ -56,6 +58,18 @@ pub enum Event {
         /// The new session.
         session_id: SessionId,
         /// The client that logged in.
+        #[serde(flatten)]
+        client: Client,
+    },
+    /// A user was [authenticated again](crate::Auth::reauthenticated): a new session goes on in place of another.
+    Reauthenticated {
+        /// The user who was authenticated.
+        user_id: Arc<str>,
+        /// The new session.
+        session_id: SessionId,
+        /// The session that it replaces.
+        replaced: SessionId,
+        /// The client that authenticated.
         #[serde(flatten)]
         client: Client,
     },
@@ -276,6 +290,7 @@ impl Event {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::LoggedIn { .. } => "logged_in",
+            Self::Reauthenticated { .. } => "reauthenticated",
             Self::NewDevice { .. } => "new_device",
             Self::SessionLimitReached { .. } => "session_limit_reached",
             Self::Refreshed { .. } => "refreshed",
@@ -302,6 +317,7 @@ impl Event {
     pub fn user_id(&self) -> Option<&str> {
         match self {
             Self::LoggedIn { user_id, .. }
+            | Self::Reauthenticated { user_id, .. }
             | Self::NewDevice { user_id, .. }
             | Self::SessionLimitReached { user_id, .. }
             | Self::Refreshed { user_id, .. }
@@ -327,6 +343,7 @@ impl Event {
     pub const fn session_id(&self) -> Option<SessionId> {
         match self {
             Self::LoggedIn { session_id, .. }
+            | Self::Reauthenticated { session_id, .. }
             | Self::NewDevice { session_id, .. }
             | Self::Refreshed { session_id, .. }
             | Self::Reuse { session_id, .. }
@@ -353,6 +370,7 @@ impl Event {
     pub const fn client(&self) -> Option<&Client> {
         match self {
             Self::LoggedIn { client, .. }
+            | Self::Reauthenticated { client, .. }
             | Self::NewDevice { client, .. }
             | Self::SessionLimitReached { client, .. }
             | Self::Refreshed { client, .. }
@@ -393,6 +411,10 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LoggedIn { user_id, session_id, .. } => write!(f, "user {user_id:?} logged in: session {session_id}"),
+            Self::Reauthenticated { user_id, session_id, replaced, .. } => write!(
+                f,
+                "user {user_id:?} was authenticated again: session {session_id}, in place of session {replaced}"
+            ),
             Self::NewDevice { user_id, session_id, sessions, .. } => write!(
                 f,
                 "user {user_id:?} logged in with a new device: session {session_id}, compared with {sessions} live \
@@ -429,6 +451,7 @@ impl fmt::Display for Event {
             Self::ClientMismatch { user_id, session_id, verdict, .. } => {
                 let what = match verdict {
                     BindingVerdict::Holds | BindingVerdict::Observed => "the request was served",
+                    BindingVerdict::StepUp => "the user has to authenticate again",
                     BindingVerdict::Rejected => "the request was refused",
                     BindingVerdict::Revoked => "the session is revoked",
                 };
@@ -498,6 +521,9 @@ fn write_client(f: &mut fmt::Formatter<'_>, client: &Client) -> fmt::Result {
     }
     if let Some(label) = &client.label {
         part(f, format_args!("a device labeled {label:?}"))?;
+    }
+    if let Some(actor) = &client.actor {
+        write!(f, ", where {:?} acts for the user from session {}", actor.user_id, actor.session_id)?;
     }
     Ok(())
 }
@@ -571,7 +597,8 @@ mod tests {
         loop {
             let (user_id, error, client) = (user_id.clone(), error.clone(), client());
             all.push(match all.last().unwrap() {
-                Event::LoggedIn { .. } => Event::NewDevice { user_id, session_id, sessions: 2, client },
+                Event::LoggedIn { .. } => Event::Reauthenticated { user_id, session_id, replaced: SESSION, client },
+                Event::Reauthenticated { .. } => Event::NewDevice { user_id, session_id, sessions: 2, client },
                 Event::NewDevice { .. } => Event::SessionLimitReached { user_id, client },
                 Event::SessionLimitReached { .. } => {
                     Event::Refreshed { user_id, session_id, generation: 3, verdict: Verdict::Rotate, client }

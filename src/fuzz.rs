@@ -19,7 +19,7 @@ use crate::config::resolved::{ResolvedCookie, ResolvedSettings};
 use crate::config::{CookieSettings, Settings, Transport};
 use crate::http::admin::RevokeTokenRequest;
 use crate::http::{bearer, cookie, negotiate, tokens};
-use crate::session::{SecretHash, SessionId};
+use crate::session::{Authentication, SecretHash, SessionId};
 use crate::time::Timestamp;
 use crate::token::access::{self, AccessKeys, AccessTokenParams};
 use crate::token::id::TokenId;
@@ -107,7 +107,10 @@ impl AccessTokens {
         ttl: Duration,
         claims: &str,
     ) -> Option<(String, Timestamp)> {
+        let authentication = Authentication::at(Timestamp::from_millis(0));
         let params = AccessTokenParams {
+            authentication: &authentication,
+            actor: None,
             user_id: user,
             session_id: session,
             generation: 3,
@@ -184,7 +187,8 @@ pub fn set_cookie(
     cookie: &CookieSettings,
     value: Option<(&str, Duration)>,
 ) -> Option<HeaderValue> {
-    ResolvedCookie::new(cookie, settings, true).header(value)
+    let cookie = ResolvedCookie::new(cookie, settings, true);
+    value.map_or_else(|| cookie.cleared(), |(value, max_age)| cookie.header(value, max_age, None))
 }
 
 /// The name under which a cookie is sent.

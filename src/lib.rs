@@ -70,17 +70,25 @@ pub mod keys {
 }
 
 pub mod layers {
-    //! The services and futures behind the layers, for code that has to name them, and the layer of
-    //! [`Auth::refusals`](crate::Auth::refusals).
+    //! The services and futures behind the layers, for code that has to name them, and the layers of
+    //! [`Auth::passive`](crate::Auth::passive), [`Auth::refusals`](crate::Auth::refusals) and
+    //! [`Auth::require`](crate::Auth::require).
     pub use crate::http::{
-        AuthService, CheckService, CsrfService, GuardService, PagesService, RefusalsFuture, RefusalsLayer,
-        RefusalsService, ResponseFuture,
+        AuthService, CheckService, CsrfService, GuardService, PagesService, PassiveLayer, PassiveService,
+        RefusalsFuture, RefusalsLayer, RefusalsService, RequireLayer, RequireService, ResponseFuture,
     };
 }
 
 pub mod rejection {
-    //! Why requests are refused.
+    //! Why requests and logins are refused.
+    pub use crate::error::LoginError;
     pub use crate::http::{AuthRejection, Problem, local_next};
+}
+
+pub mod step_up {
+    //! Requiring a recent or a strong authentication: see [`Auth::require`](crate::Auth::require).
+    pub use crate::error::StepUp;
+    pub use crate::http::{Acr, Recent, Required, Requirement, Rule};
 }
 
 pub mod router {

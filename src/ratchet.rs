@@ -92,8 +92,16 @@ impl RotationState {
     /// Returns whether the client has used no token of the session for its own idle timeout, or for that of the policy,
     /// whichever is shorter.
     pub fn is_idle(&self, now: Timestamp, idle_timeout: Duration) -> bool {
-        let idle_timeout = self.idle_timeout.map_or(idle_timeout, |own| own.min(idle_timeout));
-        now.is_past(self.last_seen_at, idle_timeout)
+        now.is_past(self.last_seen_at, self.shorter(idle_timeout))
+    }
+
+    /// Returns when the session ends if no token of it is used until then.
+    pub fn ends_at(&self, idle_timeout: Duration) -> Timestamp {
+        self.expires_at.min(self.last_seen_at.after(self.shorter(idle_timeout)))
+    }
+
+    fn shorter(&self, idle_timeout: Duration) -> Duration {
+        self.idle_timeout.map_or(idle_timeout, |own| own.min(idle_timeout))
     }
 }
 
@@ -116,6 +124,8 @@ pub enum BindingVerdict {
     Holds,
     /// The client differs. The request is served, and the mismatch is reported as an [`Event`](crate::Event).
     Observed,
+    /// The client differs. The request is refused until the user has authenticated again, and the session stays valid.
+    StepUp,
     /// The client differs. The request is refused, and the session stays valid.
     Rejected,
     /// The client differs. The request is refused, and the session is revoked.
@@ -334,7 +344,9 @@ pub fn present_without(
         return Outcome::refuse(Verdict::Idle);
     }
     match presented.binding {
-        BindingVerdict::Rejected if on(Rule::Mismatch) => return Outcome::refuse(Verdict::Mismatch),
+        BindingVerdict::StepUp | BindingVerdict::Rejected if on(Rule::Mismatch) => {
+            return Outcome::refuse(Verdict::Mismatch);
+        }
         BindingVerdict::Revoked if on(Rule::Mismatch) => return Outcome::revoke(Verdict::Mismatch),
         _ => {}
     }

@@ -156,6 +156,10 @@ pub enum RevocationReason {
     Evicted,
     /// A new login of the user replaced the session: see [`LoginBuilder::replacing`](crate::LoginBuilder::replacing).
     Replaced,
+    /// Whoever [acted](crate::LoginBuilder::acting) for the user in it did so from a session that has ended.
+    ActorEnded,
+    /// The identity provider has ended the session that it [belongs to](crate::LoginBuilder::external).
+    IdentityProvider,
     /// Any other reason.
     Other,
 }
@@ -171,6 +175,8 @@ impl fmt::Display for RevocationReason {
             Self::ClientMismatch => "client mismatch",
             Self::Evicted => "evicted by a newer login",
             Self::Replaced => "replaced by a newer login",
+            Self::ActorEnded => "the actor's session has ended",
+            Self::IdentityProvider => "ended by the identity provider",
             Self::Other => "other",
         })
     }
@@ -286,12 +292,18 @@ pub struct Session {
     pub actor: Option<Arc<Actor>>,
     /// When the session began.
     pub created_at: SystemTime,
-    /// When the client last used a token of the session, accurate to `idle_timeout / 20` or 5 minutes, whichever is
-    /// shorter.
+    /// When the client last used a token of the session, accurate to a twentieth part of the
+    /// [shortest idle timeout](crate::Policy::min_idle_timeout), and to 5 minutes.
     pub last_seen_at: SystemTime,
     /// When the session ends at the latest. Refreshing does not move it; idle time and revocation may end the session
     /// sooner.
     pub expires_at: SystemTime,
+}
+
+impl From<&Session> for SessionId {
+    fn from(session: &Session) -> Self {
+        session.id
+    }
 }
 
 #[cfg(test)]

@@ -7,10 +7,11 @@ use std::time::SystemTime;
 
 use quick_cache::sync::Cache;
 
+use super::binding::RiskHook;
 use super::claims::{BoxError, ClaimsHook};
 use super::known_tokens::KnownTokens;
 use super::{Auth, Claims, Inner, NoClaims, registry};
-use crate::config::{ClaimsRequest, ResolvedSettings, Settings, SettingsError};
+use crate::config::{BindingMode, ClaimsRequest, ClientChange, ResolvedSettings, Settings, SettingsError};
 use crate::event::{Event, Events};
 use crate::node::Node;
 use crate::store::SessionStore;
@@ -49,6 +50,7 @@ pub struct AuthBuilder<C = NoClaims> {
     verifying_keys: Vec<VerifyingKey>,
     store: Arc<dyn SessionStore>,
     claims_hook: Option<ClaimsHook<C>>,
+    risk_hook: Option<RiskHook>,
     events: Events,
     clock: Clock,
 }
@@ -71,6 +73,7 @@ impl<C: Claims> AuthBuilder<C> {
             verifying_keys: Vec::new(),
             store,
             claims_hook: None,
+            risk_hook: None,
             events: Events::default(),
             clock: Arc::new(SystemTime::now),
         }
@@ -184,6 +187,36 @@ impl<C: Claims> AuthBuilder<C> {
         self
     }
 
+    /// Judges sessions whose client has changed, by what the app knows about addresses: their country, their network, whether
+    /// they belong to Tor. Default: none.
+    ///
+    /// `hook` is called if the address or the `User-Agent` of a request differs from the session's last: at every refresh, and
+    /// behind the [guard](Auth::guard) once for each access token and client. What it returns counts together with the
+    /// [binding](crate::config::Binding), the stricter of the two: [`BindingMode::Off`](crate::config::BindingMode::Off) lets
+    /// the change pass, the others do what they do there, and each is an
+    /// [`Event::ClientMismatch`](crate::Event::ClientMismatch). A client that is let through at a refresh is the session's last
+    /// from then on.
+    ///
+    /// It runs within the request, so it should be quick: look addresses up in memory. The guard loads the session once for
+    /// each access token.
+    ///
+    /// ```
+    /// use axum_refresh::config::BindingMode;
+    /// use axum_refresh::{Auth, MemoryStore, Secret};
+    ///
+    /// # fn country(ip: Option<std::net::IpAddr>) -> Option<u16> { ip.map(|_| 49) }
+    /// let auth: Auth = Auth::builder(Secret::random()?, MemoryStore::new())
+    ///     .risk_hook(|change| {
+    ///         if country(change.before.ip) == country(change.now.ip) { BindingMode::Off } else { BindingMode::StepUp }
+    ///     })
+    ///     .build()?;
+    /// # Ok::<_, axum_refresh::config::SettingsError>(())
+    /// ```
+    pub fn risk_hook(mut self, hook: impl Fn(&ClientChange) -> BindingMode + Send + Sync + 'static) -> Self {
+        self.risk_hook = Some(Box::new(hook));
+        self
+    }
+
     /// Calls `hook` with every [`Event`]. It runs within the request that caused the event, so it should be quick.
     pub fn on_event(mut self, hook: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.events = Events::new(hook);
@@ -259,6 +292,7 @@ impl<C: Claims> AuthBuilder<C> {
             access,
             refresh,
             claims_hook: self.claims_hook,
+            risk_hook: self.risk_hook,
             verified,
             guarded,
             any_client: Arc::default(),

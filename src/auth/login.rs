@@ -6,20 +6,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::claims::write_claims;
+use super::replace::Replacing;
+use super::terms::Terms;
 use super::{Auth, AuthUser, Claims, MAX_TRIES};
 use crate::client::{ClientInfo, binding};
 use crate::config::{MAX_COOKIE_BYTES, Notice, ResolvedSettings, Transport};
-use crate::error::{ClaimsError, Error};
+use crate::error::{ClaimsError, Error, LoginError};
 use crate::event::Event;
 use crate::node::Cause;
 use crate::node::realm::Realm;
-use crate::node::unfinished::Unfinished;
 use crate::ratchet::RotationState;
-use crate::session::{Authentication, Client, RevocationReason, SessionId};
-use crate::store::{InsertOptions, Inserted, RevokeTarget, SessionLimit, SessionRecord};
+use crate::session::{Client, RevocationReason, SessionId};
+use crate::store::{InsertOptions, Inserted, SessionLimit, SessionRecord};
 use crate::token::refresh::RefreshToken;
 
 /// The tokens for a client. The `Debug` output shows none of them.
@@ -38,6 +37,8 @@ pub struct Tokens {
     pub refresh_token: Option<String>,
     /// How long the session lasts at most.
     pub session_expires_in: Duration,
+    /// Whether the cookies outlive the browser; the settings decide if it is none.
+    pub(crate) persistent: Option<bool>,
 }
 
 impl fmt::Debug for Tokens {
@@ -67,32 +68,47 @@ pub struct Login {
 /// A login that is being prepared. Made by [`Auth::login`]; awaiting it opens the session.
 #[must_use = "a login does nothing until it is awaited"]
 pub struct LoginBuilder<C> {
-    auth: Auth<C>,
-    user_id: String,
-    claims: C,
+    pub(super) auth: Auth<C>,
+    whose: Whose<C>,
     client: Option<ClientInfo>,
     label: Option<String>,
-    replacing: Option<SessionId>,
-    in_browser: InBrowser,
-    with_refresh: bool,
+    replacing: Replacing,
+    pub(super) terms: Terms,
     transport: Option<Transport>,
 }
 
-/// What the browser that logs in has already: the contents of its cookies, as far as they are signed by us.
-#[derive(Default)]
-struct InBrowser {
-    refresh: Vec<RefreshToken>,
-    /// The sessions of valid access tokens, and their users.
-    access: Vec<(SessionId, Arc<str>)>,
+/// Whose session it is to be.
+enum Whose<C> {
+    /// That of a user whom the app has authenticated, with these claims.
+    User(String, C),
+    /// That of the user of this session, which it continues.
+    SameAs(SessionId),
 }
 
 impl<C> fmt::Debug for LoginBuilder<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LoginBuilder").field("user_id", &self.user_id).finish_non_exhaustive()
+        let mut builder = f.debug_struct("LoginBuilder");
+        match &self.whose {
+            Whose::User(user_id, _) => builder.field("user_id", user_id),
+            Whose::SameAs(session_id) => builder.field("session_id", session_id),
+        };
+        builder.finish_non_exhaustive()
     }
 }
 
 impl<C> LoginBuilder<C> {
+    fn new(auth: &Auth<C>, whose: Whose<C>) -> Self {
+        Self {
+            auth: auth.clone(),
+            whose,
+            client: None,
+            label: None,
+            replacing: Replacing::default(),
+            terms: Terms::default(),
+            transport: None,
+        }
+    }
+
     /// The client that logs in. Lists of sessions show it, and the session is [bound](crate::config::Binding) to it.
     /// Default: an unknown client.
     pub fn client(mut self, client: ClientInfo) -> Self {
@@ -103,12 +119,6 @@ impl<C> LoginBuilder<C> {
     /// A name for the client's device, shown in lists of sessions. It is cut to 128 bytes. Default: none.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
-        self
-    }
-
-    /// Issues an access token and no refresh token. The session ends with the access token.
-    pub fn without_refresh(mut self) -> Self {
-        self.with_refresh = false;
         self
     }
 
@@ -145,7 +155,7 @@ impl<C> LoginBuilder<C> {
     /// send. For whatever session this browser has, by its refresh cookie,
     /// [`replacing_cookies_of`](Self::replacing_cookies_of) is simpler.
     pub fn replacing(mut self, session_id: SessionId) -> Self {
-        self.replacing = Some(session_id);
+        self.replacing.named = Some(session_id);
         self
     }
 
@@ -155,8 +165,9 @@ impl<C> LoginBuilder<C> {
         refresh: impl IntoIterator<Item = &'a [u8]>,
         access: impl IntoIterator<Item = &'a [u8]>,
     ) -> Self {
-        self.in_browser.refresh.extend(self.auth.newest_of_each_session(refresh));
-        self.in_browser.access.extend(self.auth.sessions_of(access));
+        self.replacing.refresh.extend(self.auth.newest_of_each_session(refresh));
+        let access = self.auth.sessions_of(access).into_iter().map(|token| (token.session_id, token.user_id));
+        self.replacing.access.extend(access);
         self
     }
 
@@ -182,63 +193,62 @@ impl<C: Claims> IntoFuture for LoginBuilder<C> {
 }
 
 impl<C: Claims> LoginBuilder<C> {
-    async fn run(self) -> Result<Login, Error> {
-        let node = &self.auth.inner.node;
+    async fn run(mut self) -> Result<Login, Error> {
+        let node = Arc::clone(&self.auth.inner.node);
         node.start();
         let policy = &node.settings.policy;
-        if !Realm::has_user(&self.user_id) {
-            return Err(Error::InvalidUserId);
-        }
-        let claims = write_claims(&self.claims)?;
-        let client = match (&self.client, &self.label) {
-            (Some(client), Some(label)) => self.auth.resolve(client.clone().label(label)),
-            (Some(client), None) => self.auth.resolve(client.clone()),
-            (None, label) => self.auth.unknown_client(label.as_deref()),
+        let subject = match &self.whose {
+            Whose::User(user_id, claims) => Subject::new(user_id, write_claims(claims)?)?,
+            Whose::SameAs(session_id) => Subject::of(&self.auth, *session_id).await?,
         };
+        let client = self.resolve_client(&subject);
         let is_cross_site = self.client.as_ref().is_some_and(ClientInfo::is_cross_site);
         let now = node.now();
-        let lifetime = if self.with_refresh { policy.lifetime } else { policy.access_ttl };
-        let id = node.new_session_id(&self.user_id).map_err(Error::random)?;
+        if let Some(old) = &subject.old {
+            self.terms.carry_over(old, &node.settings);
+            self.replacing.named = Some(old.id);
+        }
+        self.replacing.except = self.terms.actor_session();
+        let agreed = std::mem::take(&mut self.terms).agree(&subject.user_id, now, &node).await?;
+        let id = node.new_session_id(&subject.user_id).map_err(Error::random)?;
         let token = RefreshToken::begin(id).map_err(Error::random)?;
+        let with_refresh = agreed.with_refresh;
         let session = SessionRecord {
             id,
-            user_id: self.user_id.as_str().into(),
+            user_id: subject.user_id,
             secret_hash: token.secret_hash(),
             created_at: now,
-            client,
-            authentication: Authentication::at(now),
-            persistent: None,
-            external: None,
+            client: Client { actor: agreed.actor, ..client },
+            authentication: agreed.authentication,
+            persistent: agreed.persistent,
+            external: agreed.external,
             last_client: None,
-            claims,
-            rotation: RotationState::new(now, now.after(lifetime)),
+            claims: subject.claims,
+            rotation: RotationState { idle_timeout: agreed.idle_timeout, ..RotationState::new(now, agreed.expires_at) },
             version: 0,
         };
+        // What the hook says now, for a session that goes on.
+        let claims = match &subject.old {
+            Some(_) => self.auth.claims_of(&session, &session.client).await?,
+            None => session.claims.clone(),
+        };
         // Signed before the session is inserted, so that a failure leaves nothing behind.
-        let mut tokens = self.auth.tokens(&session, 0, &session.claims, now, self.with_refresh)?;
-        tokens.refresh_token = self.with_refresh.then(|| self.auth.inner.refresh.encode(&token));
+        let mut tokens = self.auth.tokens(&session, 0, &claims, now, session.rotation.expires_at, with_refresh)?;
+        tokens.refresh_token = with_refresh.then(|| self.auth.inner.refresh.encode(&token));
         let transport = self.chosen_transport(&node.settings);
         if transport.has_cookie() {
             check_cookie_size(&node.settings, &tokens)?;
         }
-        let limit = policy.max_sessions.map(|max| SessionLimit {
+        let limit = policy.max_sessions.filter(|_| session.is_limited()).map(|max| SessionLimit {
             max,
             on_max_sessions: policy.on_max_sessions,
             idle_timeout: policy.idle_timeout,
         });
         // Before the session is inserted, which may end some of those that it is compared with.
-        let (known, mut in_browser, replacing) = tokio::join!(
-            self.known_clients(&session),
-            self.sessions_in_browser(),
-            self.revoke_if_another_users(&session)
-        );
-        let mut replacing = replacing?;
-        if replacing.is_none() {
-            // A store replaces one session of the same user. The others follow once the new one exists.
-            let own = in_browser.iter().find(|(_, user_id)| *user_id == session.user_id);
-            replacing = own.map(|(id, _)| *id);
-        }
-        in_browser.retain(|(id, _)| Some(*id) != replacing && Some(*id) != self.replacing);
+        let (known, replaced) =
+            tokio::join!(self.known_clients(&session, subject.old.is_some()), self.replacing.find(&session, &node));
+        let replaced = replaced?;
+        let replacing = replaced.with_insert;
         let user_id = || Arc::clone(&session.user_id);
         match node.insert(&session, InsertOptions { limit, replacing }).await? {
             Inserted::LimitReached => {
@@ -260,11 +270,14 @@ impl<C: Claims> LoginBuilder<C> {
                 node.report_revoked(&revoked, &cause(RevocationReason::Evicted));
             }
         }
-        for (id, user_id) in in_browser {
-            self.revoke_in_browser(id, user_id, &session.client).await;
-        }
+        replaced.revoke_afterwards(&node, &session.client).await;
         let (session_id, client) = (session.id, session.client);
-        node.events.emit(Event::LoggedIn { user_id: user_id(), session_id, client: client.clone() });
+        node.events.emit(match &subject.old {
+            None => Event::LoggedIn { user_id: user_id(), session_id, client: client.clone() },
+            Some(old) => {
+                Event::Reauthenticated { user_id: user_id(), session_id, replaced: old.id, client: client.clone() }
+            }
+        });
         if let Some(known) = known
             && !known.iter().any(|known| binding::is_same_device(known, &client))
         {
@@ -276,6 +289,22 @@ impl<C: Claims> LoginBuilder<C> {
         Ok(Login { tokens, transport, settings: Arc::clone(&node.settings) })
     }
 
+    /// The client that logs in. For a session that goes on, what the app does not say stays as it is.
+    fn resolve_client(&self, subject: &Subject) -> Client {
+        let old = subject.old.as_ref().map(|old| &old.client);
+        let mut client = match (&self.client, old) {
+            (Some(client), _) => self.auth.resolve(client.clone()),
+            (None, Some(old)) => old.clone(),
+            (None, None) => self.auth.unknown_client(),
+        };
+        if let Some(label) = &self.label {
+            client.label = ClientInfo::new().label(label).resolve(self.auth.settings()).0.label;
+        } else if client.label.is_none() {
+            client.label = old.and_then(|old| old.label.clone());
+        }
+        client
+    }
+
     fn chosen_transport(&self, settings: &ResolvedSettings) -> Transport {
         let allowed = settings.transport;
         match self.transport {
@@ -285,82 +314,48 @@ impl<C: Claims> LoginBuilder<C> {
         }
     }
 
-    /// The clients of the user's live sessions, if new devices are to be detected. None also if the store fails: then the
-    /// login goes on without it.
-    async fn known_clients(&self, new: &SessionRecord) -> Option<Vec<Client>> {
+    /// The clients of the user's live sessions, if new devices are to be detected: not for a session that goes on, and not if
+    /// somebody acts for the user. None also if the store fails: then the login goes on without it.
+    async fn known_clients(&self, new: &SessionRecord, goes_on: bool) -> Option<Vec<Client>> {
         let node = &self.auth.inner.node;
         let policy = &node.settings.policy;
-        if !policy.detect_new_devices {
+        if !policy.detect_new_devices || goes_on || new.client.actor.is_some() {
             return None;
         }
         let sessions = node.list(&new.user_id).await.ok()?;
         let live = sessions.into_iter().filter(|session| session.rotation.is_live(node.now(), policy.idle_timeout));
-        Some(live.map(|session| session.client).collect())
+        Some(live.map(|session| session.client).filter(|client| client.actor.is_none()).collect())
+    }
+}
+
+/// Whose session begins.
+struct Subject {
+    user_id: Arc<str>,
+    /// What is kept with the session.
+    claims: Box<str>,
+    /// The session that the new one continues.
+    old: Option<SessionRecord>,
+}
+
+impl Subject {
+    fn new(user_id: &str, claims: Box<str>) -> Result<Self, Error> {
+        if !Realm::has_user(user_id) {
+            return Err(Error::InvalidUserId);
+        }
+        Ok(Self { user_id: user_id.into(), claims, old: None })
     }
 
-    /// The sessions that the browser has, with their users.
-    ///
-    /// A refresh token may be of any generation, as for a logout. One that is superseded is no evidence of theft here: the
-    /// cookie may have outlived a lost response, or the refresh that raced with this login. And whoever has stolen it gains
-    /// nothing: at a refresh or a logout, it ends its session too.
-    ///
-    /// What cannot be loaded is left out, and no error: any of the cookies may be planted, and must not keep the user from
-    /// logging in.
-    async fn sessions_in_browser(&self) -> Vec<(SessionId, Arc<str>)> {
-        let node = &self.auth.inner.node;
-        let started = Instant::now();
-        let mut found: Vec<(SessionId, Arc<str>)> = Vec::new();
-        for token in &self.in_browser.refresh {
-            // If the store is away, nobody waits for one timeout per cookie.
-            if started.elapsed() >= node.settings.store_timeout {
-                break;
-            }
-            // As stored: a revocation that only this node knows is lost if it crashes.
-            let Ok(Some(session)) = node.load_as_stored(token.session_id).await else { continue };
-            if session.secret_hash != token.secret_hash() {
-                continue;
-            }
-            match session.rotation.revoked {
-                None => found.push((session.id, session.user_id)),
-                // The feed has it, but this node may not have read it yet.
-                Some(_) => node.found_revoked(session.id),
-            }
+    /// The user of a session that is neither revoked nor expired.
+    async fn of<C>(auth: &Auth<C>, session_id: SessionId) -> Result<Self, Error> {
+        let node = &auth.inner.node;
+        let old = node.load(session_id).await?.ok_or(Error::SessionNotFound)?;
+        if old.rotation.revoked.is_some() || node.now() >= old.rotation.expires_at {
+            return Err(Error::SessionNotFound);
         }
-        for (id, user_id) in &self.in_browser.access {
-            if !found.iter().any(|(known, _)| known == id) && !node.revoked.has_session(*id) {
-                found.push((*id, Arc::clone(user_id)));
-            }
+        if old.client.actor.is_some() {
+            return Err(LoginError::Acting.into());
         }
-        found
-    }
-
-    /// Revokes a session that the browser had before this login. What the store refuses is left to the background task: the
-    /// new session exists, and the client needs its tokens.
-    async fn revoke_in_browser(&self, session_id: SessionId, user_id: Arc<str>, client: &Client) {
-        let node = &self.auth.inner.node;
-        let reason = RevocationReason::Replaced;
-        let cause = Cause::from(reason).of(&user_id).by(Some(client.clone()));
-        let at = node.now();
-        if node.revoke(RevokeTarget::Session(session_id), cause).await.is_err() {
-            let client = client.clone();
-            node.finish_later(&Unfinished { user_id, session_id, reason, at, session: true, others: false, client });
-        }
-    }
-
-    /// Returns the session to be replaced if it is the same user's. Another user's session, from the same device, is
-    /// revoked here, because a store may keep it in another place. It ends before the new session begins, so that a failure
-    /// leaves nothing behind.
-    async fn revoke_if_another_users(&self, new: &SessionRecord) -> Result<Option<SessionId>, Error> {
-        let node = &self.auth.inner.node;
-        let Some(id) = self.replacing else { return Ok(None) };
-        match node.load(id).await? {
-            Some(session) if session.user_id != new.user_id => {
-                let cause = Cause::from(RevocationReason::Replaced).of(&session.user_id).by(Some(new.client.clone()));
-                node.revoke(RevokeTarget::Session(id), cause).await?;
-                Ok(None)
-            }
-            found => Ok(found.map(|session| session.id)),
-        }
+        Ok(Self { user_id: Arc::clone(&old.user_id), claims: old.claims.clone(), old: Some(old) })
     }
 }
 
@@ -391,8 +386,8 @@ impl<C: Claims> Auth<C> {
     /// Logs in a user whom the app has authenticated: opens a session and returns its first tokens.
     ///
     /// `user_id` is the app's own id of the user, as text of 1 to 255 bytes without NUL. `claims` has to be a JSON object
-    /// without the token's own names (`iss`, `aud`, `sub`, `sid`, `gen`, `jti`, `iat`, `exp`, `nbf`), and their type has to
-    /// read what it writes.
+    /// without the token's own names (`iss`, `aud`, `sub`, `sid`, `gen`, `jti`, `iat`, `exp`, `nbf`, `auth_time`, `acr`, `amr`,
+    /// `act`), and their type has to read what it writes.
     ///
     /// # Errors
     ///
@@ -400,6 +395,7 @@ impl<C: Claims> Auth<C> {
     ///   more.
     /// - [`Error::Claims`] or [`Error::InvalidUserId`] if the arguments are invalid, or if the claims are too large for the
     ///   [access cookie](crate::Settings::access_cookie).
+    /// - [`Error::Login`] if the builder asks for what the settings do not allow.
     /// - [`Error::Store`] if the store fails.
     ///
     /// ```
@@ -410,21 +406,45 @@ impl<C: Claims> Auth<C> {
     /// ```
     #[expect(clippy::needless_pass_by_value, reason = "callers pass a number, a Uuid or a String by value")]
     pub fn login(&self, user_id: impl ToString, claims: C) -> LoginBuilder<C> {
-        LoginBuilder {
-            auth: self.clone(),
-            user_id: user_id.to_string(),
-            claims,
-            client: None,
-            label: None,
-            replacing: None,
-            in_browser: InBrowser::default(),
-            with_refresh: true,
-            transport: None,
-        }
+        LoginBuilder::new(self, Whose::User(user_id.to_string(), claims))
     }
 
-    /// Replaces the claims of the caller's session, for example after a second factor, and returns an access token with the
-    /// new claims. The refresh token does not change.
+    /// Begins a new session in place of the caller's, whose user the app has authenticated again: with a fresh `auth_time`, new
+    /// tokens, and the end of the old ones (OWASP ASVS 5.0, 7.2.4), in one step.
+    ///
+    /// The user, the label, the client, the claims and what the login was given ([`persistent`](LoginBuilder::persistent),
+    /// [`lifetime`](LoginBuilder::lifetime), [`idle_timeout`](LoginBuilder::idle_timeout),
+    /// [`external`](LoginBuilder::external)) are carried over, unless they are set again. What says how the user was
+    /// authenticated is not: `auth_time` is now, and [`acr`](LoginBuilder::acr) and [`amr`](LoginBuilder::amr) are those of this
+    /// authentication. Both timeouts begin again. A [binding](crate::config::Binding) is to the new
+    /// [`client`](LoginBuilder::client), so set it.
+    ///
+    /// `session` is an [`AuthUser`], a [`Session`](crate::Session) or a [`SessionId`]. The session must be neither revoked nor
+    /// expired. It may be idle: NIST SP 800-63B-4 §2.2.3 allows one factor then, together with the session's secret, which
+    /// [`session_of_cookies`](Self::session_of_cookies) checks.
+    ///
+    /// A refresh of the old session that is in flight gets `session_revoked`, and so do its access tokens. The browser module
+    /// takes over the new session in all tabs.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::SessionNotFound`] if the session is revoked or expired.
+    /// - [`Error::Login`] if somebody [acts](LoginBuilder::acting) for the user in it.
+    /// - What [`login`](Self::login) returns.
+    ///
+    /// ```
+    /// # use axum_refresh::{Auth, AuthUser, ClientInfo, Error, Login};
+    /// async fn confirm(auth: &Auth, user: &AuthUser, client: ClientInfo) -> Result<Login, Error> {
+    ///     // Check the password of `user.id` here.
+    ///     auth.reauthenticated(user).client(client).amr(["pwd"]).await
+    /// }
+    /// ```
+    pub fn reauthenticated(&self, session: impl Into<SessionId>) -> LoginBuilder<C> {
+        LoginBuilder::new(self, Whose::SameAs(session.into()))
+    }
+
+    /// Replaces the claims of the caller's session, and returns an access token with the new claims. The refresh token does not
+    /// change. After a second factor, [`reauthenticated`](Self::reauthenticated) is the method.
     ///
     /// If there is a [claims hook](super::AuthBuilder::claims_hook), its claims apply again from the next refresh on. It gets
     /// these claims as [`ClaimsRequest::claims`](crate::config::ClaimsRequest::claims), and can keep what it wants of them.
@@ -450,7 +470,8 @@ impl<C: Claims> Auth<C> {
             let lifetime = session.rotation.expires_at.since(session.created_at);
             let can_refresh = lifetime > node.settings.policy.access_ttl;
             // The caller's generation, not the newest: its use must not acknowledge a newer refresh token.
-            let tokens = self.tokens(&session, caller.generation(), &claims, now, can_refresh)?;
+            let tokens =
+                self.tokens(&session, caller.generation(), &claims, now, session.rotation.expires_at, can_refresh)?;
             let settings = Arc::clone(&node.settings);
             let transport = if settings.transport.has_cookie() { Transport::Cookie } else { Transport::Body };
             if transport.has_cookie() {

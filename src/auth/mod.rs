@@ -1,13 +1,17 @@
 //! All use cases: logging in, refreshing, verifying, listing and revoking. None of them needs HTTP.
 
+mod binding;
 mod builder;
 mod claims;
 mod known_tokens;
 mod login;
 mod refresh;
 mod registry;
+mod replace;
+mod resume;
 mod revoked;
 mod sessions;
+mod terms;
 mod unsent;
 mod verify;
 
@@ -19,6 +23,7 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 
+use self::binding::RiskHook;
 pub use self::builder::AuthBuilder;
 use self::claims::ClaimsHook;
 pub use self::claims::{Claims, NoClaims};
@@ -28,7 +33,7 @@ pub(crate) use self::refresh::PageRefresh;
 pub use self::refresh::Refreshed;
 pub(crate) use self::unsent::Unsent;
 pub use self::verify::AuthUser;
-pub(crate) use self::verify::{Decision, Verified};
+pub(crate) use self::verify::{Decision, Use, Verified};
 use crate::client::{ClientInfo, SetupMistake};
 use crate::config::{BindingMode, ResolvedSettings, Settings};
 use crate::error::Error;
@@ -60,6 +65,7 @@ struct Inner<C> {
     access: AccessKeys,
     refresh: RefreshKeys,
     claims_hook: Option<ClaimsHook<C>>,
+    risk_hook: Option<RiskHook>,
     /// None if no token is kept.
     verified: Option<KnownTokens<C>>,
     /// The clients at login of sessions that the guard has loaded. An entry never changes.
@@ -165,7 +171,7 @@ impl<C> Auth<C> {
     fn resolve(&self, client: ClientInfo) -> Client {
         let settings = self.resolved();
         let (client, mistake) = client.resolve(settings);
-        if settings.policy.binding.ip != BindingMode::Off
+        if (settings.policy.binding.ip != BindingMode::Off || self.inner.risk_hook.is_some())
             && let Some(mistake) = mistake
         {
             mistake.report(settings);
@@ -174,19 +180,20 @@ impl<C> Auth<C> {
     }
 
     /// The client of a login that names none, which is a mistake if clients are compared.
-    fn unknown_client(&self, label: Option<&str>) -> Client {
+    fn unknown_client(&self) -> Client {
         let settings = self.resolved();
-        if settings.policy.binding.is_on() {
+        if settings.policy.binding.is_on() || self.inner.risk_hook.is_some() {
             SetupMistake::LoginWithoutClient.report(settings);
         }
-        ClientInfo::new().label(label.unwrap_or_default()).resolve(settings).0
+        Client::default()
     }
 
     fn emit(&self, event: Event) {
         self.inner.node.events.emit(event);
     }
 
-    /// A new access token for a session as of `now`, without a refresh token. `can_refresh` says whether the client has
+    /// A new access token for a session as of `now`, without a refresh token. It expires at `valid_until`, if not sooner.
+    /// `can_refresh` says whether the client has
     /// one to come back with.
     fn tokens(
         &self,
@@ -194,6 +201,7 @@ impl<C> Auth<C> {
         generation: u32,
         claims: &str,
         now: Timestamp,
+        valid_until: Timestamp,
         can_refresh: bool,
     ) -> Result<Tokens, Error> {
         let ttl = self.settings().policy.access_ttl;
@@ -204,7 +212,9 @@ impl<C> Auth<C> {
             generation,
             now,
             ttl: ttl - ttl.mul_f64(random.lifetime * 0.05),
-            session_expires_at: session.rotation.expires_at,
+            session_expires_at: valid_until,
+            authentication: &session.authentication,
+            actor: session.client.actor.as_deref(),
             random: random.token_id,
             claims,
         };
@@ -218,6 +228,7 @@ impl<C> Auth<C> {
             refresh_in: can_refresh.then(|| refresh_in(life, random.refresh)),
             refresh_token: None,
             session_expires_in: session.rotation.expires_at.since(now),
+            persistent: session.persistent,
         })
     }
 }

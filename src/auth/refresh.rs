@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use tracing::Instrument as _;
 
+use super::binding::mismatch;
 use super::login::Tokens;
 use super::unsent::Unsent;
-use super::{Auth, Claims, Decision, MAX_TRIES, Verified};
-use crate::client::{ClientInfo, binding};
+use super::{Auth, Claims, Decision, MAX_TRIES, Use, Verified};
+use crate::client::ClientInfo;
 use crate::config::OnReuse;
 use crate::error::Error;
 use crate::event::Event;
 use crate::node::Cause;
 use crate::node::unfinished::Unfinished;
-use crate::ratchet::{BindingVerdict, Next, Outcome, Presented, Rotation, RotationState, Verdict, present};
+use crate::ratchet::{BindingVerdict, Next, Outcome, Presented, Rotation, Verdict, present};
 use crate::session::{Client, Revocation, RevocationReason};
 use crate::store::{SessionRecord, StoreError};
 use crate::time::Timestamp;
@@ -47,6 +48,14 @@ pub(crate) struct PageRefresh<C> {
     pub(crate) unsent: Unsent,
 }
 
+/// A request for a refresh, whatever token is presented with it.
+struct RefreshRequest<'a> {
+    client: Client,
+    how: Use,
+    /// The pauses between rounds of attempts.
+    pauses: &'a [Duration],
+}
+
 /// Why a candidate was refused.
 struct Refused {
     error: Error,
@@ -70,7 +79,8 @@ impl<C: Claims> Auth<C> {
     /// - [`Error::Store`] if the store fails. The client keeps its token and tries again.
     pub async fn refresh(&self, refresh_token: &str, client: ClientInfo) -> Result<Refreshed, Error> {
         let token = self.inner.refresh.decode(refresh_token.as_bytes()).ok_or(Error::RefreshTokenInvalid)?;
-        let refreshed = self.present(&token, &self.resolve(client), &[], None).await;
+        let request = RefreshRequest { client: self.resolve(client), how: Use::Active, pauses: &[] };
+        let refreshed = self.present(&token, &request, None).await;
         refreshed.map_err(|refused| refused.error)?.ok_or(Error::RefreshTokenInvalid)
     }
 
@@ -98,8 +108,9 @@ impl<C: Claims> Auth<C> {
         &self,
         candidates: impl IntoIterator<Item = &[u8]>,
         client: impl FnOnce() -> ClientInfo,
+        how: Use,
     ) -> Result<Refreshed, Error> {
-        self.refresh_candidates(candidates, client, &[]).await
+        self.refresh_candidates(candidates, client, how, &[]).await
     }
 
     /// [`refresh_newest`](Self::refresh_newest) within the request of a page.
@@ -110,8 +121,10 @@ impl<C: Claims> Auth<C> {
         &self,
         candidates: impl IntoIterator<Item = &[u8]>,
         client: impl FnOnce() -> ClientInfo,
+        how: Use,
     ) -> Result<PageRefresh<C>, Error> {
-        let Refreshed { tokens, rotation, .. } = self.refresh_candidates(candidates, client, &PAGE_PAUSES).await?;
+        let refreshed = self.refresh_candidates(candidates, client, how, &PAGE_PAUSES).await?;
+        let Refreshed { tokens, rotation, .. } = refreshed;
         let unsent = Unsent::new(Arc::clone(&self.inner.node), tokens.session_id, rotation);
         let token = self.inner.access.verify(&tokens.access_token).ok().map(|mut token| {
             if tokens.refresh_token.is_some() {
@@ -121,10 +134,10 @@ impl<C: Claims> Auth<C> {
         });
         // Between the verdict and now the session may have been revoked.
         let Some(token) = token else { return Ok(PageRefresh { tokens, token, unsent }) };
-        let mut decision = self.admit_as_known(&token, self.now());
+        let mut decision = self.admit_as_known(&token, self.now(), how);
         if let Decision::AskStore(()) = decision {
-            self.inner.node.ask_about(token.session_id, &token.user_id).await?;
-            decision = self.admit_as_known(&token, self.now());
+            self.ask_about(&token).await?;
+            decision = self.admit_as_known(&token, self.now(), how);
         }
         let token = matches!(decision, Decision::Pass(())).then_some(token);
         Ok(PageRefresh { tokens, token, unsent })
@@ -134,25 +147,28 @@ impl<C: Claims> Auth<C> {
         &self,
         candidates: impl IntoIterator<Item = &[u8]>,
         client: impl FnOnce() -> ClientInfo,
+        how: Use,
         pauses: &[Duration],
     ) -> Result<Refreshed, Error> {
         let tokens = self.newest_of_each_session(candidates);
         if tokens.is_empty() {
             return Err(Error::RefreshTokenInvalid);
         }
-        let client = self.resolve(client());
+        let request = RefreshRequest { client: self.resolve(client()), how, pauses };
         let mut ended = None;
         let mut may_pass = None;
         let mut used_since = None;
         for token in tokens {
-            let Refused { error, last_seen_at } = match self.present(&token, &client, pauses, used_since).await {
+            let Refused { error, last_seen_at } = match self.present(&token, &request, used_since).await {
                 Ok(Some(refreshed)) => return Ok(refreshed),
                 Ok(None) => continue,
                 Err(refused) => refused,
             };
             match (error, last_seen_at) {
                 (error, _) if error.is_final() => ended = ended.or(Some(error)),
-                (error @ Error::ClientMismatch, _) => may_pass = may_pass.or(Some(error)),
+                (error @ (Error::ClientMismatch | Error::InsufficientAuthentication(_)), _) => {
+                    may_pass = may_pass.or(Some(error))
+                }
                 (error, None) => return Err(error),
                 (error, last_seen_at) => {
                     may_pass = Some(error);
@@ -167,12 +183,11 @@ impl<C: Claims> Auth<C> {
     async fn present(
         &self,
         token: &RefreshToken,
-        client: &Client,
-        pauses: &[Duration],
+        request: &RefreshRequest<'_>,
         used_since: Option<Timestamp>,
     ) -> Result<Option<Refreshed>, Refused> {
         let mut last_seen_at = None;
-        let presented = self.present_until_decided(token, client, pauses, used_since, &mut last_seen_at).await;
+        let presented = self.present_until_decided(token, request, used_since, &mut last_seen_at).await;
         presented.map_err(|error| Refused { error, last_seen_at })
     }
 
@@ -181,14 +196,14 @@ impl<C: Claims> Auth<C> {
     async fn present_until_decided(
         &self,
         token: &RefreshToken,
-        client: &Client,
-        pauses: &[Duration],
+        request: &RefreshRequest<'_>,
         used_since: Option<Timestamp>,
         last_seen_at: &mut Option<Timestamp>,
     ) -> Result<Option<Refreshed>, Error> {
         let node = &self.inner.node;
         node.start();
         let policy = &node.settings.policy;
+        let RefreshRequest { client, how, pauses } = request;
         let mut claims = None;
         for attempt in 0..MAX_TRIES * (1 + pauses.len()) {
             if attempt > 0
@@ -202,11 +217,13 @@ impl<C: Claims> Auth<C> {
                 return Ok(None);
             }
             *last_seen_at = Some(session.rotation.last_seen_at);
+            let client = &Client { actor: session.client.actor.clone(), ..client.clone() };
             let now = node.now();
+            let secret_matches = session.secret_hash == token.secret_hash();
             let presented = Presented {
                 generation: token.generation,
-                secret_matches: session.secret_hash == token.secret_hash(),
-                binding: binding::compare(&policy.binding, &session.client, client),
+                secret_matches,
+                binding: if secret_matches { self.judge_client(&session, client) } else { BindingVerdict::Holds },
             };
             let outcome = present(&session.rotation, presented, now, policy);
             // The snapshot has to be that of the row about to be written, and the hook runs again only if it has changed.
@@ -217,7 +234,7 @@ impl<C: Claims> Auth<C> {
             if outcome.next == Some(Next::Revoke) {
                 session.rotation.revoked = Some(Revocation { at: now, reason: reason(outcome.verdict) });
                 if self.revoke_presented(session, token, presented.binding, outcome.verdict, client).await? {
-                    refuse(outcome.verdict)?;
+                    refuse(outcome.verdict, presented.binding)?;
                 }
                 continue;
             }
@@ -230,7 +247,11 @@ impl<C: Claims> Auth<C> {
             let mut rotation = None;
             if let Some(Next::State(state)) = outcome.next {
                 let before = session.rotation;
-                session.rotation = RotationState { last_seen_at: state.last_seen_at.max(now), ..state };
+                session.rotation = state;
+                if *how == Use::Active {
+                    session.rotation.last_seen_at = state.last_seen_at.max(now);
+                }
+                self.note_client(&mut session, client);
                 if !node.compare_and_swap(session.version, &session).await? {
                     continue;
                 }
@@ -248,9 +269,9 @@ impl<C: Claims> Auth<C> {
                 }
             }
             self.report(&session, token, presented.binding, outcome.verdict, client);
-            refuse(outcome.verdict)?;
+            refuse(outcome.verdict, presented.binding)?;
             let (_, claims) = claims.unwrap_or_default();
-            let tokens = self.grant(&session, token, outcome, &claims, now)?;
+            let tokens = self.grant(&session, token, outcome, &claims, now, *how)?;
             return Ok(Some(Refreshed { tokens, verdict: outcome.verdict, rotation }));
         }
         Err(Error::RefreshBusy)
@@ -311,10 +332,22 @@ impl<C: Claims> Auth<C> {
         outcome: Outcome,
         claims: &str,
         now: Timestamp,
+        how: Use,
     ) -> Result<Tokens, Error> {
-        self.inner.node.write_behind.touch(session.id, now);
+        let node = &self.inner.node;
+        let valid_until = match how {
+            Use::Active => {
+                node.write_behind.touch(session.id, now);
+                if let Some(actor) = &session.client.actor {
+                    node.write_behind.touch(actor.session_id, now);
+                }
+                session.rotation.expires_at
+            }
+            // The session may become idle before the token would expire.
+            Use::Passive => session.rotation.ends_at(node.settings.policy.idle_timeout),
+        };
         let generation = outcome.access.unwrap_or(token.generation);
-        let mut tokens = self.tokens(session, generation, claims, now, true)?;
+        let mut tokens = self.tokens(session, generation, claims, now, valid_until, true)?;
         tokens.refresh_token = outcome.refresh.map(|generation| self.inner.refresh.encode(&token.at(generation)));
         Ok(tokens)
     }
@@ -345,7 +378,7 @@ impl<C: Claims> Auth<C> {
             }
             _ => {}
         }
-        let was_compared = verdict == Verdict::Mismatch || refuse(verdict).is_ok();
+        let was_compared = verdict == Verdict::Mismatch || refuse(verdict, binding).is_ok();
         if was_compared && binding != BindingVerdict::Holds {
             self.emit(Event::ClientMismatch { user_id: user_id(), session_id, verdict: binding, client: client() });
         }
@@ -360,14 +393,14 @@ const fn reason(verdict: Verdict) -> RevocationReason {
 }
 
 /// The error for a verdict that grants nothing.
-const fn refuse(verdict: Verdict) -> Result<(), Error> {
+const fn refuse(verdict: Verdict, binding: BindingVerdict) -> Result<(), Error> {
     Err(match verdict {
         Verdict::Touch | Verdict::Rotate | Verdict::Ahead | Verdict::Echo | Verdict::Recover => return Ok(()),
         Verdict::Forged => Error::RefreshTokenInvalid,
         Verdict::Revoked => Error::SessionRevoked,
         Verdict::Expired => Error::SessionExpired,
         Verdict::Idle => Error::SessionIdle,
-        Verdict::Mismatch => Error::ClientMismatch,
+        Verdict::Mismatch => mismatch(binding),
         Verdict::Busy => Error::RefreshBusy,
         Verdict::Reuse => Error::RefreshTokenReused,
     })

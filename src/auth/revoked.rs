@@ -10,7 +10,8 @@ impl<C: Claims> Auth<C> {
     /// Completes once the caller's session is revoked: what an open stream or WebSocket waits for beside its own work.
     ///
     /// However it is revoked, and on whichever node: by a logout, by the user or an administrator, because of reuse or of a
-    /// client mismatch, by the [session limit](crate::Policy::max_sessions), by a login in its place, together with all
+    /// client mismatch, by the [session limit](crate::Policy::max_sessions), by a login in its place, with the session of
+    /// whoever [acts](crate::LoginBuilder::acting) for the user, together with all
     /// sessions of the user, or with everyone's. It completes on this node at once, on every other one within a second, and at
     /// once if the session is revoked already. It also completes if the access token that the caller was identified by is
     /// [revoked alone](Self::revoke_access_token).
@@ -61,11 +62,18 @@ impl<C: Claims> Auth<C> {
         let node = &auth.inner.node;
         node.start();
         // From now on, not from the first poll.
-        let waiting = node.wait_for_revocation(caller.session_id, &caller.id, caller.token_id, caller.expires_at);
+        let wait =
+            |session_id, user_id| node.wait_for_revocation(session_id, user_id, caller.token_id, caller.expires_at);
+        let own = wait(caller.session_id, &caller.id);
+        let actors = caller.actor().map(|actor| wait(actor.session_id, &actor.user_id));
         Box::pin(async move {
             // On the runtime that polls it, if there was none before.
             auth.inner.node.start();
-            waiting.revoked().await;
+            let Some(actors) = actors else { return own.revoked().await };
+            tokio::select! {
+                () = own.revoked() => {}
+                () = actors.revoked() => {}
+            }
         })
     }
 }

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
 use super::{Auth, AuthUser};
@@ -14,9 +15,10 @@ use crate::event::Event;
 use crate::node::Cause;
 use crate::node::realm::Realm;
 use crate::node::revocations::EVERYONE;
-use crate::session::{RevocationReason, Session, SessionId};
+use crate::session::{ExternalId, RevocationReason, Session, SessionId};
 use crate::store::{RevokeTarget, SessionRecord};
 use crate::time::Timestamp;
+use crate::token::access::AccessToken;
 use crate::token::id::TokenId;
 use crate::token::refresh::{RefreshKeys, RefreshToken};
 
@@ -68,6 +70,28 @@ impl<C> Auth<C> {
     /// [`Error::SessionNotFound`] if there is no such live session; [`Error::Store`] if the store fails.
     pub async fn revoke_session(&self, session_id: SessionId, reason: RevocationReason) -> Result<(), Error> {
         self.revoke_session_by(session_id, reason, None).await
+    }
+
+    /// Revokes the sessions that belong to a session at an identity provider, by the `iss` and `sid` that their logins were
+    /// [given](crate::LoginBuilder::external), and returns how many.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if the store fails. Some of the sessions may be revoked then; calling it again is harmless.
+    pub async fn revoke_external(&self, issuer: &str, session_id: &str) -> Result<usize, Error> {
+        let node = &self.inner.node;
+        node.start();
+        let external = ExternalId::of(self.settings().realm.as_deref(), issuer, session_id);
+        let mut count = 0;
+        for id in node.find_external(external).await? {
+            let Some(session) = node.load(id).await? else { continue };
+            // An idle one too: it could be resumed.
+            if session.rotation.revoked.is_none() {
+                let cause = Cause::from(RevocationReason::IdentityProvider).of(&session.user_id);
+                count += node.revoke(RevokeTarget::Session(id), cause).await?.count;
+            }
+        }
+        Ok(count)
     }
 
     /// Revokes all sessions of a user, or all but one, and returns how many.
@@ -225,11 +249,14 @@ impl<C> Auth<C> {
         let cause = self.cause(RevocationReason::Logout, client);
         let by_access = self.sessions_of(access_tokens);
         let mut by_refresh = self.newest_of_each_session(refresh_tokens);
-        by_refresh.retain(|token| by_access.iter().all(|(id, _)| *id != token.session_id));
+        by_refresh.retain(|token| by_access.iter().all(|known| known.session_id != token.session_id));
         let mut result = Ok(());
         for presented in by_access.into_iter().map(Ok).chain(by_refresh.into_iter().map(Err)) {
             let revoked = match presented {
-                Ok((id, user_id)) => self.revoke_once(id, cause.clone().of(&user_id)).await,
+                Ok(token) => {
+                    let cause = cause.clone().of(&token.user_id).acting(token.actor());
+                    self.revoke_once(token.session_id, cause).await
+                }
                 Err(token) => self.logout_session_of(&token, cause.clone()).await,
             };
             if revoked.is_err() {
@@ -255,7 +282,8 @@ impl<C> Auth<C> {
         }
         match session.rotation.revoked {
             None => {
-                node.revoke(RevokeTarget::Session(session.id), cause.of(&session.user_id)).await?;
+                let cause = cause.of(&session.user_id).acting(session.client.actor.as_ref());
+                node.revoke(RevokeTarget::Session(session.id), cause).await?;
             }
             // The feed has it, but this node may not have read it yet, and is about to confirm the logout.
             Some(_) => node.found_revoked(session.id),
@@ -282,21 +310,20 @@ impl<C> Auth<C> {
         tokens
     }
 
-    /// The sessions of the valid access tokens, and their users. One that was revoked alone may be in the wrong hands: it
-    /// ends nothing.
+    /// The valid access tokens, one of each session. One that was revoked alone may be in the wrong hands: it ends nothing.
     pub(super) fn sessions_of<'a>(
         &self,
         access_tokens: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Vec<(SessionId, Arc<str>)> {
+    ) -> Vec<AccessToken<IgnoredAny>> {
         let now = self.now();
-        let mut sessions: Vec<(SessionId, Arc<str>)> = Vec::new();
+        let mut sessions: Vec<AccessToken<IgnoredAny>> = Vec::new();
         for text in first_distinct(access_tokens) {
             let Ok(text) = std::str::from_utf8(text) else { continue };
-            let Ok(token) = self.inner.access.verify::<serde::de::IgnoredAny>(text) else { continue };
+            let Ok(token) = self.inner.access.verify::<IgnoredAny>(text) else { continue };
             let is_valid = token.check_times(now).is_ok();
-            let is_new = sessions.iter().all(|(id, _)| *id != token.session_id);
+            let is_new = sessions.iter().all(|known| known.session_id != token.session_id);
             if is_valid && is_new && !self.inner.node.revoked.has_token(token.id) {
-                sessions.push((token.session_id, token.user_id));
+                sessions.push(token);
             }
         }
         sessions

@@ -2,22 +2,23 @@
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
+use super::binding::{is_same, mismatch};
 use super::{Auth, Claims, NoClaims};
 use crate::client::{ClientInfo, binding};
 use crate::config::{BindingMode, ResolvedSettings};
 use crate::error::Error;
-use crate::event::Event;
 use crate::node::Cause;
 use crate::node::revocations::Known;
 use crate::node::write_behind::LastUse;
 use crate::ratchet::{BindingVerdict, acknowledges};
-use crate::session::{Client, RevocationReason, SessionId};
+use crate::session::{Actor, Client, RevocationReason, SessionId};
 use crate::store::{RevokeTarget, StoreError};
 use crate::time::Timestamp;
 use crate::token::access::{AccessToken, Refused};
+use crate::token::claims::Context;
 use crate::token::id::TokenId;
 
 /// How long a `User-Agent` may be that is kept with a token. Browsers' are about 120 bytes long.
@@ -51,9 +52,35 @@ pub struct AuthUser<C = NoClaims> {
     generation: u32,
     pub(super) token_id: TokenId,
     pub(super) expires_at: Timestamp,
+    auth_time: Timestamp,
+    context: Option<Arc<Context>>,
 }
 
 impl<C> AuthUser<C> {
+    /// When the user was actively authenticated, in whole seconds: the claim `auth_time`. Refreshing does not move it.
+    pub fn auth_time(&self) -> SystemTime {
+        self.auth_time.into()
+    }
+
+    /// The authentication context class that the [login](crate::LoginBuilder::acr) has reached: the claim `acr`.
+    pub fn acr(&self) -> Option<&str> {
+        self.context.as_ref()?.acr.as_deref()
+    }
+
+    /// The authentication methods of the [login](crate::LoginBuilder::amr): the claim `amr`.
+    pub fn amr(&self) -> impl Iterator<Item = &str> {
+        self.context.iter().flat_map(|context| context.amr.iter().map(|method| &**method))
+    }
+
+    /// Who [acts](crate::LoginBuilder::acting) for the user, if it is not the user: the claim `act`.
+    pub fn actor(&self) -> Option<&Actor> {
+        self.context.as_ref()?.actor.as_deref()
+    }
+
+    pub(crate) fn actor_arc(&self) -> Option<Arc<Actor>> {
+        self.context.as_ref()?.actor.clone()
+    }
+
     /// The id of the access token (`jti`), for [`Auth::revoke_token_id`].
     pub fn token_id(&self) -> String {
         self.token_id.to_string()
@@ -69,6 +96,12 @@ impl<C> AuthUser<C> {
     }
 }
 
+impl<C> From<&AuthUser<C>> for SessionId {
+    fn from(user: &AuthUser<C>) -> Self {
+        user.session_id
+    }
+}
+
 impl<C: Clone> From<&Verified<C>> for AuthUser<C> {
     fn from(token: &Verified<C>) -> Self {
         Self {
@@ -78,6 +111,8 @@ impl<C: Clone> From<&Verified<C>> for AuthUser<C> {
             generation: token.generation,
             token_id: token.id,
             expires_at: token.expires_at,
+            auth_time: token.auth_time,
+            context: token.context.clone(),
         }
     }
 }
@@ -94,6 +129,8 @@ pub(crate) struct Verified<C> {
     client: OnceLock<Arc<Client>>,
     /// A `User-Agent` with which the binding holds, if that depends on nothing else.
     bound_to: OnceLock<Option<Arc<str>>>,
+    /// The last client that the app has judged.
+    judged: Mutex<Option<Client>>,
     /// Whether its use was recorded as an acknowledgement.
     acknowledged: AtomicBool,
     /// The number of [revocations](LiveRevocations::additions) of which none concerns it; `u64::MAX` if nobody has looked.
@@ -109,6 +146,7 @@ impl<C> Verified<C> {
             settings: Arc::clone(auth.resolved()),
             client: OnceLock::new(),
             bound_to: OnceLock::new(),
+            judged: Mutex::new(None),
             acknowledged: AtomicBool::new(false),
             live_as_of: AtomicU64::new(u64::MAX),
             last_use: is_kept.then(Arc::default),
@@ -118,6 +156,16 @@ impl<C> Verified<C> {
     /// A token for one request.
     pub(super) fn once(token: AccessToken<C>, auth: &Auth<C>) -> Self {
         Self::new(token, auth, false)
+    }
+
+    /// The sessions that have to be live, with their users: the token's own, and that of whoever acts.
+    fn sessions(&self) -> impl Iterator<Item = (SessionId, &Arc<str>)> {
+        let actor = self.token.actor().map(|actor| (actor.session_id, &actor.user_id));
+        std::iter::once((self.token.session_id, &self.token.user_id)).chain(actor)
+    }
+
+    pub(crate) fn settings(&self) -> &ResolvedSettings {
+        &self.settings
     }
 
     pub(crate) fn is_verified_by(&self, auth: &Auth<C>) -> bool {
@@ -131,6 +179,15 @@ impl<C> Deref for Verified<C> {
     fn deref(&self) -> &AccessToken<C> {
         &self.token
     }
+}
+
+/// How a token is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Because of something that the user does: it keeps the session from becoming idle.
+    Active,
+    /// By the app itself, such as by a poll, a stream or a page in the background: it is no activity.
+    Passive,
 }
 
 /// What is decided about a request from what this node knows. Each variant carries what was found, for the next step.
@@ -156,10 +213,10 @@ impl<C: Claims> Auth<C> {
     /// - [`Error::Store`] if the store has been unreachable for too long and still is.
     pub async fn authenticate(&self, token: &str) -> Result<AuthUser<C>, Error> {
         let token = self.verify(token.as_bytes(), self.now())?;
-        match self.admit(&token, self.now()) {
+        match self.admit(&token, self.now(), Use::Active) {
             Decision::Pass(()) => {}
             Decision::Refuse(error) => return Err(error),
-            Decision::AskStore(()) => self.admit_after_catching_up(&token).await?,
+            Decision::AskStore(()) => self.admit_after_catching_up(&token, Use::Active).await?,
         }
         Ok(AuthUser::from(&*token))
     }
@@ -181,51 +238,74 @@ impl<C: Claims> Auth<C> {
     }
 
     /// Whether a verified token may be used, by the revocations that this node knows. Its use is recorded.
-    pub(crate) fn admit(&self, token: &Verified<C>, now: Timestamp) -> Decision<(), (), Error> {
+    pub(crate) fn admit(&self, token: &Verified<C>, now: Timestamp, how: Use) -> Decision<(), (), Error> {
         if !self.inner.node.revoked.is_current(now) {
             return Decision::AskStore(());
         }
-        self.admit_as_known(token, now)
+        self.admit_as_known(token, now, how)
     }
 
     /// [`admit`](Self::admit) however old the known revocations are.
-    pub(super) fn admit_as_known(&self, token: &Verified<C>, now: Timestamp) -> Decision<(), (), Error> {
+    pub(super) fn admit_as_known(&self, token: &Verified<C>, now: Timestamp, how: Use) -> Decision<(), (), Error> {
         let node = &self.inner.node;
         let additions = node.revoked.additions();
         if token.live_as_of.load(Ordering::Relaxed) != additions {
             if node.revoked.has_token(token.id) {
                 return Decision::Refuse(Error::AccessTokenRevoked);
             }
-            match node.revoked.known(token.session_id, &token.user_id) {
-                Known::Live => token.live_as_of.store(additions, Ordering::Relaxed),
-                Known::Revoked => return Decision::Refuse(Error::AccessTokenRevoked),
-                Known::Unknown(_) => return Decision::AskStore(()),
+            for (session_id, user_id) in token.sessions() {
+                match node.revoked.known(session_id, user_id) {
+                    Known::Live => {}
+                    Known::Revoked => return Decision::Refuse(Error::AccessTokenRevoked),
+                    Known::Unknown(_) => return Decision::AskStore(()),
+                }
             }
+            token.live_as_of.store(additions, Ordering::Relaxed);
+        }
+        self.record_use(token, now, how);
+        Decision::Pass(())
+    }
+
+    fn record_use(&self, token: &Verified<C>, now: Timestamp, how: Use) {
+        let node = &self.inner.node;
+        let is_active = how == Use::Active;
+        if is_active && let Some(actor) = token.actor() {
+            node.write_behind.touch(actor.session_id, now);
         }
         if !token.acknowledged.load(Ordering::Relaxed) && acknowledges(token.issued_at, now, &node.settings.policy) {
             token.acknowledged.store(true, Ordering::Relaxed);
-            node.write_behind.acknowledge(token.session_id, token.generation, now);
+            // Whoever sends it, the refresh token has arrived.
+            let seen_at = if is_active { now } else { Timestamp::from_millis(0) };
+            node.write_behind.acknowledge(token.session_id, token.generation, seen_at);
+        } else if !is_active {
         } else if let Some(last_use) = &token.last_use {
             node.write_behind.touch_again(token.session_id, last_use, now);
         } else {
             node.write_behind.touch(token.session_id, now);
         }
-        Decision::Pass(())
     }
 
     /// [`admit`](Self::admit) after asking the store what this node does not know. The token may expire meanwhile.
-    pub(crate) async fn admit_after_catching_up(&self, token: &Verified<C>) -> Result<(), Error> {
+    pub(crate) async fn admit_after_catching_up(&self, token: &Verified<C>, how: Use) -> Result<(), Error> {
         self.inner.node.start();
         self.inner.node.catch_up().await?;
-        self.inner.node.ask_about(token.session_id, &token.user_id).await?;
+        self.ask_about(token).await?;
         let now = self.now();
         token.check_times(now)?;
-        match self.admit(token, now) {
+        match self.admit(token, now, how) {
             Decision::Pass(()) => Ok(()),
             Decision::Refuse(error) => Err(error),
             // Only if the clock jumps, or the user is revoked again meanwhile.
             Decision::AskStore(()) => Err(StoreError::new("the revocations known here are stale").into()),
         }
+    }
+
+    /// Asks the store about the sessions of a token, where this node does not know enough.
+    pub(super) async fn ask_about(&self, token: &Verified<C>) -> Result<(), Error> {
+        for (session_id, user_id) in token.sessions() {
+            self.inner.node.ask_about(session_id, user_id).await?;
+        }
+        Ok(())
     }
 
     /// The guard's check of the session: passes if this node has seen the session before and the client is unchanged.
@@ -235,6 +315,9 @@ impl<C: Claims> Auth<C> {
         user_agent: Option<&[u8]>,
         client: impl FnOnce() -> ClientInfo,
     ) -> Decision<(), (), Error> {
+        if self.inner.risk_hook.is_some() {
+            return self.check_judged(token, client);
+        }
         let is_bound_to = |bound_to: &Option<Arc<str>>| bound_to.as_deref().map(str::as_bytes) == user_agent;
         if token.bound_to.get().is_some_and(is_bound_to) {
             return Decision::Pass(());
@@ -252,7 +335,11 @@ impl<C: Claims> Auth<C> {
             token.bound_to.get_or_init(|| at_login.user_agent.clone());
             return Decision::Pass(());
         }
-        let (verdict, now) = self.compare(at_login, client);
+        if !self.compares_clients() {
+            return Decision::Pass(());
+        }
+        let now = self.client_of(token, client());
+        let verdict = binding::compare(&self.settings().policy.binding, at_login, &now);
         match verdict {
             BindingVerdict::Holds => {
                 // The browser was updated: this session has another `User-Agent` from now on.
@@ -269,16 +356,28 @@ impl<C: Claims> Auth<C> {
                 self.report_mismatch(token, verdict, now);
                 Decision::Pass(())
             }
-            BindingVerdict::Rejected => {
+            BindingVerdict::StepUp | BindingVerdict::Rejected => {
                 self.report_mismatch(token, verdict, now);
-                Decision::Refuse(Error::ClientMismatch)
+                Decision::Refuse(mismatch(verdict))
             }
+        }
+    }
+
+    /// [`check_session`](Self::check_session) if the app judges changes of the client: it passes without the store only for
+    /// one that was judged already.
+    fn check_judged(&self, token: &Verified<C>, client: impl FnOnce() -> ClientInfo) -> Decision<(), (), Error> {
+        let now = self.client_of(token, client());
+        let judged = token.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        if judged.as_ref().is_some_and(|judged| is_same(judged, &now)) {
+            Decision::Pass(())
+        } else {
+            Decision::AskStore(())
         }
     }
 
     /// [`check_session`](Self::check_session) with the store: whether the session exists, is live, and belongs to this
     /// client.
-    pub(crate) async fn check_session_in_store(&self, token: &AccessToken<C>, client: ClientInfo) -> Result<(), Error> {
+    pub(crate) async fn check_session_in_store(&self, token: &Verified<C>, client: ClientInfo) -> Result<(), Error> {
         let node = &self.inner.node;
         if !node.revoked.is_current(node.now()) {
             node.catch_up().await?;
@@ -293,46 +392,45 @@ impl<C: Claims> Auth<C> {
             if !state.is_live(node.now(), node.settings.policy.idle_timeout) {
                 return Err(Error::SessionIdle);
             }
-            // If clients are not compared, there is nothing to keep.
-            Ok(if self.compares_clients() { Arc::new(session.client) } else { Arc::clone(&self.inner.any_client) })
+            Ok(session)
         };
-        // One request loads and the others wait for it, together no longer than for one call.
-        let found = self.inner.guarded.get_or_insert_async(&token.session_id, load);
-        let at_login = node.within_timeout("load", found).await??;
-        let (verdict, now) = self.compare(&at_login, || client);
+        let (verdict, now) = if self.inner.risk_hook.is_some() {
+            let session = load.await?;
+            let now = self.client_of(token, client);
+            (self.judge_client(&session, &now), now)
+        } else {
+            // If clients are not compared, there is nothing to keep.
+            let at_login = async {
+                let session = load.await?;
+                let compares = self.compares_clients();
+                Ok::<_, Error>(if compares { Arc::new(session.client) } else { Arc::clone(&self.inner.any_client) })
+            };
+            // One request loads and the others wait for it, together no longer than for one call.
+            let found = self.inner.guarded.get_or_insert_async(&token.session_id, at_login);
+            let at_login = node.within_timeout("load", found).await??;
+            if !self.compares_clients() {
+                return Ok(());
+            }
+            let now = self.client_of(token, client);
+            (binding::compare(&self.settings().policy.binding, &at_login, &now), now)
+        };
         if verdict != BindingVerdict::Holds {
             self.report_mismatch(token, verdict, now.clone());
         }
         match verdict {
-            BindingVerdict::Holds | BindingVerdict::Observed => Ok(()),
-            BindingVerdict::Rejected => Err(Error::ClientMismatch),
+            BindingVerdict::Holds | BindingVerdict::Observed => {
+                if self.inner.risk_hook.is_some() {
+                    *token.judged.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+                }
+                Ok(())
+            }
+            BindingVerdict::StepUp | BindingVerdict::Rejected => Err(mismatch(verdict)),
             BindingVerdict::Revoked => {
                 let cause = Cause::from(RevocationReason::ClientMismatch).of(&token.user_id).by(Some(now));
                 node.revoke(RevokeTarget::Session(token.session_id), cause).await?;
                 Err(Error::ClientMismatch)
             }
         }
-    }
-
-    fn compare(&self, at_login: &Client, client: impl FnOnce() -> ClientInfo) -> (BindingVerdict, Client) {
-        if !self.compares_clients() {
-            return (BindingVerdict::Holds, Client::default());
-        }
-        let now = self.resolve(client());
-        (binding::compare(&self.settings().policy.binding, at_login, &now), now)
-    }
-
-    fn compares_clients(&self) -> bool {
-        self.settings().policy.binding.is_on()
-    }
-
-    fn report_mismatch(&self, token: &AccessToken<C>, verdict: BindingVerdict, client: Client) {
-        self.emit(Event::ClientMismatch {
-            user_id: Arc::clone(&token.user_id),
-            session_id: token.session_id,
-            verdict,
-            client,
-        });
     }
 }
 

@@ -24,10 +24,15 @@ pub(crate) fn is_same_device(one: &Client, other: &Client) -> bool {
 }
 
 fn verdict(mode: BindingMode, holds: impl FnOnce() -> bool) -> BindingVerdict {
+    if mode == BindingMode::Off || holds() { BindingVerdict::Holds } else { of_difference(mode) }
+}
+
+/// What follows from a difference.
+pub(crate) const fn of_difference(mode: BindingMode) -> BindingVerdict {
     match mode {
         BindingMode::Off => BindingVerdict::Holds,
-        _ if holds() => BindingVerdict::Holds,
         BindingMode::Observe => BindingVerdict::Observed,
+        BindingMode::StepUp => BindingVerdict::StepUp,
         BindingMode::Reject => BindingVerdict::Rejected,
         BindingMode::Revoke => BindingVerdict::Revoked,
     }

@@ -1,6 +1,6 @@
-//! What the claims hook is called with.
+//! What the hooks of the app are called with.
 
-use crate::session::Session;
+use crate::session::{Client, Session};
 
 /// A session that is about to get an access token: the argument of the
 /// [claims hook](crate::AuthBuilder::claims_hook).
@@ -13,4 +13,16 @@ pub struct ClaimsRequest<C> {
     /// [`Auth::update_claims`](crate::Auth::update_claims). What the hook returns is not written there, so these stay the
     /// same from refresh to refresh. None if this version of the app cannot read them.
     pub claims: Option<C>,
+}
+
+/// A request of a session whose client has changed: the argument of the [risk hook](crate::AuthBuilder::risk_hook).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClientChange {
+    /// The session.
+    pub session: Session,
+    /// The session's last client: that of the last refresh which was let through, or of the login.
+    pub before: Client,
+    /// The client of the request. Its address or its `User-Agent` differs.
+    pub now: Client,
 }

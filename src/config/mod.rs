@@ -1,5 +1,5 @@
 //! Settings: plain data, written in code or read from a file, and validated once by
-//! [`AuthBuilder::build`](crate::AuthBuilder::build). And what the claims hook is called with.
+//! [`AuthBuilder::build`](crate::AuthBuilder::build). And what hooks are called with.
 
 mod cookie;
 mod error;
@@ -19,13 +19,13 @@ use self::cookie::strip_prefix;
 pub use self::cookie::{CookieSettings, SameSite};
 pub use self::error::SettingsError;
 pub use self::forwarded::ForwardedHeader;
-pub use self::hook::ClaimsRequest;
+pub use self::hook::{ClaimsRequest, ClientChange};
 pub(crate) use self::notice::Notice;
 pub(crate) use self::policy::MAX_GRACE;
 pub use self::policy::{Binding, BindingMode, OnMaxSessions, OnReuse, Policy};
 pub(crate) use self::resolved::{MAX_COOKIE_BYTES, ResolvedCookie, ResolvedSettings};
 pub use self::transport::Transport;
-use crate::time::duration;
+use crate::time::{duration, optional_duration};
 
 /// All settings. The secret, the store, the keys and the hooks are not data, and are set on the
 /// [`AuthBuilder`](crate::AuthBuilder).
@@ -85,6 +85,11 @@ pub struct Settings {
     /// [binding](Policy::binding), so that none of them is loaded twice. Sessions of tokens in the token cache are not
     /// looked up here at all. Default: 262,144. At least 1; 0 counts as 1.
     pub guard_cache: usize,
+    /// The authentication context classes of the app, weakest first, such as `["aal1", "aal2"]`: what a login may have
+    /// [reached](crate::LoginBuilder::acr), and what a route may [require](crate::Auth::require). A route that requires one
+    /// accepts the stronger ones too. Each is 1 or more printable ASCII characters but space, `"` and `\`, because a challenge
+    /// lists them (RFC 9470 §3). Default: none.
+    pub acr_values: Vec<String>,
     /// How refresh tokens are transported. Default: [`Transport::Cookie`].
     pub transport: Transport,
     /// The cookie for the refresh token. Default: `__Secure-refresh` with the path `/auth`, see [`CookieSettings`].
@@ -124,6 +129,16 @@ pub struct Settings {
     /// [login handler](crate::guide::recipes#back-to-the-requested-page) has to check. Default: none, all requests get
     /// 401. A local path without query.
     pub login_page: Option<String>,
+    /// The path of the page where a user authenticates again, such as `/confirm`. Where a
+    /// [stronger or more recent authentication](crate::Auth::require) is required, a layer redirects a GET for HTML to it, and a
+    /// form that was submitted, with `?next=` and the page to go back to. Default: none, such requests get 401. A local path
+    /// without query.
+    pub step_up_page: Option<String>,
+    /// How long ago the user may have been actively authenticated to end sessions: by `POST /logout/all`, `POST /logout/others`
+    /// and `DELETE /sessions/{id}` of another session (OWASP ASVS 5.0, 7.5.2). Otherwise they are refused with 401
+    /// `insufficient_user_authentication`. `POST /logout` is never refused. Default: none, any age. At least 1 second.
+    #[serde(with = "optional_duration")]
+    pub revocation_max_age: Option<Duration>,
 }
 
 /// The longest leeway.
@@ -145,6 +160,7 @@ impl Default for Settings {
             store_timeout: Duration::from_secs(5),
             token_cache: 16_384,
             guard_cache: 262_144,
+            acr_values: Vec::new(),
             transport: Transport::Cookie,
             refresh_cookie: CookieSettings::default(),
             access_cookie: None,
@@ -155,6 +171,8 @@ impl Default for Settings {
             trust_unknown_peer: false,
             trusted_origins: Vec::new(),
             login_page: None,
+            step_up_page: None,
+            revocation_max_age: None,
         }
     }
 }
@@ -231,6 +249,26 @@ impl Settings {
                 "access_ttl and leeway together must be shorter than idle_timeout",
             ));
         }
+        if self.policy.min_idle_timeout.is_some_and(|min| min <= self.policy.access_ttl + self.leeway) {
+            return Err(SettingsError::new(
+                "leeway",
+                "access_ttl and leeway together must be shorter than min_idle_timeout",
+            ));
+        }
+        for (n, acr) in self.acr_values.iter().enumerate() {
+            let is_plain = acr.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\".contains(&byte));
+            if acr.is_empty() || !is_plain {
+                return Err(SettingsError::new(
+                    "acr_values",
+                    format!(
+                        "{acr:?} is empty or has other characters than a challenge may list; use one such as `aal2`"
+                    ),
+                ));
+            }
+            if self.acr_values.iter().take(n).any(|other| other == acr) {
+                return Err(SettingsError::new("acr_values", format!("{acr:?} is there twice; list each once")));
+            }
+        }
         if self.max_staleness < Duration::from_secs(2) {
             return Err(SettingsError::new(
                 "max_staleness",
@@ -291,7 +329,15 @@ impl Settings {
             ));
         }
         resolved::csrf(&self.trusted_origins).map(drop)?;
-        self.login_page.as_deref().map(resolved::login_page).transpose()?;
+        for (setting, page) in [("login_page", &self.login_page), ("step_up_page", &self.step_up_page)] {
+            page.as_deref().map(|page| resolved::page(setting, page)).transpose()?;
+        }
+        if self.revocation_max_age.is_some_and(|max_age| max_age < Duration::from_secs(1)) {
+            return Err(SettingsError::new(
+                "revocation_max_age",
+                "no authentication is that recent; use at least 1 second, or leave it out",
+            ));
+        }
         Ok(())
     }
 }

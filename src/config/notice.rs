@@ -7,6 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(crate) enum Notice {
     /// The login page is behind a layer that refuses anonymous requests.
     LoginPageRefused,
+    /// The page where a user authenticates again requires that it was done.
+    StepUpPageRefused,
+    /// A request was marked as passive after its activity was recorded.
+    PassiveTooLate,
     /// The router is mounted where the browser does not send the refresh cookie.
     CookiePath,
     /// A browser that has our other cookies did not send the refresh cookie.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::SettingsError;
-use crate::time::duration;
+use crate::time::{duration, optional_duration};
 
 /// How long sessions and tokens live, and how theft is detected and handled.
 ///
@@ -31,6 +31,12 @@ pub struct Policy {
     /// idle.
     #[serde(with = "duration")]
     pub idle_timeout: Duration,
+    /// The shortest idle timeout that a login may [choose for its session](crate::LoginBuilder::idle_timeout). The activity of
+    /// sessions is written every twentieth part of it, and every 5 minutes at the latest, so a short one costs writes. Default:
+    /// `None`, which is 100 minutes, or `idle_timeout` if that is shorter. Longer than `access_ttl` plus leeway, at most
+    /// `idle_timeout`.
+    #[serde(with = "optional_duration")]
+    pub min_idle_timeout: Option<Duration>,
     /// The absolute lifetime of a session, counted from the login. Browsers keep a cookie for at most 400 days (RFC
     /// 6265bis §5.5). Default: 30 days. At least `idle_timeout`, at most 10 years.
     #[serde(with = "duration")]
@@ -67,6 +73,7 @@ impl Default for Policy {
         Self {
             access_ttl: Duration::from_secs(15 * 60),
             idle_timeout: Duration::from_secs(7 * 24 * 3600),
+            min_idle_timeout: None,
             lifetime: Duration::from_secs(30 * 24 * 3600),
             grace: Duration::from_secs(30),
             rotation: true,
@@ -80,6 +87,8 @@ impl Default for Policy {
     }
 }
 
+/// The shortest idle timeout of a session for which activity need not be written more often than by default.
+pub(super) const MIN_IDLE_TIMEOUT: Duration = Duration::from_secs(100 * 60);
 /// The longest grace period.
 pub(crate) const MAX_GRACE: Duration = Duration::from_secs(120);
 const MAX_ACCESS_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -106,6 +115,33 @@ impl Policy {
         Self {
             idle_timeout: Duration::from_secs(60 * 24 * 3600),
             lifetime: Duration::from_secs(365 * 24 * 3600),
+            ..Self::default()
+        }
+    }
+
+    /// Returns a policy for authentication assurance level 1 of NIST SP 800-63B-4: sessions end after 30 days (§2.1.3). There
+    /// may be an idle timeout (§2.1.3): 7 days. This is the default.
+    pub fn aal1() -> Self {
+        Self::default()
+    }
+
+    /// Returns a policy for authentication assurance level 2 of NIST SP 800-63B-4: sessions end after 24 hours in total or an
+    /// hour of idle time (§2.2.3).
+    ///
+    /// After the idle time, one factor is enough together with the session's secret (§2.2.3):
+    /// [`Auth::reauthenticated`](crate::Auth::reauthenticated) continues an idle session. After 24 hours, the user logs in with
+    /// both.
+    pub fn aal2() -> Self {
+        Self { idle_timeout: Duration::from_secs(3600), lifetime: Duration::from_secs(24 * 3600), ..Self::default() }
+    }
+
+    /// Returns a policy for authentication assurance level 3 of NIST SP 800-63B-4: sessions end after 12 hours in total or 15
+    /// minutes of idle time, and both factors are needed to go on (§2.3.3). Access tokens live for 5 minutes.
+    pub fn aal3() -> Self {
+        Self {
+            access_ttl: Duration::from_secs(5 * 60),
+            idle_timeout: Duration::from_secs(15 * 60),
+            lifetime: Duration::from_secs(12 * 3600),
             ..Self::default()
         }
     }
@@ -137,6 +173,15 @@ impl Policy {
             ));
         }
         check_longer("idle_timeout", self.idle_timeout, "access_ttl", self.access_ttl)?;
+        if let Some(min) = self.min_idle_timeout {
+            check_longer("min_idle_timeout", min, "access_ttl", self.access_ttl)?;
+            if min > self.idle_timeout {
+                return Err(SettingsError::new(
+                    "min_idle_timeout",
+                    format!("{} is longer than idle_timeout ({})", show(min), show(self.idle_timeout)),
+                ));
+            }
+        }
         if self.lifetime < self.idle_timeout {
             return Err(SettingsError::new(
                 "lifetime",
@@ -246,6 +291,10 @@ pub enum BindingMode {
     /// The request is served, and the mismatch is reported as an
     /// [`Event::ClientMismatch`](crate::Event::ClientMismatch).
     Observe,
+    /// The request is refused with 401 `insufficient_user_authentication` (RFC 9470) until the user has
+    /// [authenticated again](crate::Auth::reauthenticated): that binds the session to the new client. It stays valid for its
+    /// own client, too.
+    StepUp,
     /// The request is refused with 401 `client_mismatch`. The session stays valid for its own client.
     Reject,
     /// The request is refused with 401 `client_mismatch`, and the session is revoked.
@@ -259,11 +308,13 @@ impl std::str::FromStr for BindingMode {
         match text {
             "off" => Ok(Self::Off),
             "observe" => Ok(Self::Observe),
+            "step_up" => Ok(Self::StepUp),
             "reject" => Ok(Self::Reject),
             "revoke" => Ok(Self::Revoke),
-            _ => {
-                Err(SettingsError::new("binding", format!("unknown mode {text:?}; use off, observe, reject or revoke")))
-            }
+            _ => Err(SettingsError::new(
+                "binding",
+                format!("unknown mode {text:?}; use off, observe, step_up, reject or revoke"),
+            )),
         }
     }
 }
@@ -278,7 +329,8 @@ mod tests {
 
     #[test]
     fn every_preset_is_valid() {
-        for policy in [Policy::default(), Policy::strict(), Policy::long_lived()] {
+        let levels = [Policy::aal1(), Policy::aal2(), Policy::aal3()];
+        for policy in [Policy::default(), Policy::strict(), Policy::long_lived()].into_iter().chain(levels) {
             assert_eq!(policy.validate(), Ok(()));
         }
     }
@@ -294,6 +346,27 @@ mod tests {
         let long = Policy::long_lived();
         assert_eq!((long.idle_timeout, long.lifetime), (days(60), days(365)));
         assert_eq!(Policy { idle_timeout: days(7), lifetime: days(30), ..long }, Policy::default());
+    }
+
+    #[test]
+    fn the_assurance_levels_have_the_timeouts_of_nist_sp_800_63b() {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let timeouts = |policy: &Policy| (policy.lifetime, policy.idle_timeout);
+        assert_eq!(timeouts(&Policy::aal1()), (hours(30 * 24), hours(7 * 24)));
+        assert_eq!(timeouts(&Policy::aal2()), (hours(24), hours(1)));
+        assert_eq!(timeouts(&Policy::aal3()), (hours(12), hours(1) / 4));
+    }
+
+    #[test]
+    fn the_shortest_idle_timeout_is_between_that_of_an_access_token_and_that_of_the_policy() {
+        let policy = |min: u64| Policy { min_idle_timeout: Some(Duration::from_secs(min)), ..Policy::aal2() };
+        for (min, fits) in [(900, false), (901, true), (3600, true), (3601, false)] {
+            assert_eq!(policy(min).validate().is_ok(), fits, "{min}");
+        }
+        let json = r#"{"min_idle_timeout":"1h"}"#;
+        assert_eq!(serde_json::from_str::<Policy>(json).unwrap().min_idle_timeout, Some(Duration::from_secs(3600)));
+        let written = serde_json::to_string(&Policy::default()).unwrap();
+        assert_eq!(serde_json::from_str::<Policy>(&written).unwrap(), Policy::default());
     }
 
     #[test]
@@ -313,6 +386,7 @@ mod tests {
         let modes = [
             ("off", BindingMode::Off),
             ("observe", BindingMode::Observe),
+            ("step_up", BindingMode::StepUp),
             ("reject", BindingMode::Reject),
             ("revoke", BindingMode::Revoke),
         ];

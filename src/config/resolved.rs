@@ -9,7 +9,8 @@ use tower_cookies::cookie::SameSite as CookieSameSite;
 use tower_http::csrf::CsrfLayer;
 
 use super::notice::Notices;
-use super::{CookieSettings, SameSite, Settings, SettingsError};
+use super::policy::MIN_IDLE_TIMEOUT;
+use super::{CookieSettings, Policy, SameSite, Settings, SettingsError};
 
 /// Settings accepted by [`Settings::validate`], and the values derived from them.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct ResolvedSettings {
     pub(crate) app_origins: Vec<String>,
     /// The path of the login page, as a `Location` header. A `?next=` may be appended.
     pub(crate) login_page: Option<HeaderValue>,
+    /// The same for the page where a user authenticates again.
+    pub(crate) step_up_page: Option<HeaderValue>,
     /// The wrong setups that were reported.
     pub(crate) notices: Notices,
 }
@@ -44,7 +47,8 @@ impl ResolvedSettings {
             csrf,
             app_origins,
             notices: Notices::default(),
-            login_page: settings.login_page.as_deref().map(login_page).transpose()?,
+            login_page: settings.login_page.as_deref().map(|path| page("login_page", path)).transpose()?,
+            step_up_page: settings.step_up_page.as_deref().map(|path| page("step_up_page", path)).transpose()?,
             settings,
         })
     }
@@ -54,6 +58,12 @@ impl ResolvedSettings {
     /// The path of the refresh cookie as it is sent.
     pub(crate) fn refresh_cookie_path(&self) -> &str {
         &self.settings.refresh_cookie.path
+    }
+
+    /// The shortest idle timeout that a login can choose.
+    pub(crate) fn min_idle_timeout(&self) -> Duration {
+        let Policy { access_ttl, idle_timeout, min_idle_timeout, .. } = self.policy;
+        min_idle_timeout.unwrap_or_else(|| (access_ttl + self.leeway).max(MIN_IDLE_TIMEOUT).min(idle_timeout))
     }
 
     /// Whether browsers send the refresh cookie with a request of another site's page.
@@ -122,17 +132,26 @@ impl ResolvedCookie {
         self.name.len() + value.len()
     }
 
-    /// Returns the `Set-Cookie` header that sets the cookie to a value for some time, or, without a value, clears it.
+    /// Returns the `Set-Cookie` header that sets the cookie to a value for some time: `persistent` says whether it outlives the
+    /// browser, if it is not for the settings to say.
     ///
     /// Returns `None` if the value is not valid in a header.
-    pub(crate) fn header(&self, value: Option<(&str, Duration)>) -> Option<HeaderValue> {
-        let (text, max_age) = value.unwrap_or_default();
-        let mut cookie = String::with_capacity(self.size(text) + self.attributes.len() + MAX_AGE.len() + 22);
-        for part in [&self.name, "=", text, &self.attributes] {
+    pub(crate) fn header(&self, value: &str, max_age: Duration, persistent: Option<bool>) -> Option<HeaderValue> {
+        self.write(value, persistent.unwrap_or(self.persistent).then_some(max_age))
+    }
+
+    /// Returns the `Set-Cookie` header that clears the cookie. It needs a `Max-Age` of zero even if the cookie is not
+    /// persistent.
+    pub(crate) fn cleared(&self) -> Option<HeaderValue> {
+        self.write("", Some(Duration::ZERO))
+    }
+
+    fn write(&self, value: &str, max_age: Option<Duration>) -> Option<HeaderValue> {
+        let mut cookie = String::with_capacity(self.size(value) + self.attributes.len() + MAX_AGE.len() + 22);
+        for part in [&self.name, "=", value, &self.attributes] {
             cookie.push_str(part);
         }
-        // A clearing cookie needs a Max-Age of zero even if the cookie is not persistent.
-        if self.persistent || value.is_none() {
+        if let Some(max_age) = max_age {
             cookie.push_str(MAX_AGE);
             cookie.push_str(&max_age.as_secs().to_string());
         }
@@ -179,13 +198,11 @@ fn is_app_origin(origin: &str) -> bool {
     is_scheme && is_authority && !is_of_the_web && authority.is_empty() == (scheme == "file")
 }
 
-/// Converts the path of the login page to a header value.
-pub(super) fn login_page(page: &str) -> Result<HeaderValue, SettingsError> {
+/// Converts the path of a page to a header value.
+pub(super) fn page(setting: &'static str, page: &str) -> Result<HeaderValue, SettingsError> {
     let is_local = page.starts_with('/') && !page.starts_with("//") && page.bytes().all(|b| b.is_ascii_graphic());
     let header = HeaderValue::try_from(page).ok().filter(|_| is_local && !page.contains(['\\', '?', '#']));
-    header.ok_or_else(|| {
-        SettingsError::new("login_page", format!("{page:?} is not a local path; use one such as `/login`"))
-    })
+    header.ok_or_else(|| SettingsError::new(setting, format!("{page:?} is not a local path; use one such as `/login`")))
 }
 
 #[cfg(test)]
@@ -196,15 +213,33 @@ mod tests {
         ResolvedSettings::new(settings.clone()).unwrap()
     }
 
-    fn text(settings: &Settings, value: Option<(&str, Duration)>) -> String {
-        resolved(settings).refresh_cookie.header(value).unwrap().to_str().unwrap().to_owned()
+    const MAX_AGE: Duration = Duration::from_millis(90_999);
+
+    /// As a text; cleared if there is no value.
+    fn written(cookie: &ResolvedCookie, value: Option<&str>, persistent: Option<bool>) -> String {
+        let header = value.map_or_else(|| cookie.cleared(), |value| cookie.header(value, MAX_AGE, persistent));
+        header.unwrap().to_str().unwrap().to_owned()
     }
 
-    const VALUE: Option<(&str, Duration)> = Some(("token", Duration::from_millis(90_999)));
+    fn text(settings: &Settings, value: Option<&str>) -> String {
+        written(&resolved(settings).refresh_cookie, value, None)
+    }
+
+    const VALUE: Option<&str> = Some("token");
+
+    #[test]
+    fn a_session_may_have_cookies_that_outlive_the_browser_or_not_whatever_the_settings_say() {
+        for by_default in [false, true] {
+            let refresh_cookie = CookieSettings { persistent: by_default, ..CookieSettings::default() };
+            let settings = resolved(&Settings { refresh_cookie, ..Settings::default() });
+            let has_max_age = |persistent| written(&settings.refresh_cookie, VALUE, persistent).contains("Max-Age=90");
+            assert_eq!([Some(false), Some(true), None].map(has_max_age), [false, true, by_default]);
+        }
+    }
 
     #[test]
     fn the_refresh_cookie_has_the_documented_attributes() {
-        let header = resolved(&Settings::default()).refresh_cookie.header(VALUE).unwrap();
+        let header = resolved(&Settings::default()).refresh_cookie.header("token", MAX_AGE, None).unwrap();
         assert!(header.is_sensitive());
         let expected = "__Secure-refresh=token; HttpOnly; SameSite=Strict; Secure; Path=/auth; Max-Age=90";
         assert_eq!(header.to_str().unwrap(), expected);
@@ -236,14 +271,13 @@ mod tests {
 
     #[test]
     fn the_hint_cookie_is_readable_by_scripts_on_every_path_and_otherwise_like_the_refresh_cookie() {
-        let text = |settings: &Settings, max_age: Option<Duration>| {
+        let text = |settings: &Settings, value| {
             let settings = resolved(&Settings { hint_cookie: true, ..settings.clone() });
-            let header = settings.hint_cookie.as_ref().unwrap().header(max_age.map(|max_age| ("1", max_age))).unwrap();
-            header.to_str().unwrap().to_owned()
+            written(settings.hint_cookie.as_ref().unwrap(), value, None)
         };
-        let max_age = Some(Duration::from_millis(90_999));
+        let one = Some("1");
         let mut settings = Settings::default();
-        assert_eq!(text(&settings, max_age), "__Secure-session-hint=1; SameSite=Strict; Secure; Path=/; Max-Age=90");
+        assert_eq!(text(&settings, one), "__Secure-session-hint=1; SameSite=Strict; Secure; Path=/; Max-Age=90");
         assert_eq!(text(&settings, None), "__Secure-session-hint=; SameSite=Strict; Secure; Path=/; Max-Age=0");
         settings.refresh_cookie = CookieSettings {
             domain: Some("example.com".to_owned()),
@@ -253,8 +287,8 @@ mod tests {
             ..CookieSettings::default()
         };
         let expected = "__Secure-session-hint=1; SameSite=None; Partitioned; Secure; Path=/; Domain=example.com";
-        assert_eq!(text(&settings, max_age), expected);
+        assert_eq!(text(&settings, one), expected);
         let settings = Settings { insecure_dev_cookies: true, ..Settings::default() };
-        assert_eq!(text(&settings, max_age), "session-hint=1; SameSite=Strict; Path=/; Max-Age=90");
+        assert_eq!(text(&settings, one), "session-hint=1; SameSite=Strict; Path=/; Max-Age=90");
     }
 }

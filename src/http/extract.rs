@@ -62,7 +62,7 @@ impl<C: Claims, S: Sync> FromRequestParts<S> for AuthUser<C> {
             return Err(AuthRejection::unchecked());
         };
         match identity {
-            Identity::User(token) => Ok(Self::from(&**token)),
+            Identity::User(token, _) => Ok(Self::from(&**token)),
             Identity::Anonymous(settings) => {
                 let problem = Problem::from(&Error::AccessTokenMissing);
                 Err(AuthRejection::new(settings, parts, problem))

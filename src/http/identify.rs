@@ -10,16 +10,17 @@ use super::bearer::bearer;
 use super::cookie;
 use super::csrf::cookie_is_trusted;
 use super::head::Head;
+use super::passive::use_of;
 use super::problem::Problem;
-use crate::auth::{Auth, Claims, Decision, Verified};
+use crate::auth::{Auth, Claims, Decision, Use, Verified};
 use crate::config::ResolvedSettings;
 use crate::error::Error;
 use crate::time::Timestamp;
 
 /// What a layer has found out about a request. Kept in the request's extensions.
 pub(crate) enum Identity<C> {
-    /// It knows the [`Auth`] that has verified it.
-    User(Arc<Verified<C>>),
+    /// It knows the [`Auth`] that has verified it. And when it was identified.
+    User(Arc<Verified<C>>, Timestamp),
     /// An anonymous request that was let through. The settings say how to refuse it later.
     Anonymous(Arc<ResolvedSettings>),
 }
@@ -27,7 +28,7 @@ pub(crate) enum Identity<C> {
 impl<C> Clone for Identity<C> {
     fn clone(&self) -> Self {
         match self {
-            Self::User(token) => Self::User(Arc::clone(token)),
+            Self::User(token, at) => Self::User(Arc::clone(token), *at),
             Self::Anonymous(settings) => Self::Anonymous(Arc::clone(settings)),
         }
     }
@@ -36,7 +37,7 @@ impl<C> Clone for Identity<C> {
 impl<C> Identity<C> {
     pub(super) fn user(&self) -> Option<&Arc<Verified<C>>> {
         match self {
-            Self::User(token) => Some(token),
+            Self::User(token, _) => Some(token),
             Self::Anonymous(_) => None,
         }
     }
@@ -46,6 +47,7 @@ impl<C> Identity<C> {
 pub(super) struct PresentedToken<C> {
     pub(super) token: Arc<Verified<C>>,
     source: Source,
+    how: Use,
 }
 
 #[derive(Clone, Copy)]
@@ -69,7 +71,7 @@ impl<C: Claims> PresentedToken<C> {
         self,
         auth: &Auth<C>,
     ) -> Result<Result<Arc<Verified<C>>, Unidentified>, Error> {
-        match auth.admit_after_catching_up(&self.token).await {
+        match auth.admit_after_catching_up(&self.token, self.how).await {
             Ok(()) => Ok(Ok(self.token)),
             Err(error @ (Error::AccessTokenRevoked | Error::AccessTokenExpired | Error::AccessTokenInvalid)) => {
                 Ok(Err(self.source.refused(error)))
@@ -156,7 +158,8 @@ fn refused<C: Claims>(
 }
 
 pub(super) fn remember<C: Claims>(auth: &Auth<C>, head: &mut impl Head, token: Option<Arc<Verified<C>>>) {
-    let identity = token.map_or_else(|| Identity::Anonymous(Arc::clone(auth.resolved())), Identity::User);
+    let anonymous = || Identity::Anonymous(Arc::clone(auth.resolved()));
+    let identity = token.map_or_else(anonymous, |token| Identity::User(token, auth.now()));
     head.extensions_mut().insert(identity);
 }
 
@@ -176,7 +179,7 @@ pub(super) fn verified_token<C: Claims>(
         Ok(presented) => presented,
         Err(reason) => return Decision::Refuse(reason),
     };
-    match auth.admit(&presented.token, now) {
+    match auth.admit(&presented.token, now, presented.how) {
         Decision::Pass(()) => Decision::Pass(presented.token),
         Decision::Refuse(error) => Decision::Refuse(presented.source.refused(error)),
         Decision::AskStore(()) => Decision::AskStore(presented),
@@ -187,7 +190,7 @@ pub(super) fn verified_token<C: Claims>(
 fn token_of<C: Claims>(auth: &Auth<C>, head: &impl Head, now: Timestamp) -> Result<PresentedToken<C>, Unidentified> {
     if let Some(token) = head.headers().get(AUTHORIZATION).and_then(bearer) {
         let token = auth.verify(token, now).map_err(Unidentified::Header)?;
-        return Ok(PresentedToken { token, source: Source::Header });
+        return Ok(PresentedToken { token, source: Source::Header, how: use_of(head) });
     }
     let settings = auth.resolved();
     let access_cookie = settings.access_cookie.as_ref().ok_or(Unidentified::NoToken)?;
@@ -197,7 +200,7 @@ fn token_of<C: Claims>(auth: &Auth<C>, head: &impl Head, now: Timestamp) -> Resu
             return Err(Unidentified::CrossOrigin);
         }
         match auth.verify(value, now) {
-            Ok(token) => return Ok(PresentedToken { token, source: Source::Cookie }),
+            Ok(token) => return Ok(PresentedToken { token, source: Source::Cookie, how: use_of(head) }),
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }

@@ -11,16 +11,20 @@ pub(crate) mod head;
 pub(crate) mod identify;
 mod layers;
 pub(crate) mod negotiate;
+mod passive;
 mod problem;
 mod rejection;
 mod router;
+mod step_up;
 pub(crate) mod tokens;
 
 pub use self::layers::{
     AuthLayer, AuthService, CheckService, CsrfLayer, CsrfService, GuardLayer, GuardService, PagesLayer, PagesService,
-    RefusalsFuture, RefusalsLayer, RefusalsService, ResponseFuture,
+    PassiveLayer, PassiveService, RefusalsFuture, RefusalsLayer, RefusalsService, RequireLayer, RequireService,
+    ResponseFuture,
 };
 pub use self::negotiate::local_next;
 pub use self::problem::Problem;
 pub use self::rejection::AuthRejection;
 pub use self::router::{Route, Routes};
+pub use self::step_up::{Acr, Recent, Required, Requirement, Rule};

@@ -20,20 +20,31 @@ pub(super) enum LoginPage {
     Htmx(HeaderValue),
 }
 
-/// The way to the app's login page, if the app has one and the request was made for a page.
-pub(super) fn login_page(settings: &ResolvedSettings, head: &impl Head) -> Option<LoginPage> {
-    let page = settings.login_page.as_ref()?.to_str().ok()?;
+/// The way to the app's login page, or to the one where a user authenticates `again`, if the app has it and the request was
+/// made for a page.
+pub(super) fn login_page(settings: &ResolvedSettings, head: &impl Head, again: bool) -> Option<LoginPage> {
+    let page = if again { &settings.step_up_page } else { &settings.login_page };
+    let page = page.as_ref()?.to_str().ok()?;
     let header = |name| head.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let is_set = |name| header(name) == Some("true");
     let is_read = matches!(*head.method(), Method::GET | Method::HEAD);
     // htmx asks for a whole page if it has lost one of its history. It does not follow `HX-Redirect` then.
     let is_htmx = is_set("hx-request") && !is_set("hx-history-restore-request");
-    if !is_htmx && !(is_read && (is_set("hx-request") || wants_html(head.headers()))) {
+    // A form that a logged-in user has submitted leads back to the page with the form.
+    if !is_htmx && !((is_read || again) && (is_set("hx-request") || wants_html(head.headers()))) {
         return None;
     }
     let uri = original_uri(head);
     if is_login_page(uri, page) {
-        if settings.notices.is_first(Notice::LoginPageRefused) {
+        if again && settings.notices.is_first(Notice::StepUpPageRefused) {
+            tracing::error!(
+                target: "axum_refresh",
+                page,
+                "the page where users authenticate again requires that they did, so they cannot; move its route outside of \
+                 Auth::require"
+            );
+        }
+        if !again && settings.notices.is_first(Notice::LoginPageRefused) {
             tracing::error!(
                 target: "axum_refresh",
                 page,
@@ -44,7 +55,10 @@ pub(super) fn login_page(settings: &ResolvedSettings, head: &impl Head) -> Optio
         return None;
     }
     if !is_htmx {
-        return location(page, uri.path_and_query()).map(LoginPage::Redirect);
+        let form = || header("referer").and_then(|url| url.parse::<Uri>().ok());
+        let form = if is_read { None } else { form() };
+        let next = if is_read { Some(uri) } else { form.as_ref() };
+        return location(page, next.and_then(Uri::path_and_query)).map(LoginPage::Redirect);
     }
     // A part of a page is of no use by itself: the user goes on with the page around it, or with the one that a boosted link
     // leads to.

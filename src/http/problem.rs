@@ -8,7 +8,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::error::{Error, StepUp};
 
 /// The problem details of a refused request (RFC 9457): a status, and a code that clients go by.
 ///
@@ -57,12 +57,33 @@ pub struct Problem {
     retry_after: Option<u32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Challenge {
     /// No access token was presented.
     Bare,
     /// The access token that was presented is refused.
     InvalidToken,
+    /// It is not enough: the user has to authenticate again (RFC 9470 §3).
+    StepUp(StepUp),
+}
+
+impl Challenge {
+    fn header(&self) -> Option<HeaderValue> {
+        match self {
+            Self::Bare => Some(HeaderValue::from_static("Bearer")),
+            Self::InvalidToken => Some(HeaderValue::from_static(r#"Bearer error="invalid_token""#)),
+            Self::StepUp(StepUp { max_age, acr_values }) => {
+                let mut text = r#"Bearer error="insufficient_user_authentication""#.to_owned();
+                if let Some(acr_values) = acr_values {
+                    text.push_str(&format!(r#", acr_values="{acr_values}""#));
+                }
+                if let Some(max_age) = max_age {
+                    text.push_str(&format!(r#", max_age="{}""#, max_age.as_secs()));
+                }
+                HeaderValue::try_from(text).ok()
+            }
+        }
+    }
 }
 
 impl Problem {
@@ -116,9 +137,14 @@ impl Problem {
         self.status == StatusCode::UNAUTHORIZED
     }
 
+    /// Whether the user has to authenticate again, and nothing is wrong with the token.
+    pub(super) const fn is_step_up(&self) -> bool {
+        matches!(self.challenge, Some(Challenge::StepUp(_)))
+    }
+
     /// The problem as a layer reports it for a request that has presented an access token.
     pub(super) fn of_presented_token(mut self) -> Self {
-        if self.is_unauthorized() {
+        if self.is_unauthorized() && !self.is_step_up() {
             self.challenge = Some(Challenge::InvalidToken);
         }
         self
@@ -145,17 +171,21 @@ impl From<&Error> for Problem {
             | Error::SessionExpired
             | Error::SessionIdle
             | Error::ClientMismatch
+            | Error::InsufficientAuthentication(_)
             | Error::UserRefused
             | Error::SessionOutdated => StatusCode::UNAUTHORIZED,
             Error::SessionNotFound => StatusCode::NOT_FOUND,
             Error::RefreshBusy | Error::SessionLimitReached => StatusCode::CONFLICT,
             Error::Store(_) | Error::Hook(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Error::InvalidUserId | Error::Claims(_) | Error::Random => StatusCode::INTERNAL_SERVER_ERROR,
+            Error::InvalidUserId | Error::Claims(_) | Error::Login(_) | Error::Requirement(_) | Error::Random => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         };
         let challenge = match error {
             Error::AccessTokenInvalid | Error::AccessTokenExpired | Error::AccessTokenRevoked => {
                 Some(Challenge::InvalidToken)
             }
+            Error::InsufficientAuthentication(step_up) => Some(Challenge::StepUp(step_up.clone())),
             // Every 401 has a challenge (RFC 9110 §15.5.2).
             _ => (status == StatusCode::UNAUTHORIZED).then_some(Challenge::Bare),
         };
@@ -193,12 +223,8 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(challenge) = self.challenge {
-            let challenge = match challenge {
-                Challenge::Bare => "Bearer",
-                Challenge::InvalidToken => r#"Bearer error="invalid_token""#,
-            };
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        if let Some(challenge) = self.challenge.as_ref().and_then(Challenge::header) {
+            headers.insert(WWW_AUTHENTICATE, challenge);
         }
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, seconds.into());

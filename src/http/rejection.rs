@@ -26,7 +26,9 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// - `application/problem+json` (RFC 9457), unless one of the following applies.
 /// - A redirect (303) to the [login page](crate::Settings::login_page) with `?next=`, if the app has one, the refusal is a 401
 ///   and the request is a GET that accepts a page.
-/// - 401 with `HX-Redirect` to the login page, if the request was sent by htmx.
+/// - The same to the [page for that](crate::Settings::step_up_page), if the user has to authenticate again; also for a form that
+///   was submitted.
+/// - 401 with `HX-Redirect` to the page, if the request was sent by htmx.
 /// - A gRPC status without messages, if the content type of the request is `application/grpc` or `application/grpc-web`:
 ///   `UNAUTHENTICATED` for 401, `PERMISSION_DENIED` for 403, `ABORTED` for 409, `UNAVAILABLE` for 503, `INTERNAL` for 500, with
 ///   the code as the message.
@@ -51,7 +53,7 @@ impl AuthRejection {
         let form = if let Some(kind) = grpc(head.headers()) {
             Form::Grpc(kind.clone())
         } else if problem.is_unauthorized() {
-            login_page(settings, head).map_or(Form::Problem, Form::Login)
+            login_page(settings, head, problem.is_step_up()).map_or(Form::Problem, Form::Login)
         } else {
             Form::Problem
         };

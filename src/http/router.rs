@@ -19,6 +19,8 @@ use super::extract::client_info;
 use super::identify::access_tokens;
 use super::layers::{CsrfLayer, MountLayer};
 use super::negotiate::wants_html;
+use super::passive::use_of;
+use super::step_up::Recent;
 use super::tokens;
 use crate::auth::{Auth, AuthUser, Claims};
 use crate::client::ClientInfo;
@@ -154,7 +156,7 @@ async fn refresh<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Re
         Err(problem) => return problem.into_response(),
     };
     let tokens = presented.tokens.iter().map(Vec::as_slice);
-    match auth.refresh_newest(tokens, || client_info(&parts)).await {
+    match auth.refresh_newest(tokens, || client_info(&parts), use_of(&parts)).await {
         Ok(refreshed) => tokens::respond(auth.resolved(), &refreshed.tokens, presented.transport),
         Err(error) => error.into_response(),
     }
@@ -179,7 +181,8 @@ async fn logout_all<C: Claims>(
     client: ClientInfo,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    auth.logout_everywhere(&user, client).await?;
+    check_recent(&auth, &user)?;
+    auth.logout_everywhere(&user, by(&user, client)).await?;
     Ok(logged_out(&auth, &headers))
 }
 
@@ -198,9 +201,20 @@ async fn logout_others<C: Claims>(
     user: AuthUser<C>,
     client: ClientInfo,
 ) -> Result<Response, Error> {
-    let reason = RevocationReason::RevokedByUser;
+    check_recent(&auth, &user)?;
+    let (reason, client) = (RevocationReason::RevokedByUser, by(&user, client));
     let revoked = auth.revoke_user_by(&user.id, Some(user.session_id), reason, Some(client)).await?;
     Ok(json_response(&json!({ "revoked": revoked })))
+}
+
+/// Whether the user was authenticated recently enough to end sessions.
+fn check_recent<C: Claims>(auth: &Auth<C>, user: &AuthUser<C>) -> Result<(), Error> {
+    auth.settings().revocation_max_age.map_or(Ok(()), |max_age| auth.check(user, Recent(max_age)))
+}
+
+/// The client of a request, with whoever acts for the user.
+fn by<C>(user: &AuthUser<C>, client: ClientInfo) -> ClientInfo {
+    client.acting(user.actor_arc())
 }
 
 async fn sessions<C: Claims>(State(auth): State<Auth<C>>, user: AuthUser<C>) -> Result<Response, Error> {
@@ -213,7 +227,12 @@ async fn revoke_own_session<C: Claims>(
     client: ClientInfo,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Error> {
-    auth.revoke_own_session_by(&user.id, session_id(id)?, Some(client)).await?;
+    let id = session_id(id)?;
+    // One's own session may be ended like by a logout.
+    if id != user.session_id {
+        check_recent(&auth, &user)?;
+    }
+    auth.revoke_own_session_by(&user.id, id, Some(by(&user, client))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -237,7 +256,7 @@ const MAX_RFC3339: Duration = Duration::from_secs(253_402_300_799);
 
 /// A session as it is listed: no token, no hash, no secret.
 fn describe(session: &Session, current: Option<SessionId>) -> Value {
-    json!({
+    let mut listed = json!({
         "id": session.id,
         "label": session.label,
         "user_agent": session.user_agent,
@@ -246,7 +265,11 @@ fn describe(session: &Session, current: Option<SessionId>) -> Value {
         "last_seen_at": rfc3339(session.last_seen_at),
         "expires_at": rfc3339(session.expires_at),
         "current": current == Some(session.id),
-    })
+    });
+    if let (Some(actor), Some(members)) = (&session.actor, listed.as_object_mut()) {
+        members.insert("actor".to_owned(), json!(actor.user_id));
+    }
+    listed
 }
 
 pub(super) fn rfc3339(time: SystemTime) -> String {

@@ -12,9 +12,10 @@ use serde::Deserialize;
 use super::cookie;
 use super::negotiate::is_json;
 use super::problem::Problem;
-use crate::auth::{Login, LoginBuilder, Tokens};
+use crate::auth::{Auth, Claims, Login, LoginBuilder, Tokens};
 use crate::config::{MAX_COOKIE_BYTES, Notice, ResolvedCookie, ResolvedSettings, Transport};
 use crate::error::Error;
+use crate::session::Session;
 
 /// The largest JSON body, in bytes. A refresh token needs 120.
 const MAX_BODY: usize = 16 * 1024;
@@ -119,12 +120,13 @@ pub(crate) fn respond(settings: &ResolvedSettings, tokens: &Tokens, transport: T
 /// token, new or not, and the access cookie in any case.
 fn cookies(settings: &ResolvedSettings, tokens: &Tokens) -> Vec<Option<HeaderValue>> {
     let refresh = tokens.refresh_token.as_deref();
-    let refresh = refresh.map(|token| settings.refresh_cookie.header(Some((token, tokens.session_expires_in))));
+    let refresh =
+        refresh.map(|token| settings.refresh_cookie.header(token, tokens.session_expires_in, tokens.persistent));
     // Not only with a new refresh token: the session may have begun before the hint cookie was switched on.
     let hint = settings.hint_cookie.as_ref().filter(|_| tokens.refresh_in.is_some());
-    let hint = hint.map(|hint| hint.header(Some(("1", tokens.session_expires_in))));
+    let hint = hint.map(|hint| hint.header("1", tokens.session_expires_in, tokens.persistent));
     let access = settings.access_cookie.as_ref().filter(|access| fits(settings, access, tokens));
-    let access = access.map(|access| access.header(Some((tokens.access_token.as_str(), tokens.expires_in))));
+    let access = access.map(|access| access.header(&tokens.access_token, tokens.expires_in, tokens.persistent));
     refresh.into_iter().chain(hint).chain(access).collect()
 }
 
@@ -167,10 +169,10 @@ fn name_of(cookie: &HeaderValue) -> &[u8] {
 pub(crate) fn clear(settings: &ResolvedSettings, mut response: Response) -> Response {
     let mut cookies = Vec::new();
     if settings.transport.has_cookie() {
-        cookies.push(settings.refresh_cookie.header(None));
-        cookies.extend(settings.hint_cookie.as_ref().map(|hint| hint.header(None)));
+        cookies.push(settings.refresh_cookie.cleared());
+        cookies.extend(settings.hint_cookie.as_ref().map(|hint| hint.cleared()));
     }
-    cookies.extend(settings.access_cookie.as_ref().map(|access| access.header(None)));
+    cookies.extend(settings.access_cookie.as_ref().map(|access| access.cleared()));
     add_cookies(response.headers_mut(), cookies);
     response
 }
@@ -235,6 +237,61 @@ impl<C> LoginBuilder<C> {
         }
         let access = settings.access_cookie.iter().flat_map(|access| cookie::values(headers, &access.name));
         self.replacing_tokens(cookie::values(headers, &settings.refresh_cookie.name), access)
+    }
+}
+
+/// # Authenticating again
+impl<C: Claims> Auth<C> {
+    /// The session of the refresh cookie in these headers, also if it is idle or the client has changed, so that a refresh would
+    /// be refused: for a handler that authenticates its user again and then calls [`reauthenticated`](Self::reauthenticated).
+    /// Nothing is written, and no token is issued.
+    ///
+    /// It is the session's secret that NIST SP 800-63B-4 §2.2.3 speaks of: after the idle time at AAL2, it and one factor are
+    /// enough.
+    ///
+    /// None if there is no such cookie, or a refresh would be refused for another reason: the token is invalid or superseded, or
+    /// the session is revoked or expired. Then the user logs in.
+    ///
+    /// A browser sends the refresh cookie only to paths below that of the
+    /// [cookie](crate::Settings::refresh_cookie), so put the route there, and give it the [CSRF layer](Self::csrf).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if the store fails.
+    ///
+    /// ```
+    /// use axum::extract::State;
+    /// use axum::http::HeaderMap;
+    /// use axum::routing::post;
+    /// use axum::{Json, Router};
+    /// use axum_refresh::{Auth, ClientInfo, Error, Login};
+    ///
+    /// # async fn verify_password(_user_id: &str, _password: &str) -> bool { true }
+    /// /// For `POST /auth/reauthenticate`.
+    /// async fn reauthenticate(
+    ///     State(auth): State<Auth>,
+    ///     client: ClientInfo,
+    ///     headers: HeaderMap,
+    ///     Json(password): Json<String>,
+    /// ) -> Result<Login, Error> {
+    ///     let session = auth.session_of_cookies(&headers).await?.ok_or(Error::RefreshTokenInvalid)?;
+    ///     if !verify_password(&session.user_id, &password).await {
+    ///         return Err(Error::UserRefused);
+    ///     }
+    ///     auth.reauthenticated(&session).client(client).amr(["pwd"]).await
+    /// }
+    ///
+    /// fn app(auth: &Auth) -> Router<Auth> {
+    ///     let route = post(reauthenticate).layer(auth.csrf());
+    ///     Router::new().route("/auth/reauthenticate", route).nest("/auth", auth.router())
+    /// }
+    /// ```
+    pub async fn session_of_cookies(&self, headers: &HeaderMap) -> Result<Option<Session>, Error> {
+        let settings = self.resolved();
+        if !settings.transport.has_cookie() {
+            return Ok(None);
+        }
+        self.session_of_newest(cookie::values(headers, &settings.refresh_cookie.name)).await
     }
 }
 

@@ -26,7 +26,7 @@ use self::unfinished::UnfinishedRevocations;
 use self::write_behind::WriteBehind;
 use crate::config::ResolvedSettings;
 use crate::event::{Event, Events};
-use crate::session::{Client, Revocation, RevocationReason, SessionId};
+use crate::session::{Actor, Client, ExternalId, Revocation, RevocationReason, SessionId};
 use crate::store::{
     Activity, InsertOptions, Inserted, RevokeTarget, Revoked, RevokedItem, SessionRecord, SessionStore, StoreError,
 };
@@ -56,6 +56,14 @@ impl Cause {
     /// The same for a session of this user.
     pub(crate) fn of(self, user_id: &Arc<str>) -> Self {
         Self { user_id: Some(Arc::clone(user_id)), ..self }
+    }
+
+    /// The same in a request that somebody has sent who acts for the user.
+    pub(crate) fn acting(mut self, actor: Option<&Arc<Actor>>) -> Self {
+        if let (Some(client), Some(actor)) = (&mut self.client, actor) {
+            client.actor = Some(Arc::clone(actor));
+        }
+        self
     }
 
     /// The same in a request of this client.
@@ -226,10 +234,29 @@ impl Node {
 
     /// The session as stored, with the activity and revocations that this node knows and the store does not yet.
     pub(crate) async fn load(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
-        Ok(self.load_as_stored(id).await?.map(|mut session| {
-            self.overlay_local(&mut session);
-            session
-        }))
+        let Some(mut session) = self.load_as_stored(id).await? else { return Ok(None) };
+        self.overlay_local(&mut session);
+        self.overlay_actor(&mut session).await?;
+        Ok(Some(session))
+    }
+
+    /// A session in which somebody acts for the user ends with the session of whoever acts.
+    async fn overlay_actor(&self, session: &mut SessionRecord) -> Result<(), StoreError> {
+        let Some(actor) = session.client.actor.clone() else { return Ok(()) };
+        let mut actors = self.load_as_stored(actor.session_id).await?;
+        actors.iter_mut().for_each(|actors| self.overlay_local(actors));
+        let idle_timeout = self.settings.policy.idle_timeout;
+        match actors.filter(|actors| actors.rotation.is_live(self.now(), idle_timeout)) {
+            Some(actors) => {
+                let ends_at = actors.rotation.ends_at(idle_timeout);
+                session.rotation.expires_at = session.rotation.expires_at.min(ends_at);
+            }
+            None => {
+                let revocation = Revocation { at: self.now(), reason: RevocationReason::ActorEnded };
+                session.rotation.revoked.get_or_insert(revocation);
+            }
+        }
+        Ok(())
     }
 
     /// The session as stored, without anything that only this node knows.
@@ -256,8 +283,15 @@ impl Node {
         let stored = self.realm.stored(user_id);
         let mut sessions = self.call("list", self.store().list(&stored, MAX_LISTED)).await?;
         sessions = sessions.into_iter().filter_map(|session| self.realm.own(session)).collect();
-        sessions.iter_mut().for_each(|session| self.overlay_local(session));
+        for session in &mut sessions {
+            self.overlay_local(session);
+            self.overlay_actor(session).await?;
+        }
         Ok(sessions)
+    }
+
+    pub(crate) async fn find_external(&self, id: ExternalId) -> Result<Vec<SessionId>, StoreError> {
+        self.call("find_external", self.store().find_external(id)).await
     }
 
     pub(crate) async fn compare_and_swap(&self, expected: u64, next: &SessionRecord) -> Result<bool, StoreError> {

@@ -64,7 +64,7 @@ impl Node {
     /// Writes recorded activity, forgets expired revocations and purges expired sessions.
     async fn housekeep(self: &Arc<Self>) {
         let mut stop = self.stop.clone();
-        let every = (self.settings.policy.idle_timeout / 20).min(MAX_WRITE_BEHIND);
+        let every = (self.settings.min_idle_timeout() / 20).min(MAX_WRITE_BEHIND);
         let mut tick = ticks();
         let mut written_at = Instant::now();
         let mut purged_at = None;

@@ -11,11 +11,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::Mac as _;
 use serde::de::DeserializeOwned;
 
-use super::claims::{Payload, Registered, Scope};
+use super::claims::{Context, Payload, Registered, Scope};
 use super::id::TokenId;
 use super::keys::{HmacSha256, Purpose, Secret, hmac};
 use crate::config::{Settings, SettingsError};
-use crate::session::SessionId;
+use crate::session::{Actor, Authentication, SessionId};
 use crate::time::Timestamp;
 
 /// A lifetime below this keeps its milliseconds: rounding it down to whole seconds would shorten it by more than the 5%
@@ -38,6 +38,10 @@ pub(crate) struct AccessToken<C> {
     pub(crate) id: TokenId,
     pub(crate) issued_at: Timestamp,
     pub(crate) expires_at: Timestamp,
+    /// When the user was actively authenticated.
+    pub(crate) auth_time: Timestamp,
+    /// None if nothing else is known about the authentication, and nobody acts for the user.
+    pub(crate) context: Option<Arc<Context>>,
     /// The times between which it is valid by the clock of this node.
     valid: (Timestamp, Timestamp),
     pub(crate) claims: C,
@@ -52,6 +56,8 @@ pub(crate) struct AccessTokenParams<'a> {
     pub(crate) now: Timestamp,
     pub(crate) ttl: Duration,
     pub(crate) session_expires_at: Timestamp,
+    pub(crate) authentication: &'a Authentication,
+    pub(crate) actor: Option<&'a Actor>,
     /// Tells tokens of the same millisecond apart.
     pub(crate) random: [u8; 8],
     /// The text of a JSON object without any of the [`RESERVED`](super::claims::RESERVED) names.
@@ -215,6 +221,8 @@ impl AccessKeys {
             jti: id,
             iat: params.now.as_secs(),
             exp: expires_at.as_secs(),
+            authentication: params.authentication,
+            actor: params.actor,
         };
         let payload = registered.payload(&self.scope, params.claims)?;
         let mut token = String::with_capacity(self.signing.header.len() + payload.len() * 4 / 3 + 92);
@@ -268,6 +276,8 @@ impl AccessKeys {
             id,
             issued_at,
             expires_at,
+            auth_time: Timestamp::from_millis(payload.auth_time.saturating_mul(1000)),
+            context: payload.context,
             valid: (issued_at.before(self.skew), valid_until),
             claims: payload.claims,
         })
@@ -275,6 +285,11 @@ impl AccessKeys {
 }
 
 impl<C> AccessToken<C> {
+    /// Who acts for the user.
+    pub(crate) fn actor(&self) -> Option<&Arc<Actor>> {
+        self.context.as_ref().and_then(|context| context.actor.as_ref())
+    }
+
     /// Checks that the token has not expired, and was not issued further in the future than clock skew explains.
     pub(crate) fn check_times(&self, now: Timestamp) -> Result<(), Refused> {
         let (from, until) = self.valid;
@@ -305,6 +320,7 @@ mod tests {
     struct NoClaims {}
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_250);
+    static AUTHENTICATION: Authentication = Authentication::at(Timestamp::from_millis(1_600_000_000_999));
 
     fn secret() -> Secret {
         Secret::new("k4Jx0pQm1vN8sT2wZ7yB5cD9fG3hL6rA")
@@ -331,6 +347,8 @@ mod tests {
             now: NOW,
             ttl: Duration::from_millis(900_000),
             session_expires_at: Timestamp::MAX,
+            authentication: &AUTHENTICATION,
+            actor: None,
             random: [9; 8],
             claims,
         }
@@ -364,6 +382,7 @@ mod tests {
         assert_eq!((token.issued_at, token.expires_at), (NOW, issued.expires_at));
         assert_eq!(issued.expires_at, Timestamp::from_millis(1_700_000_900_000));
         assert_eq!((token.id.issued_at(), token.id.expires_at()), (NOW, issued.expires_at));
+        assert_eq!((token.auth_time, token.context), (Timestamp::from_millis(1_600_000_000_000), None));
         assert_eq!(token.claims.role, "admin");
     }
 
@@ -375,7 +394,8 @@ mod tests {
         assert_eq!(header["kid"].as_str().unwrap().len(), 8);
         let expected = serde_json::json!({
             "iss": "app", "aud": "web", "sub": "alice", "sid": SessionId::from_bytes([7; 16]), "gen": 3,
-            "jti": segment(&issued.token, 1)["jti"], "iat": 1_700_000_000, "exp": 1_700_000_900, "role": "admin",
+            "jti": segment(&issued.token, 1)["jti"], "iat": 1_700_000_000, "exp": 1_700_000_900,
+            "auth_time": 1_600_000_000, "role": "admin",
         });
         assert_eq!(segment(&issued.token, 1), expected);
     }

@@ -253,7 +253,7 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
         use std::time::Duration;
 
         use crate::config::Settings;
-        use crate::session::SessionId;
+        use crate::session::{Authentication, SessionId};
         use crate::time::Timestamp;
         use crate::token::access::{AccessKeys, AccessTokenParams, Key};
 
@@ -261,7 +261,10 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
             let key = Key::asymmetric(SigningKey::ed25519_pem(ED25519).unwrap().0, realm);
             AccessKeys::new(key, Vec::new(), &Settings::default()).unwrap()
         };
+        let authentication = Authentication::at(Timestamp::from_millis(0));
         let params = AccessTokenParams {
+            authentication: &authentication,
+            actor: None,
             user_id: "1",
             session_id: SessionId::from_bytes([7; 16]),
             generation: 0,

@@ -10,11 +10,27 @@ use serde::de::value::{BorrowedStrDeserializer, MapAccessDeserializer, StrDeseri
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 
 use super::id::TokenId;
-use crate::session::SessionId;
+use crate::session::{Actor, Authentication, SessionId};
 
 /// The names of the registered claims, which the app's claims must not use. `nbf` is never written, but other verifiers
 /// would act on it.
-pub(crate) const RESERVED: [&str; 9] = ["iss", "aud", "sub", "sid", "gen", "jti", "iat", "exp", "nbf"];
+pub(crate) const RESERVED: [&str; 13] =
+    ["iss", "aud", "sub", "sid", "gen", "jti", "iat", "exp", "nbf", "auth_time", "acr", "amr", "act"];
+
+/// What few access tokens say beside the time of the authentication.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Context {
+    pub(crate) acr: Option<Box<str>>,
+    pub(crate) amr: Vec<Box<str>>,
+    pub(crate) actor: Option<Arc<Actor>>,
+}
+
+impl Context {
+    /// None if there is nothing in it.
+    fn kept(self) -> Option<Arc<Self>> {
+        (self != Self::default()).then(|| Arc::new(self))
+    }
+}
 
 /// The registered claims of one access token.
 pub(super) struct Registered<'a> {
@@ -24,6 +40,8 @@ pub(super) struct Registered<'a> {
     pub(super) jti: TokenId,
     pub(super) iat: i64,
     pub(super) exp: i64,
+    pub(super) authentication: &'a Authentication,
+    pub(super) actor: Option<&'a Actor>,
 }
 
 impl Registered<'_> {
@@ -41,8 +59,22 @@ impl Registered<'_> {
             text.extend_from_slice(self.sub.as_bytes());
             text.push(b'"');
         }
-        let Self { sid, r#gen, jti, iat, exp, .. } = self;
-        write!(text, r#","sid":"{sid}","gen":{gen},"jti":"{jti}","iat":{iat},"exp":{exp}"#).ok()?;
+        let Self { sid, r#gen, jti, iat, exp, authentication: Authentication { time, acr, amr }, actor, .. } = self;
+        let auth_time = time.as_secs();
+        write!(text, r#","sid":"{sid}","gen":{gen},"jti":"{jti}","iat":{iat},"exp":{exp},"auth_time":{auth_time}"#)
+            .ok()?;
+        if let Some(acr) = acr {
+            text.extend_from_slice(ACR);
+            serde_json::to_writer(&mut text, acr).ok()?;
+        }
+        if !amr.is_empty() {
+            text.extend_from_slice(AMR);
+            serde_json::to_writer(&mut text, amr).ok()?;
+        }
+        if let Some(actor) = actor {
+            text.extend_from_slice(ACT);
+            serde_json::to_writer(&mut text, actor).ok()?;
+        }
         if !members.starts_with('}') {
             text.push(b',');
         }
@@ -50,6 +82,11 @@ impl Registered<'_> {
         Some(text)
     }
 }
+
+/// The optional claims, in this order.
+const ACR: &[u8] = br#","acr":"#;
+const AMR: &[u8] = br#","amr":"#;
+const ACT: &[u8] = br#","act":"#;
 
 /// Whose access tokens are read, and for whom they are.
 pub(super) struct Scope {
@@ -74,6 +111,8 @@ pub(super) struct Payload<C> {
     pub(super) r#gen: u32,
     pub(super) jti: TokenId,
     pub(super) exp: i64,
+    pub(super) auth_time: i64,
+    pub(super) context: Option<Arc<Context>>,
     pub(super) claims: C,
 }
 
@@ -103,6 +142,9 @@ impl<C: DeserializeOwned> Payload<C> {
         rest.number()?;
         rest.literal(br#","exp":"#)?;
         let exp = rest.number()?;
+        rest.literal(br#","auth_time":"#)?;
+        let auth_time = rest.number()?;
+        let context = rest.context()?;
         let claims = match rest.0 {
             b"}" => read_app_claims(b"{}").ok()?,
             remaining @ [b',', b'"', ..] => {
@@ -116,7 +158,7 @@ impl<C: DeserializeOwned> Payload<C> {
             }
             _ => return None,
         };
-        Some(Self { sub, sid, r#gen, jti, exp, claims })
+        Some(Self { sub, sid, r#gen, jti, exp, auth_time, context, claims })
     }
 }
 
@@ -140,6 +182,36 @@ impl<'a> Rest<'a> {
         let (text, rest) = self.0.split_at_checked(end)?;
         self.0 = rest.strip_prefix(b"\"")?;
         std::str::from_utf8(text).ok()
+    }
+
+    /// The optional claims. The outer option is for what the general parser has to read.
+    #[expect(clippy::option_option, reason = "a token with none of them is usual, and no failure")]
+    fn context(&mut self) -> Option<Option<Arc<Context>>> {
+        let mut context = Context::default();
+        if self.literal(ACR).is_some() {
+            self.literal(b"\"")?;
+            context.acr = Some(self.string()?.into());
+        }
+        if self.literal(AMR).is_some() {
+            self.literal(b"[")?;
+            loop {
+                self.literal(b"\"")?;
+                context.amr.push(self.string()?.into());
+                if self.literal(b",").is_none() {
+                    break;
+                }
+            }
+            self.literal(b"]")?;
+        }
+        if self.literal(ACT).is_some() {
+            self.literal(br#"{"sub":""#)?;
+            let user_id = self.string()?.into();
+            self.literal(br#","sid":""#)?;
+            let session_id = self.string()?.parse().ok()?;
+            self.literal(b"}")?;
+            context.actor = Some(Arc::new(Actor { user_id, session_id }));
+        }
+        Some(context.kept())
     }
 
     /// A number that is not negative, has no fraction, and is far below the limit of its type.
@@ -198,8 +270,24 @@ impl<'de, C: DeserializeOwned> Deserialize<'de> for AnyPayload<C> {
                 let jti = TokenId::parse(&jti).ok_or_else(|| M::Error::custom("not a token id"))?;
                 let _iat: i64 = member(&mut map, "iat")?;
                 let exp = member(&mut map, "exp")?;
-                let claims = app_claims(map)?;
-                Ok(AnyPayload { iss, aud, payload: Payload { sub: sub.into(), sid, r#gen, jti, exp, claims } })
+                let auth_time = member(&mut map, "auth_time")?;
+                let mut context = Context::default();
+                let mut next: Option<String> = map.next_key()?;
+                if next.as_deref() == Some("acr") {
+                    context.acr = Some(map.next_value()?);
+                    next = map.next_key()?;
+                }
+                if next.as_deref() == Some("amr") {
+                    context.amr = map.next_value()?;
+                    next = map.next_key()?;
+                }
+                if next.as_deref() == Some("act") {
+                    context.actor = Some(map.next_value()?);
+                    next = map.next_key()?;
+                }
+                let claims = app_claims(AppMembers { next, rest: map })?;
+                let (sub, context) = (sub.into(), context.kept());
+                Ok(AnyPayload { iss, aud, payload: Payload { sub, sid, r#gen, jti, exp, auth_time, context, claims } })
             }
         }
 
@@ -218,8 +306,8 @@ pub(crate) fn read_app_claims<C: DeserializeOwned>(text: &[u8]) -> Result<C, ser
             f.write_str("the app's claims")
         }
 
-        fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<C, M::Error> {
-            app_claims(map)
+        fn visit_map<M: MapAccess<'de>>(self, rest: M) -> Result<C, M::Error> {
+            app_claims(AppMembers { next: None, rest })
         }
     }
 
@@ -229,23 +317,30 @@ pub(crate) fn read_app_claims<C: DeserializeOwned>(text: &[u8]) -> Result<C, ser
     Ok(claims)
 }
 
-fn app_claims<'de, C: DeserializeOwned, M: MapAccess<'de>>(remaining: M) -> Result<C, M::Error> {
-    C::deserialize(RemainingObject(AppMembers(remaining)))
+fn app_claims<'de, C: DeserializeOwned, M: MapAccess<'de>>(members: AppMembers<M>) -> Result<C, M::Error> {
+    C::deserialize(RemainingObject(members))
 }
 
 /// The app's members, which follow the registered claims. None of them may have a reserved name: names must be unique
 /// (RFC 7519 §4), and an `nbf` would have to be checked.
-struct AppMembers<M>(M);
+struct AppMembers<M> {
+    /// The name of the first one, if it was read.
+    next: Option<String>,
+    rest: M,
+}
 
 impl<'de, M: MapAccess<'de>> MapAccess<'de> for AppMembers<M> {
     type Error = M::Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, M::Error> {
-        self.0.next_key_seed(AppName(seed))
+        match self.next.take() {
+            Some(name) => AppName(seed).visit_str(&name).map(Some),
+            None => self.rest.next_key_seed(AppName(seed)),
+        }
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, M::Error> {
-        self.0.next_value_seed(seed)
+        self.rest.next_value_seed(seed)
     }
 }
 
@@ -322,6 +417,7 @@ impl<'de, M: MapAccess<'de>> Deserializer<'de> for RemainingObject<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Timestamp;
 
     type AnyClaims = serde_json::Map<String, serde_json::Value>;
 
@@ -330,6 +426,10 @@ mod tests {
     }
 
     fn issued(sub: &str, members: &str) -> Vec<u8> {
+        issued_with(&Authentication::at(Timestamp::from_millis(1_600_000_000_999)), None, sub, members)
+    }
+
+    fn issued_with(authentication: &Authentication, actor: Option<&Actor>, sub: &str, members: &str) -> Vec<u8> {
         let registered = Registered {
             sub,
             sid: SessionId::from_bytes([7; 16]),
@@ -337,6 +437,8 @@ mod tests {
             jti: TokenId::parse(&"A".repeat(24)).unwrap(),
             iat: 1_700_000_000,
             exp: 1_700_000_900,
+            authentication,
+            actor,
         };
         registered.payload(&scope(), &format!("{{{members}}}")).unwrap()
     }
@@ -352,9 +454,53 @@ mod tests {
         Payload::read_any(text, &scope())
     }
 
-    fn parts<C>(payload: Payload<C>) -> (Arc<str>, SessionId, u32, String, i64, C) {
-        let Payload { sub, sid, r#gen, jti, exp, claims } = payload;
-        (sub, sid, r#gen, jti.to_string(), exp, claims)
+    type Parts<C> = (Arc<str>, SessionId, u32, String, i64, i64, Option<Arc<Context>>, C);
+
+    fn parts<C>(payload: Payload<C>) -> Parts<C> {
+        let Payload { sub, sid, r#gen, jti, exp, auth_time, context, claims } = payload;
+        (sub, sid, r#gen, jti.to_string(), exp, auth_time, context, claims)
+    }
+
+    fn actor() -> Actor {
+        Actor { user_id: "admin".into(), session_id: SessionId::from_bytes([9; 16]) }
+    }
+
+    fn aal2() -> Authentication {
+        let time = Timestamp::from_millis(1_600_000_000_999);
+        Authentication { time, acr: Some("urn:aal:2".into()), amr: vec!["pwd".into(), "otp".into()] }
+    }
+
+    #[test]
+    fn an_issued_payload_says_how_the_user_was_authenticated_and_who_acts() {
+        for (acr, amr, acts) in (0..8).map(|n| (n & 1 > 0, n & 2 > 0, n & 4 > 0)) {
+            let mut authentication = aal2();
+            authentication.acr = authentication.acr.filter(|_| acr);
+            authentication.amr.retain(|_| amr);
+            let actor = acts.then(actor);
+            for members in ["", r#""role":"admin""#] {
+                let text = issued_with(&authentication, actor.as_ref(), "alice", members);
+                let (.., auth_time, context, _) = as_issued(&text).map(parts).unwrap();
+                assert_eq!(auth_time, 1_600_000_000);
+                let expected = Context {
+                    acr: authentication.acr.clone(),
+                    amr: authentication.amr.clone(),
+                    actor: actor.clone().map(Arc::new),
+                };
+                assert_eq!(context.as_deref(), (acr || amr || acts).then_some(&expected));
+                assert_eq!(as_issued(&text).map(parts), any(&text).map(parts));
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_authentication_with_escapes_are_read_by_the_general_parser() {
+        let mut authentication = aal2();
+        authentication.amr.push("a\"b\n".into());
+        let mut text = issued_with(&authentication, None, "alice", r#""role":"admin""#);
+        assert!(as_issued(&text).is_none());
+        let payload = Payload::<AnyClaims>::read(&mut text, &scope()).unwrap();
+        assert_eq!(payload.context.unwrap().amr, authentication.amr);
+        assert_eq!(payload.claims["role"], "admin");
     }
 
     #[test]
@@ -379,7 +525,7 @@ mod tests {
 
     #[test]
     fn whatever_byte_is_changed_both_parsers_read_the_same() {
-        let text = issued("alice", r#""role":"admin","exp2":1"#);
+        let text = issued_with(&aal2(), Some(&actor()), "alice", r#""role":"admin","exp2":1"#);
         let mut read = 0;
         for at in 0..text.len() {
             for byte in [b'"', b'\\', b',', b':', b'{', b'}', b' ', b'0', b'1', b'9', b'-', b'.', b'e', b'A', 0, 0xff] {

@@ -5,7 +5,9 @@ mod csrf;
 mod guard;
 mod mount;
 mod pages;
+mod passive;
 mod refusals;
+mod require;
 
 use std::fmt;
 use std::future::Future;
@@ -23,7 +25,9 @@ pub use self::csrf::CsrfLayer;
 pub use self::guard::GuardLayer;
 pub(super) use self::mount::MountLayer;
 pub use self::pages::PagesLayer;
+pub use self::passive::PassiveLayer;
 pub use self::refusals::{RefusalsFuture, RefusalsLayer, RefusalsService};
+pub use self::require::RequireLayer;
 use super::head::Head;
 use crate::auth::Decision;
 
@@ -35,6 +39,10 @@ pub type CsrfService<S> = CheckService<S, CsrfLayer>;
 pub type GuardService<S, C> = CheckService<S, GuardLayer<C>>;
 /// The service of [`PagesLayer`].
 pub type PagesService<S, C> = CheckService<S, PagesLayer<C>>;
+/// The service of [`PassiveLayer`].
+pub type PassiveService<S, C> = CheckService<S, PassiveLayer<C>>;
+/// The service of [`RequireLayer`].
+pub type RequireService<S, C> = CheckService<S, RequireLayer<C>>;
 
 /// The response to a request that does not reach the inner service. Its body becomes one of the inner service's type.
 pub(super) type Refusal = Response<Bytes>;
@@ -126,7 +134,7 @@ where
 }
 
 pin_project! {
-    /// The response future of [`AuthService`], [`CsrfService`], [`GuardService`] and [`PagesService`].
+    /// The response future of [`AuthService`] and of the services of the other layers.
     pub struct ResponseFuture<F, R, E> {
         #[pin]
         kind: Kind<F, R, E>,

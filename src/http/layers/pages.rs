@@ -13,6 +13,7 @@ use crate::http::csrf::cookie_is_trusted;
 use crate::http::extract::client_info;
 use crate::http::head::Head;
 use crate::http::identify::{PresentedToken, Unidentified, remember, remembered, verified_token};
+use crate::http::passive::use_of;
 use crate::http::problem::Problem;
 use crate::http::rejection::AuthRejection;
 use crate::http::{cookie, tokens};
@@ -183,7 +184,7 @@ impl<C: Claims> PagesLayer<C> {
         let auth = &self.auth;
         let since = auth.now();
         let candidates: Vec<_> = self.refresh_tokens(parts).collect();
-        match auth.refresh_page(candidates, || client_info(parts)).await {
+        match auth.refresh_page(candidates, || client_info(parts), use_of(parts)).await {
             Ok(PageRefresh { tokens, token, unsent }) => {
                 remember(auth, parts, token);
                 Ok(Some(Granted { tokens, since, unsent }))
