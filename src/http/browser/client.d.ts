@@ -10,7 +10,14 @@
  * page refreshes only if a caller waits for a token. The module also checks whether a refresh is due when the page
  * becomes visible, when the network is back and after the computer was asleep.
  *
- * The state becomes `out` only by a logout, or if the server refuses a refresh with 401 and one of its own codes.
+ * A refresh that the module makes by itself is passive: it has the header `Auth-Passive: ?1`, and the server does not
+ * count it as the user's activity. It is active if the user has done something (pointer, wheel, touch, keyboard) in any
+ * tab since the last active refresh, or has just opened the page. Every refresh of a hidden page is passive. Where there
+ * is no document, as in a worker, the user cannot be observed, and refreshes are active.
+ *
+ * The state becomes `out` only by a logout, or if the server refuses a refresh with 401 and one of its own codes. After
+ * `session_revoked` the module waits a second and refreshes once more: another tab may have authenticated again, so that
+ * there is a new cookie.
  * After any other failure the module tries again: it waits for `Retry-After` (at most one hour) plus a random part of
  * a time that doubles up to a minute, and it sends at most 20 refreshes per minute.
  */
@@ -37,6 +44,14 @@ export interface Claims {
   jti: string;
   iss: string;
   aud: string;
+  /** When the user authenticated, in seconds since 1970. */
+  auth_time?: number;
+  /** How strong the authentication was (RFC 9470), if the app says so. */
+  acr?: string;
+  /** How the user authenticated (RFC 8176), if the app says so. */
+  amr?: string[];
+  /** Who acts as this user, such as a member of the support staff (RFC 8693). */
+  act?: { sub: string; sid?: string; [name: string]: unknown };
   /** The app's own claims. */
   [name: string]: unknown;
 }
@@ -57,13 +72,37 @@ export interface Change {
   /** The same as {@link Auth.user}. If `sub` has changed, the page shows another user's data: reload it. */
   user: Claims | null;
   /**
-   * The cause: `login`, `refresh`, `logout`, `idle` or `no_session` (no hint cookie when the page was loaded, and the
+   * The cause: `login`, `reauthentication`, `refresh`, `logout`, `idle` or `no_session` (no hint cookie when the page was loaded, and the
    * server has found or left no refresh cookie within the last ten minutes); the server's code if it refused a refresh;
    * `offline`, `status_502`, `too_many_attempts` and the like if a refresh failed.
    */
   reason: string;
   /** Whether the change was made in another tab. */
   elsewhere: boolean;
+}
+
+/** What {@link AuthOptions.onStepUp} gets. */
+export interface Challenge {
+  /**
+   * - `route`: a request was refused.
+   * - `client`: a refresh was refused, because the session is bound to its client, and the client has changed.
+   * - `idle`: a refresh was refused, because the session was idle for too long.
+   */
+  reason: "route" | "client" | "idle";
+  /** How many seconds old the authentication may be, or null. */
+  maxAge: number | null;
+  /** The values of `acr` of which one is required, the preferred one first. Empty if any will do. */
+  acrValues: string[];
+  /**
+   * Aborts when the challenge no longer applies: the user has authenticated in another tab, or is logged out, or the
+   * module was closed. Close the dialog then. Undefined in a browser without `AbortController`.
+   */
+  signal?: AbortSignal;
+}
+
+/** A request is passive if `passive` is true or the page is hidden: it does not count as the user's activity. */
+export interface PassiveOptions {
+  passive?: boolean;
 }
 
 export interface IdleOptions {
@@ -101,6 +140,31 @@ export interface AuthOptions {
    */
   idle?: IdleOptions;
   /**
+   * Called when the server requires a recent or a stronger authentication (401 `insufficient_user_authentication`), and
+   * when it refuses a refresh because the client has changed or the session was idle. Show a dialog, call
+   * {@link Auth.reauthenticate}, and return when that is done. The refused request is then sent once more, with its body
+   * unless that is a stream, and the second response is returned, whatever it is.
+   *
+   * If the hook returns `false`, throws, or there is no newer authentication afterwards, the caller gets the refusal. For
+   * the reason `route` the user stays logged in. For `client` and `idle` the state is then `out`, in all tabs, with the
+   * server's code as the reason.
+   *
+   * In each tab there is one challenge at a time, and all requests that are refused meanwhile share it. Requests that need a new
+   * token wait for it as long as it takes. So use plain `fetch` within the hook: {@link Auth.fetch} may wait for the
+   * hook.
+   *
+   * From another origin, `maxAge` and `acrValues` are known only if the server exposes `WWW-Authenticate` by CORS.
+   *
+   * Default: none; the caller gets the refusal, and a refused refresh logs out.
+   */
+  onStepUp?(challenge: Challenge): unknown;
+  /**
+   * Whether passive requests to other origins (`origins`, or that of `base`) have the header `Auth-Passive`. The server
+   * has to allow it by CORS, or else the browser refuses these requests. Requests to the page's own origin always have
+   * it. Default: false.
+   */
+  passiveHeader?: boolean;
+  /**
    * Whether the server sets the hint cookie (setting `hint_cookie`). If so, a page without the cookie makes no
    * request if, within the last ten minutes, the server has found no refresh cookie or the user has logged out. The
    * module keeps the time of that in localStorage; where it cannot, every page makes a request. Sessions from before
@@ -129,14 +193,20 @@ export interface Auth {
   /** The claims of the access token, or null. */
   user(): Claims | null;
   /** Returns a valid access token; null if no user is logged in or no token can be had within 15 seconds. */
-  token(): Promise<string | null>;
+  token(options?: PassiveOptions): Promise<string | null>;
   /** Refreshes now, for example after the user's role has changed. Returns null if there is no newer token. */
-  refresh(): Promise<string | null>;
+  refresh(options?: PassiveOptions): Promise<string | null>;
   /**
    * `fetch` with the access token. If the server refuses the token, the module refreshes and sends the request once
    * more; the second response is returned, whatever it is. A request whose body is a stream (the body of a `Request`
    * is one) is sent only once, so a refresh that is due comes first. If no user is logged in, the request is sent
    * without a token.
+   *
+   * If the server requires another authentication, {@link AuthOptions.onStepUp} is called, and the request is sent once
+   * more afterwards.
+   *
+   * With `passive`, and whenever the page is hidden, the request has the header `Auth-Passive: ?1`: it does not count as
+   * the user's activity. Use it for polling.
    *
    * Relative URLs are resolved against the document's base URL, as `fetch` does. Requests to other origins, and
    * requests with an `Authorization` header, are sent unchanged.
@@ -144,7 +214,7 @@ export interface Auth {
    * Rejects as `fetch` does. Rejects with an {@link AuthError}, and sends nothing, if no token can be had within 15
    * seconds (`offline`), or if the user has logged out or another user has logged in meanwhile (`user_changed`).
    */
-  fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>;
+  fetch(input: RequestInfo | URL, init?: RequestInit & PassiveOptions): Promise<Response>;
   /**
    * Sends a login to the app's own route and takes the tokens from the response. The request is a POST with `body` as
    * JSON; the members of `init` replace these defaults, `headers` the content type too. Resolves to the response,
@@ -158,6 +228,15 @@ export interface Auth {
    * Rejects as `fetch` does, and with an `AbortError` after 60 seconds unless `init` has a signal.
    */
   login(url: string | URL, body?: unknown, init?: RequestInit): Promise<Response>;
+  /**
+   * Sends a new authentication of the same user to the app's own route, like {@link Auth.login}, and with the same
+   * guarantees: refreshes of all tabs wait for it, and all tabs take its tokens. `Change.reason` is `reauthentication`.
+   *
+   * Rejects with an {@link AuthError} `user_changed` if the tokens are another user's, and does not take them. The app's
+   * route has to refuse that itself before it sets a cookie: with another user's cookie, the next refresh makes all tabs
+   * that user's.
+   */
+  reauthenticate(url: string | URL, body?: unknown, init?: RequestInit): Promise<Response>;
   /** Takes the tokens of a login that was sent without {@link Auth.login}. */
   accept(tokens: Tokens): void;
   /**

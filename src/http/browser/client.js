@@ -5,6 +5,7 @@ const REQUEST_TIMEOUT = 10_000;
 const LOGIN_TIMEOUT = 60_000;
 const LOCK_TIMEOUT = 11_000; // after REQUEST_TIMEOUT
 const LOCK_DELAY = 50; // lets the update arrive first
+const COOKIE_DELAY = 1000; // lets another tab's cookie arrive
 const TOKEN_TIMEOUT = 15_000;
 const MAX_TIMER = 30_000;
 const MINUTE = 60_000;
@@ -13,7 +14,9 @@ const MAX_ATTEMPTS = 20; // per minute
 const HINT_TRUST = 600_000;
 
 // Codes of refused refreshes and requests.
-const LOGGED_OUT = /^(refresh_token_(missing|invalid|reused)|session_(revoked|expired|idle|outdated)|client_mismatch|user_refused)$/;
+const STEP_UP = "insufficient_user_authentication";
+const REASON = { [STEP_UP]: "client", session_idle: "idle" };
+const LOGGED_OUT = /^(refresh_token_(missing|invalid|reused)|session_(revoked|expired|idle|outdated)|client_mismatch|user_refused|insufficient_user_authentication)$/;
 const NO_COOKIE = /^(refresh_token_missing|logout)$/;
 const RETRYABLE = /^(access_token_(expired|revoked|invalid)|session_(revoked|expired|idle|outdated)|client_mismatch)$/;
 
@@ -36,29 +39,39 @@ export function createAuth(options = {}) {
   const cancel = timer => safe(() => env.clearTimeout(timer));
   const sleep = ms => new Promise(resolve => later(resolve, ms) ?? resolve());
   const newAbort = () => safe(() => new AbortController());
+  const log = error => safe(() => env.console.error(error));
   const call = (callback, value) => {
-    try { callback?.(value); } catch (error) { safe(() => env.console.error(error)); }
+    try { callback?.(value); } catch (error) { log(error); }
   };
 
   const WAKE = ["focus", "pageshow", "online", "visibilitychange"];
+  const ACTIVITY = ["pointerdown", "pointermove", "keydown", "wheel", "touchstart"];
   const listening = newAbort();
   const listen = (events, callback) => events.forEach(event => safe(() => {
     const target = event === "visibilitychange" ? env.document : env;
     target.addEventListener(event, callback, { passive: true, capture: true, signal: listening?.signal });
   }));
 
-  // Frames such as about:srcdoc and blob: have no URL of their own.
+  const visibility = () => safe(() => env.document.visibilityState);
+  const isPassive = init => init?.passive || visibility() === "hidden";
+
+  // Some frames have no URL of their own.
   const page = [() => env.location.href, () => env.document.baseURI, () => env.origin].map(safe)
     .find(url => safe(() => new URL("/", url)));
   const originOf = url => safe(() => new URL(url, page).origin);
   const origin = safe(() => env.origin) ?? originOf(page);
-  const { base: path = "/auth", hint, idle } = options;
+  const { base: path = "/auth", hint, idle, onStepUp, passiveHeader } = options;
   const base = safe(() => new URL(`${path}/`, page).href.slice(0, -1), path);
   const name = `axum-refresh:${base}`;
   const origins = new Set([origin, ...[base, ...(options.origins ?? [])].map(originOf)]);
   origins.delete("null"); // opaque
   const credentials = options.credentials ?? (originOf(base) === origin ? "same-origin" : "include");
   const POST = { method: "POST", credentials, cache: "no-store" };
+  const headersOf = (init, url, passive) => {
+    const headers = new Headers(init);
+    if (passive && (passiveHeader || originOf(url) === origin)) headers.set("auth-passive", "?1");
+    return headers;
+  };
 
   const timed = (ms, job) => new Promise((resolve, reject) => {
     const stop = newAbort();
@@ -70,8 +83,9 @@ export function createAuth(options = {}) {
   });
 
   let keepalive = true; // a closed tab still gets its cookie
-  const request = path => timed(REQUEST_TIMEOUT, async signal => {
-    const response = await env.fetch(base + path, { ...POST, keepalive, headers: { accept: "application/json" }, signal });
+  const request = (path, passive) => timed(REQUEST_TIMEOUT, async signal => {
+    const headers = headersOf({ accept: "application/json" }, base, passive);
+    const response = await env.fetch(base + path, { ...POST, keepalive, headers, signal });
     const text = await response.text();
     return { response, body: safe(() => JSON.parse(text)) };
   }).catch(() => {
@@ -98,13 +112,8 @@ export function createAuth(options = {}) {
       },
       /** One tab at a time, or after a timeout. `onWait` gets what ends the wait. */
       locked: (job, onWait) => new Promise((resolve, reject) => {
-        let started = false;
-        const run = async () => {
-          if (started) return;
-          started = true;
-          cancel(limit);
-          await job().then(resolve, reject);
-        };
+        let running;
+        const run = () => running ??= job(cancel(limit)).then(resolve, reject).then(() => channel && sleep(LOCK_DELAY));
         const limit = later(() => {
           isStuck = true;
           run();
@@ -113,11 +122,9 @@ export function createAuth(options = {}) {
         const locks = safe(() => env.navigator.locks);
         const queue = () => { tail = tail.then(run); };
         if (!locks || isStuck) queue();
-        else (async () => locks.request(name, {}, async () => {
+        else (async () => locks.request(name, {}, () => {
           isStuck = false;
-          if (started) return;
-          await run();
-          if (channel) await sleep(LOCK_DELAY);
+          return run();
         }))().then(queue, queue);
       }),
     };
@@ -148,6 +155,8 @@ export function createAuth(options = {}) {
     let stateStamp = now(), lastStamp = stateStamp; // of the state; of all tabs
     let failures = 0, retryAt = 0, notBefore = 0, attempts = [];
     let timer, lastTick = now(), refreshing = null, endWait, isNewLogin = false;
+    let isActive = true; // the user, since the last active refresh
+    let asking = null, endAsking;
     const waiters = new Set();
 
     const nextStamp = () => lastStamp = Math.max(lastStamp + 1, now());
@@ -168,8 +177,10 @@ export function createAuth(options = {}) {
       isNewLogin = false;
       self.current = token ? { ...update, due, usableUntil: expiresAt - Math.min(5000, half), claims: claimsOf(token) } : null;
       self.state = token ? "in" : "out";
+      if (!update.passive) isActive = false;
       if (hint) hint.remember(NO_COOKIE.test(reason));
       endWait?.();
+      if (!token || !share) endAsking?.();
       if (token || before !== "out") changed(reason, !share);
       self.onUpdate?.(before);
       schedule();
@@ -194,25 +205,37 @@ export function createAuth(options = {}) {
     receive(data => {
       if (data.stamp > lastStamp) lastStamp = data.stamp;
       if (data.type === "update") apply(data, data.reason);
+      if (data.type === "acted") isActive = true;
       // Its clock may be behind.
       if (data.type === "hello") post({ stamp: lastStamp });
       if (data.type === "idle" && valid()) post({ ...self.current, type: "update" });
     });
 
-    async function attempt() {
+    async function attempt(isSecond) {
       const sent = now();
       attempts = attempts.filter(at => sent - at < MINUTE);
       if (attempts.length >= MAX_ATTEMPTS) return fail("too_many_attempts", attempts[0] + MINUTE - sent);
       attempts.push(sent);
       const stamp = nextStamp();
+      // In a worker, the user is not seen.
+      const passive = visibility() && (!isActive || isPassive());
       try {
-        const { response, body } = await request("/refresh");
+        const { response, body } = await request("/refresh", passive);
         if (response.ok && isTokens(body)) {
-          if (stamp > stateStamp) return apply(updateOf(body, sent, stamp), "refresh", true);
+          if (stamp > stateStamp) return apply({ ...updateOf(body, sent, stamp), passive }, "refresh", true);
           // Late, but its cookie may have replaced that of a login.
           return !self.closed && self.current && attempt();
         }
-        if (response.status === 401 && LOGGED_OUT.test(body?.code)) return apply({ stamp }, body.code, true);
+        if (response.status === 401 && LOGGED_OUT.test(body?.code)) {
+          const { code } = body;
+          if (code === "session_revoked" && self.current && !isSecond && stamp > stateStamp) {
+            // Perhaps by a login in another tab.
+            await Promise.race([sleep(COOKIE_DELAY), new Promise(resolve => { endWait = resolve; })]);
+            return stamp > stateStamp && attempt(true);
+          }
+          if (onStepUp && REASON[code]) return { stamp, code, headers: response.headers };
+          return apply({ stamp }, code, true);
+        }
         if (stamp > stateStamp) fail(errorOf(response, body).code, retryAfter(response.headers, now()));
       } catch {
         if (stamp > stateStamp) fail("offline");
@@ -220,19 +243,45 @@ export function createAuth(options = {}) {
     }
 
     /** Unless another tab's update arrives first. */
-    const refresh = force => refreshing ??= (async () => {
-      const before = stateStamp;
-      if (self.closed || now() < (force ? notBefore : retryAt)) return;
-      await locked(async () => { if (stateStamp === before) await attempt(); }, end => { endWait = end; });
-    })().finally(() => {
-      refreshing = null;
-      schedule();
-    });
+    const refresh = (force, active) => {
+      if (active) isActive = true;
+      return refreshing ??= (async () => {
+        const before = stateStamp;
+        if (self.closed || now() < (force ? notBefore : retryAt)) return;
+        const refused = await locked(async () => stateStamp === before && attempt(), end => { endWait = end; });
+        if (!refused) return;
+        const { stamp, code, headers } = refused;
+        while (asking) await asking;
+        if (stamp > stateStamp) await ask(REASON[code], headers, () => true);
+        apply({ stamp }, code, true);
+      })().finally(() => {
+        refreshing = null;
+        schedule();
+      });
+    };
+
+    /** Once at a time. An update can end it. */
+    const ask = (reason, headers, isOver) => asking ??= (async () => {
+      const stop = newAbort();
+      const over = new Promise(resolve => { endAsking = () => isOver() && (resolve(), stop?.abort()); });
+      const text = safe(() => headers.get("www-authenticate"));
+      const [age, acr] = ["max_age", "acr_values"].map(name => RegExp(`\\b${name}="([^"]*)`).exec(text)?.[1]);
+      const challenge = { reason, maxAge: age ? +age : null, acrValues: acr?.match(/\S+/g) ?? [], signal: stop?.signal };
+      try {
+        return await Promise.race([onStepUp(challenge), over]) !== false;
+      } catch (error) { log(error); }
+    })().finally(() => { asking = endAsking = null; });
+
+    async function stepUp(token, headers) {
+      const { sid, auth_time } = claimsOf(token);
+      const isNewer = () => user()?.sid !== sid || user().auth_time > auth_time;
+      return isNewer() || await ask("route", headers, () => self.closed || isNewer()) && isNewer();
+    }
 
     /** `eager`: refreshes first if due. */
-    async function get(eager, signal) {
+    async function get(active, eager, signal) {
       if (valid() && now() >= self.current.due) {
-        const refreshed = refresh();
+        const refreshed = refresh(false, active);
         if (eager) await refreshed;
       }
       return new Promise((resolve, reject) => {
@@ -247,17 +296,20 @@ export function createAuth(options = {}) {
           reject(signal.reason);
           check(true);
         };
-        const limit = later(() => check(true), TOKEN_TIMEOUT);
+        const limit = later(async () => {
+          await asking;
+          check(true);
+        }, TOKEN_TIMEOUT);
         waiters.add(check);
         signal?.addEventListener("abort", abort);
         if (signal?.aborted) abort();
         check();
-        if (waiters.has(check)) refresh();
+        if (waiters.has(check)) refresh(false, active);
       });
     }
 
     const nextAt = () => self.state === "offline" ? retryAt : self.state === "out" ? Infinity : self.current?.due ?? 0;
-    const isAwake = () => waiters.size || safe(() => env.document.visibilityState) !== "hidden";
+    const isAwake = () => waiters.size || visibility() !== "hidden";
 
     function schedule() {
       cancel(timer);
@@ -281,16 +333,21 @@ export function createAuth(options = {}) {
     listen(WAKE, event => {
       if (event.type === "online") retryAt = notBefore;
       // The back/forward cache receives no messages.
-      if (event.persisted) refresh(true);
+      if (event.persisted) refresh(true, true);
       if (hint && self.state === "out" && hint.hasAppeared()) refresh();
       tick();
     });
 
+    listen(ACTIVITY, () => {
+      if (!isActive) post({ type: "acted" });
+      isActive = true;
+    });
+
     return Object.assign(self, {
-      user, valid, get, refresh, nextAt,
-      accept(response, sent = now()) {
+      user, valid, get, refresh, stepUp, nextAt,
+      accept(response, sent = now(), reason = "login") {
         if (!isTokens(response)) throw new TypeError("no access token");
-        apply(updateOf(response, sent, nextStamp()), "login", true);
+        apply(updateOf(response, sent, nextStamp()), reason, true);
         isNewLogin = !response.refresh_token;
       },
       drop: reason => apply({ stamp: nextStamp() }, reason, true),
@@ -307,6 +364,7 @@ export function createAuth(options = {}) {
         cancel(timer);
         listening?.abort();
         endWait?.();
+        endAsking?.();
         for (const waiter of [...waiters]) waiter();
       },
     });
@@ -372,7 +430,7 @@ export function createAuth(options = {}) {
       if (type === "idle") post({ type: "active", at: activeAt });
     });
     listen(WAKE, check);
-    listen(["pointerdown", "pointermove", "keydown", "wheel", "touchstart"], () => {
+    listen(ACTIVITY, () => {
       if (tokens.current && timeLeft() <= 0) return check();
       recordActivity(now());
       if (warned || activeAt - sharedAt >= Math.min(5000, after / 20)) post({ type: "active", at: sharedAt = activeAt });
@@ -384,35 +442,45 @@ export function createAuth(options = {}) {
 
   const tabs = openTabs();
   const tokens = keepTokens(tabs, hint && watchHint(hint));
-  const { user, valid, refresh, accept, drop } = tokens;
+  const { user, valid, refresh, stepUp, accept, drop } = tokens;
   // Without messages, the user may be active in another tab.
   if (idle && tabs.isOpen()) watchIdle(tabs, tokens, idle);
   tokens.start();
 
   async function authFetch(input, init = {}) {
-    const headers = new Headers(init.headers ?? input.headers);
     // Resolved once, so that the checked origin gets the request.
     if (!input.url) input = new URL(input, safe(() => env.document.baseURI) ?? page);
-    if (!origins.has(new URL(input.url ?? input).origin) || headers.has("authorization")) return env.fetch(input, init);
-    // A stream, such as the body of a Request, is sent once.
+    const url = input.url ?? input;
+    const newHeaders = passive => headersOf(init.headers ?? input.headers, url, passive);
+    if (!origins.has(originOf(url)) || newHeaders().has("authorization")) return env.fetch(input, init);
+    // A stream is sent once.
     const { body } = init;
     const once = body ? body.getReader || body[Symbol.asyncIterator] : input.url && !/^(GET|HEAD)$/.test(input.method);
     const caller = user();
     const userChanged = () => caller && user()?.sub !== caller.sub;
-    const send = token => {
-      if (token) headers.set("authorization", `Bearer ${token}`);
-      return env.fetch(input, { ...init, headers });
-    };
-    const token = await tokens.get(once, init.signal ?? input.signal);
+    const active = !isPassive(init);
+    let token = await tokens.get(active, once, init.signal ?? input.signal), response;
     if (userChanged()) throw new AuthError("user_changed");
     if (!token && tokens.state !== "out") throw new AuthError("offline");
-    const response = await send(token);
-    if (!token || response.status !== 401 || !(await isRetryable(response))) return response;
-    if (token === tokens.current?.token) await refresh(true);
-    const next = valid()?.token;
-    if (once || !next || next === token || userChanged()) return response;
-    response.body?.cancel().catch(() => {});
-    return send(next);
+    const send = async () => {
+      const headers = newHeaders(isPassive(init));
+      if (token) headers.set("authorization", `Bearer ${token}`);
+      response = await env.fetch(input, { ...init, headers });
+    };
+    const sendAgain = () => {
+      const next = valid()?.token;
+      if (once || !next || next === token || userChanged()) return;
+      response.body?.cancel().catch(() => {});
+      token = next;
+      return send();
+    };
+    await send();
+    if (token && RETRYABLE.test(await codeOf(response))) {
+      if (token === tokens.current?.token) await refresh(true, active);
+      await sendAgain();
+    }
+    if (token && onStepUp && await codeOf(response) === STEP_UP && await stepUp(token, response.headers)) await sendAgain();
+    return response;
   }
 
   const api = async (method, path) => {
@@ -421,6 +489,18 @@ export function createAuth(options = {}) {
     if (!response.ok) throw errorOf(response, body);
     return body;
   };
+
+  const logIn = (url, body, init, reason, sub) => tabs.locked(() => timed(init?.signal ? 2 ** 31 - 1 : LOGIN_TIMEOUT, async signal => {
+    const sent = now();
+    const headers = { "content-type": "application/json" };
+    const response = await env.fetch(url, { ...POST, headers, body: JSON.stringify(body), signal, ...init });
+    const tokens = response.ok && await jsonOf(response.clone());
+    if (isTokens(tokens)) {
+      if (sub && claimsOf(tokens.access_token).sub !== sub) throw new AuthError("user_changed");
+      accept(tokens, sent, reason);
+    }
+    return response;
+  }));
 
   async function logOut(reason, condition) {
     await tabs.locked(async () => {
@@ -436,22 +516,16 @@ export function createAuth(options = {}) {
     get expiresAt() { return tokens.current?.expiresAt ?? 0; },
     get nextAt() { return tokens.nextAt(); },
     user,
-    token: () => tokens.get(),
-    refresh: async () => {
+    token: init => tokens.get(!isPassive(init)),
+    refresh: async init => {
       const before = tokens.current;
-      await refresh(true);
+      await refresh(true, !isPassive(init));
       return tokens.current !== before && valid()?.token || null;
     },
     fetch: authFetch,
     accept,
-    login: (url, body, init) => tabs.locked(() => timed(init?.signal ? 2 ** 31 - 1 : LOGIN_TIMEOUT, async signal => {
-      const sent = now();
-      const headers = { "content-type": "application/json" };
-      const response = await env.fetch(url, { ...POST, headers, body: JSON.stringify(body), signal, ...init });
-      const tokens = response.ok && await jsonOf(response.clone());
-      if (isTokens(tokens)) accept(tokens, sent);
-      return response;
-    })),
+    login: (url, body, init) => logIn(url, body, init, "login"),
+    reauthenticate: (url, body, init) => logIn(url, body, init, "reauthentication", user()?.sub),
     logout: () => logOut("logout"),
     logoutAll: async () => {
       await api("POST", "/logout/all");
@@ -488,8 +562,8 @@ const claimsOf = token => safe(() => {
 
 const jsonOf = response => response.json().catch(() => null);
 
-const isRetryable = async response =>
-  /problem\+json/.test(response.headers.get("content-type")) && RETRYABLE.test((await jsonOf(response.clone()))?.code);
+const codeOf = async response => response.status === 401
+  && /problem\+json/.test(response.headers.get("content-type")) && (await jsonOf(response.clone()))?.code;
 
 /** A date is by the server's clock. */
 function retryAfter(headers, now) {

@@ -78,7 +78,7 @@ test("a 401 of the app itself does not cause a refresh", async () => {
 test("a session that was revoked elsewhere is out once the refresh is refused, and the first response is returned to the caller", async () => {
   const { world, tab, auth } = await loggedIn();
   world.sessions.clear();
-  const answer = await answered(world, auth.fetch("/me"));
+  const answer = await answered(world, auth.fetch("/me"), 2000);
   assert.equal((await answer.json()).code, "access_token_revoked");
   assert.equal(tab.state, "out");
   assert.equal(tab.reasons.at(-1), "out session_revoked");
@@ -259,7 +259,7 @@ test("a request of a user is not sent without a token once that user is out", as
     await world.pass(60 * MINUTE);
     const first = assert.rejects(auth.fetch("/buy", { method: "POST" }), { name: "AuthError", code: "user_changed" });
     end(world, tab);
-    await world.pass(100);
+    await world.pass(2000);
     await first;
     assert.equal(to(world, "/buy").length, 0);
   }

@@ -6,8 +6,8 @@ import { json, loggedIn, lost, MEMORY, MODULE, refusal, World } from "./world.mj
 
 const source = await readFile(MODULE, "utf8");
 
-test("the module is at most 6.5 KB, compressed", () => {
-  assert.ok(gzipSync(source).length <= 6656, `${gzipSync(source).length}`);
+test("the module is at most 7.5 KB, compressed", () => {
+  assert.ok(gzipSync(source).length <= 7680, `${gzipSync(source).length}`);
 });
 
 test("the module imports nothing, evaluates nothing and stores nothing but a time", () => {

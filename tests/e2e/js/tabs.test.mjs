@@ -71,7 +71,7 @@ test("a page that is restored from the back/forward cache refreshes again", asyn
   const { world, all: [page] } = await tabs(1);
   world.sessions.clear();
   await page.fire("pageshow", { persisted: true });
-  await world.pass(100);
+  await world.pass(2000);
   assert.equal(page.state, "out");
 });
 
@@ -93,13 +93,13 @@ test("ten tabs that are opened at the same time send one refresh", async () => {
   assert.ok(all.every(tab => tab.state === "in"));
 });
 
-test("ten tabs that are refused at the same time send one refresh", async () => {
+test("ten tabs that are refused at the same time send one refresh, and another one before they are out", async () => {
   const { world, all } = await tabs(10);
   world.sessions.clear();
   const answers = Promise.all(all.map(tab => tab.auth.fetch("/me")));
-  await world.pass(1000);
+  await world.pass(2000);
   assert.ok((await answers).every(answer => answer.status === 401));
-  assert.equal(world.refreshes.length, 1);
+  assert.equal(world.refreshes.length, 2);
   assert.ok(all.every(tab => tab.state === "out"));
 });
 
@@ -169,6 +169,7 @@ test("without locks a login waits for the refresh of its own tab", async () => {
   await world.pass(100);
   assert.ok(!world.requests.some(({ path }) => path === "/login"));
   await go();
+  await world.pass(100);
   await login;
   assert.equal(tab.auth.user().sub, "bob");
 });
@@ -203,6 +204,25 @@ for (const without of [[], ["locks"]]) {
     assert.equal(auth.user().sub, "bob");
   });
 }
+
+test("a login that began without the lock, after eleven seconds, holds it as soon as it is granted", async () => {
+  const { world, all: [one, two] } = await tabs(2);
+  let release;
+  world.request("axum-refresh:https://app.example/auth", {}, () => new Promise(resolve => { release = resolve; }));
+  const go = hold(world, "/login");
+  const login = one.auth.login("/login", { user: "alice" });
+  await world.pass(11_100);
+  assert.ok(world.requests.some(({ path }) => path === "/login"));
+  two.auth.refresh();
+  release();
+  await world.pass(5000);
+  assert.equal(world.refreshes.length, 0);
+  await go();
+  await world.pass(1000);
+  await login;
+  assert.equal(world.refreshes.length, 0);
+  assert.equal(two.auth.user().sid, world.cookie);
+});
 
 test("a logout in one tab logs out all tabs", async () => {
   const { world, all } = await tabs(3);

@@ -9,6 +9,8 @@ const ORIGIN = "https://app.example";
 const HINT = "__Secure-session-hint=1";
 /** Under this name the module remembers when the server last found no refresh cookie. */
 export const MEMORY = `axum-refresh:${ORIGIN}/auth`;
+/** Routes whose responses set or clear the refresh cookie. */
+const SETS_COOKIE = /^\/(login|auth\/(refresh|reauth|logout))$/;
 const jwt = claims => ["e30", Buffer.from(JSON.stringify(claims)).toString("base64url"), "signature"].join(".");
 
 /** Runs everything that does not wait for time. */
@@ -32,6 +34,14 @@ export class World {
   hintCookie = "";
   /** Whether the server sets the hint cookie. */
   hints = false;
+  /** After how many milliseconds without a request that counts as activity the server refuses a session. */
+  idleAfter = Infinity;
+  /** What sessions are bound to. A refresh by another client is refused until the user authenticates again. */
+  client = "home";
+  /** `() => [there, back]`: how long a request and its response travel, in milliseconds. By default, no time. */
+  latency = null;
+  /** How often a late response has replaced the refresh cookie by that of a session that is revoked. */
+  overwritten = 0;
   /** What the pages of this origin have stored. */
   storage = new Map();
   /** Replaces responses of the server: `request => Response | undefined`. */
@@ -69,9 +79,9 @@ export class World {
 
   // ---- the server ----
 
-  logIn(user) {
+  logIn(user, more) {
     const sid = `s${++this.count}`;
-    this.sessions.set(sid, { user, gen: 1 });
+    this.sessions.set(sid, { user, gen: 1, authTime: Math.floor(this.now / 1000), activeAt: this.now, client: this.client, ...more });
     this.cookie = sid;
     this.setHint();
     return this.tokens(sid);
@@ -82,8 +92,8 @@ export class World {
   }
 
   tokens(sid) {
-    const { user, gen } = this.sessions.get(sid);
-    const claims = { sub: user, sid, gen, jti: `${++this.count}`, exp: Math.floor(this.now / 1000) + this.life };
+    const { user, gen, authTime, acr } = this.sessions.get(sid);
+    const claims = { sub: user, sid, gen, jti: `${++this.count}`, exp: Math.floor(this.now / 1000) + this.life, auth_time: authTime, acr };
     return { access_token: jwt(claims), token_type: "Bearer", expires_in: this.life, refresh_in: this.back };
   }
 
@@ -94,6 +104,9 @@ export class World {
     if (path === "/auth/refresh") {
       const session = this.sessions.get(this.cookie);
       if (!session) return refusal(401, this.cookie ? "session_revoked" : "refresh_token_missing");
+      if (this.isIdle(session)) return refusal(401, "session_idle");
+      if (session.client && session.client !== this.client) return insufficient('acr_values="aal2"');
+      this.recordActivity(session, request);
       session.gen++;
       this.setHint();
       return json(200, this.tokens(this.cookie));
@@ -104,12 +117,25 @@ export class World {
       this.hintCookie = "";
       return new Response(null, { status: 204 });
     }
+    if (path === "/auth/reauth") {
+      const old = this.sessions.get(this.cookie);
+      if (!old) return refusal(401, "session_revoked");
+      const { user = old.user, acr, wrong } = JSON.parse(request.body);
+      if (wrong) return refusal(401, "bad_credentials");
+      this.sessions.delete(this.cookie);
+      return json(200, this.logIn(user, { acr }));
+    }
     if (path === "/login") return json(200, this.logIn(JSON.parse(request.body).user));
     const { authorization } = request;
     if (!authorization) return refusal(401, "access_token_missing");
     const claims = JSON.parse(Buffer.from(authorization.split(".")[1], "base64url"));
     if (!this.sessions.has(claims.sid)) return refusal(401, "access_token_revoked");
     if (claims.exp * 1000 <= this.now) return refusal(401, "access_token_expired");
+    const session = this.sessions.get(claims.sid);
+    if (this.isIdle(session)) return refusal(401, "session_idle");
+    this.recordActivity(session, request);
+    if (path === "/recent" && this.now / 1000 - claims.auth_time > 300) return insufficient('max_age="300"');
+    if (path === "/strong" && !/^aal[23]$/.test(claims.acr)) return insufficient('acr_values="aal2 aal3", max_age="300"');
     if (path === "/auth/logout/all") {
       this.sessions.clear();
       this.cookie = null;
@@ -119,6 +145,33 @@ export class World {
     if (path === "/auth/sessions") return json(200, { sessions: [{ id: claims.sid, current: true }] });
     if (path.startsWith("/auth/sessions/")) return this.sessions.delete(path.slice(15)) ? new Response(null, { status: 204 }) : refusal(404, "session_not_found");
     return json(200, { user: claims.sub, jti: claims.jti });
+  }
+
+  isIdle({ activeAt }) {
+    return this.now - activeAt > this.idleAfter;
+  }
+
+  recordActivity(session, { headers }) {
+    if (headers.get("auth-passive") !== "?1") session.activeAt = this.now;
+  }
+
+  /** The request has the cookie of when it was sent, and the response sets its own when it arrives. */
+  async travel(request) {
+    const [there, back] = this.latency();
+    const wait = ms => new Promise(resolve => this.setTimeout(resolve, ms));
+    const sent = this.cookie;
+    await wait(there);
+    const before = this.cookie;
+    this.cookie = sent;
+    const answer = this.serve(request);
+    const set = this.cookie;
+    this.cookie = before;
+    await wait(back);
+    if (SETS_COOKIE.test(request.path) && answer.ok) {
+      this.cookie = set;
+      if (set && !this.sessions.has(set)) this.overwritten++;
+    }
+    return answer;
   }
 
   fetch = async (input, init = {}) => {
@@ -133,7 +186,7 @@ export class World {
     init.signal?.addEventListener("abort", drop);
     if (init.signal?.aborted) drop();
     // The response takes a moment, so that requests can race.
-    const answer = Promise.resolve().then(() => this.serve(request)).then(answer => {
+    const answer = Promise.resolve().then(() => this.latency ? this.travel(request) : this.serve(request)).then(answer => {
       if (answer instanceof Error) throw answer;
       return answer;
     });
@@ -288,6 +341,10 @@ export const json = (status, body, headers = {}) =>
 
 export const refusal = (status, code, headers = {}) =>
   json(status, { type: "about:blank", title: "x", status, code }, { "content-type": "application/problem+json", ...headers });
+
+/** The refusal of a route that requires another authentication (RFC 9470). */
+export const insufficient = params =>
+  refusal(401, "insufficient_user_authentication", { "www-authenticate": `Bearer error="insufficient_user_authentication", ${params}` });
 
 export const lost = () => new TypeError("network error");
 
