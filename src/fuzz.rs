@@ -19,7 +19,7 @@ use crate::config::resolved::{ResolvedCookie, ResolvedSettings};
 use crate::config::{CookieSettings, Settings, Transport};
 use crate::http::admin::RevokeTokenRequest;
 use crate::http::{bearer, cookie, negotiate, tokens};
-use crate::session::{Authentication, SecretHash, SessionId};
+use crate::session::{Actor, Authentication, SecretHash, SessionId};
 use crate::time::Timestamp;
 use crate::token::access::{self, AccessKeys, AccessTokenParams};
 use crate::token::id::TokenId;
@@ -105,12 +105,12 @@ impl AccessTokens {
         session: SessionId,
         now: Timestamp,
         ttl: Duration,
+        (authentication, actor): (&Authentication, Option<&Actor>),
         claims: &str,
     ) -> Option<(String, Timestamp)> {
-        let authentication = Authentication::at(Timestamp::from_millis(0));
         let params = AccessTokenParams {
-            authentication: &authentication,
-            actor: None,
+            authentication,
+            actor,
             user_id: user,
             session_id: session,
             generation: 3,
@@ -163,6 +163,12 @@ impl<C> AccessToken<C> {
     /// To the millisecond.
     pub fn expires_at(&self) -> Timestamp {
         self.0.expires_at
+    }
+
+    /// `auth_time`, `acr` and `amr`, and `act`.
+    pub fn authentication(&self) -> (Authentication, Option<Arc<Actor>>) {
+        let context = self.0.context.as_deref().cloned().unwrap_or_default();
+        (Authentication { time: self.0.auth_time, acr: context.acr, amr: context.amr }, context.actor)
     }
 
     /// The app's.

@@ -12,11 +12,17 @@ use super::{Claims, store};
 pub(crate) struct Config {
     pub(crate) port: u16,
     pub(crate) auth: Auth<Claims>,
+    /// How long ago the password may have been entered for a transfer.
+    pub(crate) transfer_max_age: Duration,
 }
 
 impl Config {
     pub(crate) async fn from_env() -> Result<Self, String> {
         let port = parse("PORT")?.unwrap_or(3000);
+        let transfer_max_age = duration("TRANSFER_MAX_AGE")?.unwrap_or(Duration::from_secs(60));
+        if transfer_max_age < Duration::from_secs(1) {
+            return Err("TRANSFER_MAX_AGE: too short; use at least 1s".to_owned());
+        }
         let settings = settings()?;
         let url = variable("STORE_URL")?.unwrap_or_else(|| "memory:".to_owned());
         let store = store::open(&url).await?;
@@ -33,7 +39,7 @@ impl Config {
         if is_random {
             eprintln!("warning: AUTH_SECRET is not set; using a random secret, so a restart logs everybody out");
         }
-        Ok(Self { port, auth })
+        Ok(Self { port, auth, transfer_max_age })
     }
 }
 
@@ -47,6 +53,7 @@ fn settings() -> Result<Settings, String> {
     policy.max_sessions = parse("MAX_SESSIONS")?;
     set(&mut policy.binding.ip, parse::<BindingMode>("BIND_IP")?);
     set(&mut policy.binding.user_agent, parse::<BindingMode>("BIND_USER_AGENT")?);
+    settings.revocation_max_age = duration("REVOCATION_MAX_AGE")?;
     settings.trusted_proxies = list("TRUSTED_PROXIES")?;
     set(&mut settings.forwarded_header, parse("FORWARDED_HEADER")?);
     settings.trusted_origins = list("TRUSTED_ORIGINS")?;
@@ -72,6 +79,7 @@ fn variable_of(setting: &str) -> &str {
         "hint_cookie" => "HINT_COOKIE",
         "max_sessions" => "MAX_SESSIONS",
         "realm" => "REALM",
+        "revocation_max_age" => "REVOCATION_MAX_AGE",
         "secret" => "AUTH_SECRET",
         "trusted_origins" => "TRUSTED_ORIGINS",
         "trusted_proxies" => "TRUSTED_PROXIES",

@@ -20,6 +20,8 @@ const messages = {
   refresh_token_missing: "You are logged out in this browser. Log in again.",
   refresh_token_invalid: "The server does not know this session any more. Log in again.",
   client_mismatch: "This session belongs to another device or network. Log in again.",
+  insufficient_user_authentication: "This requires your password, which was not entered.",
+  unknown_user: "There is no other user of that name (404).",
   user_refused: "Your account is not allowed to log in at the moment.",
 };
 
@@ -41,6 +43,7 @@ const query = new URLSearchParams(location.search);
 const milliseconds = (name, standard) => 1000 * (Number(query.get(name)) || standard);
 const auth = createAuth({
   onChange: changed,
+  onStepUp: confirmPassword,
   hint: document.documentElement.dataset.hint,
   idle: { after: milliseconds("idle", 900), warn: milliseconds("warn", 60), onWarn: warn },
 });
@@ -62,7 +65,7 @@ function changed({ user, reason, elsewhere }) {
   }
   const same = shown?.sid === user.sid;
   const generation = same && shown.gen !== user.gen ? `${shown.gen} to ${user.gen}, rotated` : `${user.gen}${same ? ", not rotated" : ""}`;
-  const action = reason === "login" ? "Logged in" : same ? "Refreshed" : "Resumed from the refresh cookie";
+  const action = reason === "login" ? "Logged in" : reason === "reauthentication" ? "Authenticated again" : same ? "Refreshed" : "Resumed from the refresh cookie";
   const before = shown;
   shown = user;
   if (before && before.sub !== user.sub) clear();
@@ -108,8 +111,8 @@ function warn(left) {
 }
 
 /** Sends a request to one of the app's own routes and returns the JSON. */
-async function api(method, path) {
-  const response = await auth.fetch(path, { method, cache: "no-store" });
+async function api(method, path, init) {
+  const response = await auth.fetch(path, { method, cache: "no-store", ...init });
   if (!response.ok) throw await problem(response);
   return response.json().catch(() => null); // 204 has no body
 }
@@ -127,8 +130,8 @@ $("login-form").addEventListener("submit", event => {
   const form = event.target;
   $("login-error").textContent = ""; $("password").removeAttribute("aria-invalid"); notice("");
   once(submitButton(event), async () => {
-    const { username, password, label } = Object.fromEntries(new FormData(form));
-    const response = await auth.login("/login", { username, password, label: label.trim() || undefined });
+    const { username, password, label, remember } = Object.fromEntries(new FormData(form));
+    const response = await auth.login("/login", { username, password, label: label.trim() || undefined, remember: remember === "on" });
     if (!response.ok) throw await problem(response);
     form.reset();
     $("who").focus();
@@ -138,13 +141,61 @@ $("login-form").addEventListener("submit", event => {
   });
 });
 
+// ---- The password again ----
+
+const reasons = {
+  route: "You are about to do something important.",
+  client: "Your network or browser has changed.",
+  idle: "You have not used this session for a while.",
+};
+
+/** Shows the dialog until the password is right, the user gives up, or another tab has done it. */
+function confirmPassword({ reason, signal }) {
+  const dialog = $("confirm"), form = $("confirm-form"), listening = new AbortController();
+  const listen = (target, type, listener) => target.addEventListener(type, listener, { signal: listening.signal });
+  form.reset();
+  $("confirm-error").textContent = ""; $("confirm-reason").textContent = reasons[reason];
+  return new Promise(resolve => {
+    let confirmed = false;
+    listen(form, "submit", event => {
+      event.preventDefault();
+      once(submitButton(event), async () => {
+        const response = await auth.reauthenticate("/auth/reauthenticate", { password: $("confirm-password").value });
+        if (!response.ok) throw await problem(response);
+        confirmed = true;
+        dialog.close();
+      }, error => {
+        $("confirm-error").textContent = explain(error);
+        $("confirm-password").select();
+      });
+    });
+    listen($("confirm-cancel"), "click", () => dialog.close());
+    if (signal) listen(signal, "abort", () => dialog.close());
+    listen(dialog, "close", () => {
+      listening.abort();
+      resolve(confirmed);
+    });
+    dialog.showModal();
+  });
+}
+
+$("transfer-form").addEventListener("submit", event => {
+  event.preventDefault();
+  once(submitButton(event), async () => {
+    await api("POST", "/transfer");
+    notice(`Transferred ${$("amount").value}.`);
+    event.target.reset();
+  });
+});
+
 /** The form's button. Scripts and password managers submit a form without naming one. */
 const submitButton = ({ submitter, target }) => submitter ?? target.querySelector("button");
 
 // ---- Sessions ----
 
-async function loadSessions() {
-  const sid = shown?.sid, sessions = await auth.sessions();
+/** `passive`: not because of something that the user has done, so it does not keep the session from becoming idle. */
+async function loadSessions(passive = false) {
+  const sid = shown?.sid, { sessions } = await api("GET", "/auth/sessions", { passive });
   // Meanwhile another user may have logged in.
   if (shown?.sid !== sid) return;
   showSessions($("sessions"), "Your sessions", sessions, session => session.current
@@ -160,6 +211,8 @@ async function loadAdmin() {
   showSessions($("admin-sessions"), `Sessions of ${adminUser}`, sessions,
     session => ["End", () => end(() => api("DELETE", `/admin/sessions/${session.id}`), loadAdmin, "admin-title")]);
   $("admin-count").textContent = `${adminUser} has ${count(sessions.length)}`;
+  $("admin-act").textContent = `Look into the account of ${adminUser}`;
+  $("admin-act").hidden = adminUser === shown.sub;
   $("admin-end").textContent = `End all sessions of ${adminUser}`;
   $("admin-end").hidden = sessions.length === 0;
   $("admin-result").hidden = false;
@@ -190,7 +243,8 @@ function showSessions(target, caption, sessions, action) {
     const [text, act] = action(session), name = session.label ?? device(session.user_agent);
     const button = make("button", { id: `${target.id}-${session.id}`, "aria-label": `${text}: ${name}, logged in ${ago(session.created_at)}` }, text);
     button.addEventListener("click", () => once(button, act));
-    const mark = session.current ? [make("span", { class: "pill" }, "this device")] : [];
+    const mark = session.current ? [make("span", { class: "pill" }, "this device")]
+      : session.actor ? [make("span", { class: "pill" }, `${session.actor} acts for you`)] : [];
     const when = time => make("time", { datetime: time, title: new Date(time).toLocaleString() }, ago(time));
     const cells = [session.ip ?? "unknown", when(session.created_at), when(session.last_seen_at), when(session.expires_at), button];
     return make("tr", { role: "row" }, make("th", { scope: "row", role: "rowheader", title: session.user_agent ?? "" }, name, ...mark),
@@ -278,6 +332,21 @@ on("admin-end", async () => {
   $("admin-title").focus();
   await loadAdmin();
 });
+on("admin-act", async () => {
+  const headers = { "content-type": "application/json" };
+  const { access_token: token, expires_in: left } = await api("POST", "/admin/act", { headers, body: JSON.stringify({ user: adminUser }) });
+  // The tokens of the administrator stay where they are; this one is used for one request.
+  const response = await fetch("/me", { headers: { authorization: `Bearer ${token}` } });
+  if (!response.ok) throw await problem(response);
+  const { user, actor } = await response.json();
+  notice(`You (${actor}) act for ${user}, for ${Math.round(left / 60)} minutes at most, and as long as you are logged in.`);
+  await loadAdmin();
+});
+on("end-everybody", async () => {
+  if (!confirm("End the sessions of all users, yours too?")) return;
+  await api("DELETE", "/admin/sessions");
+  await auth.refresh(); // finds out that this session has ended, too
+});
 $("admin-form").addEventListener("submit", event => {
   event.preventDefault();
   adminUser = $("admin-user").value.trim();
@@ -298,4 +367,4 @@ function tick() {
 setInterval(tick, 1000);
 
 // Keeps the list current. If this session was ended on another device, the request finds out.
-setInterval(() => { if (auth.state === "in" && !document.hidden) run(loadSessions, () => {}); }, 10000);
+setInterval(() => { if (auth.state === "in" && !document.hidden) run(() => loadSessions(true), () => {}); }, 10000);

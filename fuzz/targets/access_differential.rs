@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use axum_refresh::fuzz::{AccessTokens, keys};
-use axum_refresh::store::Timestamp;
+use axum_refresh::store::{Authentication, Timestamp};
 use axum_refresh::{NoClaims, Policy, Secret, SessionId, Settings};
 use axum_refresh_fuzz::{AUDIENCE, ISSUER, Input, SECRET, base64url, change, hmac, jws};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -35,7 +35,8 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     validation.set_audience(&[AUDIENCE]);
     validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
     let key = keys(&secret, ISSUER).access;
-    let genuine = tokens.issue("alice", SessionId::from_bytes([7; 16]), now(), Duration::from_secs(900), "{}");
+    let how = (&Authentication::at(now()), None);
+    let genuine = tokens.issue("alice", SessionId::from_bytes([7; 16]), now(), Duration::from_secs(900), how, "{}");
     let header = genuine.unwrap().0.split('.').next().unwrap().to_owned();
     Fixture { tokens, header, key, their_key: DecodingKey::from_secret(&key), validation }
 });

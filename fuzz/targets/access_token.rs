@@ -1,11 +1,11 @@
 //! Access tokens: an accepted token has our signature and one of our headers, and its claims are read correctly.
 #![no_main]
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum_refresh::fuzz::{AccessToken, AccessTokens, keys, token_id};
-use axum_refresh::store::Timestamp;
+use axum_refresh::store::{Actor, Authentication, Timestamp};
 use axum_refresh::{NoClaims, Policy, Secret, SessionId, Settings};
 use axum_refresh_fuzz::{AUDIENCE, ISSUER, Input, OLD_SECRET, SECRET, base64url, bounded, change, is_signed, jws};
 use libfuzzer_sys::fuzz_target;
@@ -16,7 +16,9 @@ const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_250);
 const TTL: Duration = Duration::from_secs(900);
 const LEEWAY: Duration = Duration::from_secs(5);
 const SKEW: Duration = Duration::from_secs(30);
-const RESERVED: [&str; 9] = ["iss", "aud", "sub", "sid", "gen", "jti", "iat", "exp", "nbf"];
+const RESERVED: [&str; 13] =
+    ["iss", "aud", "sub", "sid", "gen", "jti", "iat", "exp", "nbf", "auth_time", "acr", "amr", "act"];
+const LONG_AGO: Timestamp = Timestamp::from_millis(1_600_000_000_000);
 
 struct Fixture {
     tokens: AccessTokens,
@@ -36,7 +38,8 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     let [new, old] = &secrets;
     let app = |signing, others: &Secret| AccessTokens::new(signing, std::slice::from_ref(others), &settings()).unwrap();
     let genuine = [app(new, old), app(old, new)].map(|tokens| {
-        tokens.issue("alice", SessionId::from_bytes([7; 16]), NOW, TTL, r#"{"role":"admin"}"#).unwrap().0
+        let how = (&Authentication::at(LONG_AGO), None);
+        tokens.issue("alice", SessionId::from_bytes([7; 16]), NOW, TTL, how, r#"{"role":"admin"}"#).unwrap().0
     });
     Fixture {
         tokens: app(new, old),
@@ -87,6 +90,13 @@ fn payload(mut input: Input<'_>) {
         assert_eq!(says["gen"], token.generation());
         assert_eq!(says["jti"], token.id());
         assert!(says["iat"].is_i64());
+        let (Authentication { time, acr, amr }, actor) = token.authentication();
+        assert_eq!(time.as_millis(), says["auth_time"].as_i64().unwrap().saturating_mul(1000));
+        assert_eq!(acr.as_deref(), says["acr"].as_str());
+        let names = says["amr"].as_array().map_or(&[][..], Vec::as_slice);
+        assert!(amr.iter().map(|name| &**name).eq(names.iter().map(|name| name.as_str().unwrap())));
+        assert_eq!(actor.as_ref().map(|actor| &*actor.user_id), says["act"]["sub"].as_str());
+        assert_eq!(actor.map(|actor| actor.session_id.to_string()).as_deref(), says["act"]["sid"].as_str());
         let end = says["exp"].as_i64().unwrap().saturating_mul(1000).saturating_add(999);
         assert!(token.expires_at().as_millis() <= end);
     }
@@ -98,20 +108,28 @@ fn payload(mut input: Input<'_>) {
     }
 }
 
-/// A token that we issue reads back unchanged, for any claims and any user.
+/// A token that we issue reads back unchanged, for any claims, any user, any authentication and any actor.
 fn issued(mut input: Input<'_>) {
     let user = String::from_utf8_lossy(input.line());
+    let session = SessionId::from_bytes([7; 16]);
+    let text = |line: &[u8]| String::from_utf8_lossy(line).into_owned();
+    let has = input.byte();
+    let acr = (has & 1 > 0).then(|| text(input.line()).into());
+    let amr = if has & 2 > 0 { text(input.line()).split(' ').map(Box::from).collect() } else { Vec::new() };
+    let actor = (has & 4 > 0).then(|| Actor { user_id: text(input.line()).into(), session_id: session });
+    let authentication = Authentication { time: LONG_AGO, acr, amr };
     let Ok(Value::Object(claims)) = serde_json::from_slice(input.rest()) else { return };
     let text = Value::Object(claims.clone()).to_string();
     if RESERVED.iter().any(|name| claims.contains_key(*name)) {
         return;
     }
-    let session = SessionId::from_bytes([7; 16]);
-    let (token, expires_at) = FIXTURE.tokens.issue(&user, session, NOW, TTL, &text).unwrap();
+    let how = (&authentication, actor.as_ref());
+    let (token, expires_at) = FIXTURE.tokens.issue(&user, session, NOW, TTL, how, &text).unwrap();
     let read = verify::<Map<String, Value>>(&token, 128 * token.len() + 1024).expect("our own token is accepted");
     assert_eq!(**read.user(), *user);
     assert_eq!((read.session(), read.generation()), (session, 3));
     assert_eq!((read.issued_at(), read.expires_at()), (NOW, expires_at));
+    assert_eq!(read.authentication(), (authentication, actor.map(Arc::new)));
     // Parsed twice: not every decimal number survives a single round trip.
     assert_eq!(read.claims(), &serde_json::from_str::<Map<String, Value>>(&text).unwrap());
 }
@@ -147,7 +165,7 @@ fn times(mut input: Input<'_>) {
     let now = Timestamp::from_millis(i64::from_le_bytes(input.array()));
     let (session, id) = (base64url([7; 16]), base64url(id));
     let payload = format!(
-        r#"{{"iss":"app","aud":"web","sub":"alice","sid":"{session}","gen":3,"jti":"{id}","iat":0,"exp":{exp}}}"#
+        r#"{{"iss":"app","aud":"web","sub":"alice","sid":"{session}","gen":3,"jti":"{id}","iat":0,"exp":{exp},"auth_time":0}}"#
     );
     let text = jws(&FIXTURE.headers[0], payload.as_bytes(), &FIXTURE.keys[0]);
     let token = verify::<NoClaims>(&text, most(text.len())).expect("a complete token is accepted");

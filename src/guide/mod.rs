@@ -6,6 +6,9 @@ pub mod ratchet {}
 #[doc = include_str!("http.md")]
 pub mod http {}
 
+#[doc = include_str!("authentication.md")]
+pub mod authentication {}
+
 #[doc = include_str!("settings.md")]
 pub mod settings {}
 

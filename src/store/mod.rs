@@ -102,6 +102,14 @@
 //!
 //! A small store may instead mark each session, and name each in the feed.
 //!
+//! # Sessions of an identity provider
+//!
+//! Some sessions belong to one at an identity provider, and have its hash in [`external`](SessionRecord::external).
+//! [`find_external`](SessionStore::find_external) finds them by it, whoever their users are, so a store for many sessions
+//! needs an index. It need hold only the sessions that have such a hash, and no refresh changes it.
+//!
+//! # Expiry
+//!
 //! A store may delete a session on its own after the session has expired, but should keep it for an hour:
 //! [`RedisStore`] does so with key expiry.
 //!

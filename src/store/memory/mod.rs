@@ -220,11 +220,8 @@ impl Tables {
         let remaining = others.into_iter().filter(|id| Some(*id) != replaced);
         let live = remaining.filter_map(|id| {
             let row = self.rows.get(&id)?;
-            (row.is_limited() && row.rotation().is_live(now, limit.idle_timeout)).then_some((
-                row.created_at,
-                row.seq,
-                id,
-            ))
+            let counts = row.is_limited() && row.rotation().is_live(now, limit.idle_timeout);
+            counts.then_some((row.created_at, row.seq, id))
         });
         Some(limit.make_room(live.collect())?.into_iter().map(|(.., id)| id).collect())
     }
@@ -449,5 +446,22 @@ mod tests {
         assert_eq!(store.0.user_agents.len(), 1);
         store.purge(Timestamp::MAX, 100).await.unwrap();
         assert_eq!((store.0.user_agents.len(), store.0.rows.len(), store.0.users.len()), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_session_at_an_identity_provider_is_dropped_with_the_last_session_that_belongs_to_it() {
+        let store = MemoryStore::new();
+        let now = Timestamp::from_millis(1_000);
+        let external = ExternalId::from_bytes([7; 32]);
+        for lifetime in [10_000, 20_000, 30_000] {
+            let session = super::super::conformance::session("alice", now, lifetime);
+            let session = SessionRecord { external: Some(external), ..session };
+            store.insert(&session, InsertOptions::default()).await.unwrap();
+        }
+        for (before, left) in [(15_000, 2), (25_000, 1), (35_000, 0)] {
+            store.purge(Timestamp::from_millis(before), 100).await.unwrap();
+            assert_eq!(store.find_external(external).await.unwrap().len(), left);
+        }
+        assert!(store.0.external.is_empty());
     }
 }

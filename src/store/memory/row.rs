@@ -248,7 +248,8 @@ impl Row {
             self.rare.get_or_insert_default().revoked = Some(revocation);
         }
         if session.last_client.is_some() || self.rare.is_some() {
-            self.rare.get_or_insert_default().last_client = session.last_client.clone().map(Box::new);
+            let last_client = session.last_client.clone();
+            self.rare.get_or_insert_default().last_client = last_client.map(Box::new);
         }
         if session.claims.as_ref() == NO_CLAIMS {
             self.claims = Box::default();

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `axum-refresh:{7}:session:ID` | hash | a session |
 //! | `axum-refresh:{7}:user:USER` | sorted set | a user's session ids in order of insertion; some may be revoked |
-//! | `axum-refresh:{7}:external:HASH` | set | the ids of the sessions that belong to one at an identity provider; some may be gone |
+//! | `axum-refresh:{7}:external:HASH` | set | the ids of the sessions of one at an identity provider; some may be gone |
 //! | `axum-refresh:{7}:expiries` | sorted set | the id and user of every session, by its `expires_at` |
 //! | `axum-refresh:{7}:feed` | sorted set | the entries of the feed, by the server's time of writing |
 //! | `axum-refresh:{7}:cutoffs` | hash | for each scope that was revoked: its cutoff and revocation, as `CUTOFF:JSON` |
@@ -58,8 +58,9 @@ use crate::time::Timestamp;
 /// ```
 ///
 /// Loading a session and a compare-and-swap are one script and one round trip each. A login also takes one round trip, or
-/// two if there is a session limit and the user has other sessions. Listing the sessions of a user or revoking all of
-/// them takes two, and revoking everyone's three; what a revocation writes does not depend on the number of sessions.
+/// two if there is a session limit and the user has other sessions. Listing the sessions of a user, revoking all of them or
+/// finding those that belong to a session at an identity provider takes two, and revoking everyone's three; what a
+/// revocation writes does not depend on the number of sessions.
 ///
 /// A node has one connection for all calls and a second one that listens for revocations, so that they reach every node
 /// within milliseconds; without it, within a second.

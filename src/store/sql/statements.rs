@@ -121,8 +121,8 @@ impl Statements {
         );
         let compare_and_swap = |also: &str| {
             sql(&format!(
-                "UPDATE axum_refresh_sessions SET claims = ?, last_client = ?, generation = ?, parent = ?, rotated_at = ?, recoveries = ?, \
-                 last_seen_at = {greatest}(last_seen_at, ?), acknowledged = {greatest}(acknowledged, ?), \
+                "UPDATE axum_refresh_sessions SET claims = ?, last_client = ?, generation = ?, parent = ?, rotated_at = ?, \
+                 recoveries = ?, last_seen_at = {greatest}(last_seen_at, ?), acknowledged = {greatest}(acknowledged, ?), \
                  revoked_at = ?, revoked_reason = ?{also}, version = version + 1 WHERE id = ? AND version = ?"
             ))
         };
@@ -180,7 +180,7 @@ impl Statements {
                  WHERE {COUNTS} AND id <> ? {NEWEST_FIRST} LIMIT ?) AS survivors \
                  ORDER BY user_cutoff, created_at, seq LIMIT 1"
             )),
-            // With those that no limit concerns, unless they are older.
+            // With the sessions that no limit concerns, if they are newer than the oldest survivor.
             spare_survivors: sql(&format!(
                 "UPDATE axum_refresh_sessions SET user_cutoff = ? \
                  WHERE user_id = ? AND user_cutoff >= ? AND created_at >= ? AND (created_at > ? OR seq >= ?) \

@@ -168,10 +168,10 @@ impl Firefox {
             "const url = new URL({});
             return Services.cookies.getCookiesFromHost(url.hostname, {{}})
                 .filter(cookie => `${{url.pathname}}/`.startsWith(cookie.path.replace(/\\/?$/, '/')))
-                .map(({{ name, value, host, path, isHttpOnly, isSecure, sameSite, expiry }}) => ({{
+                .map(({{ name, value, host, path, isHttpOnly, isSecure, isSession, sameSite, expiry }}) => ({{
                     name, value, path, domain: host, httpOnly: isHttpOnly, secure: isSecure,
                     sameSite: {{ 0: 'None', 1: 'Lax', 2: 'Strict' }}[sameSite],
-                    expires: expiry > 1e11 ? expiry / 1000 : expiry,
+                    expires: isSession ? -1 : expiry > 1e11 ? expiry / 1000 : expiry,
                 }}));",
             json!(url)
         );

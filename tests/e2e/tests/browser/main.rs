@@ -16,5 +16,6 @@ mod origin;
 mod page;
 mod pages;
 mod scene;
+mod step_up;
 mod streams;
 mod tabs;

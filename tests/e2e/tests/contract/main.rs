@@ -24,3 +24,4 @@ mod races;
 mod refresh;
 mod sessions;
 mod settings;
+mod step_up;
