@@ -13,9 +13,10 @@
 
 // The floors, bottom first. A module imports only from those before it; `tests/floors.rs` checks that.
 //
-//     time, session, config, ratchet, client, event, token, store, error, node, auth, http
+//     time, session, config, ratchet, client, event, token, store, error, caep, node, auth, http
 
 mod auth;
+mod caep;
 mod client;
 pub mod config;
 mod error;
@@ -67,6 +68,24 @@ pub mod keys {
     #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))))]
     pub use crate::token::asymmetric::{SigningKey, VerifyingKey};
     pub use crate::token::keys::Secret;
+}
+
+pub mod federation {
+    //! Single sign-on: sessions that began at an identity provider, and end with the session there.
+    //!
+    //! - [`LoginBuilder::external`](crate::LoginBuilder::external) says at login which session at the provider the new one
+    //!   belongs to, and [`Auth::revoke_external`](crate::Auth::revoke_external) revokes all that belong to one.
+    //! - [`Auth::back_channel_logout`](crate::Auth::back_channel_logout) is a route for the logout tokens of a provider: OpenID
+    //!   Connect Back-Channel Logout 1.0. The recipe
+    //!   [single sign-on](crate::guide::recipes#single-sign-on-logout-by-the-identity-provider) shows it.
+    //! - [`SecurityEventClaims`] reports revocations to others: CAEP 1.0.
+    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))))]
+    pub use crate::auth::{BackChannelLogout, LogoutError};
+    pub use crate::caep::SecurityEventClaims;
+    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))))]
+    pub use crate::token::logout::{LogoutToken, LogoutTokenError, LogoutVerifier};
 }
 
 pub mod layers {

@@ -1,5 +1,7 @@
 //! All use cases: logging in, refreshing, verifying, listing and revoking. None of them needs HTTP.
 
+#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+mod back_channel;
 mod binding;
 mod builder;
 mod claims;
@@ -23,6 +25,8 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 
+#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+pub use self::back_channel::{BackChannelLogout, LogoutError};
 use self::binding::RiskHook;
 pub use self::builder::AuthBuilder;
 use self::claims::ClaimsHook;

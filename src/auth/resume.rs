@@ -1,9 +1,12 @@
 //! Finding the session that a user is about to resume, by its refresh token.
 
 use super::{Auth, Claims};
+use crate::client::{ClientInfo, binding};
+use crate::config::{Binding, BindingMode};
 use crate::error::Error;
 use crate::ratchet::{BindingVerdict, Presented, RotationState, Verdict, present};
 use crate::session::Session;
+use crate::store::SessionRecord;
 use crate::token::refresh::RefreshToken;
 
 /// # Authenticating again
@@ -16,25 +19,32 @@ impl<C: Claims> Auth<C> {
     ///
     /// # Errors
     ///
-    /// [`Error::Store`] if the store fails.
+    /// - [`Error::RefreshBusy`] if a race between several refreshes is not decided yet.
+    /// - [`Error::Store`] if the store fails.
     pub async fn session_of_refresh_token(&self, refresh_token: &str) -> Result<Option<Session>, Error> {
-        self.session_of_newest([refresh_token.as_bytes()]).await
+        self.session_of_newest([refresh_token.as_bytes()], None).await
     }
 
-    /// The first of the candidates' sessions that can be resumed.
+    /// The first of the candidates' sessions that can be resumed. With a client, those are left out whose binding refuses its
+    /// `User-Agent`: its browser has not opened them.
     pub(crate) async fn session_of_newest<'a>(
         &self,
         candidates: impl IntoIterator<Item = &'a [u8]>,
+        client: Option<ClientInfo>,
     ) -> Result<Option<Session>, Error> {
+        let client = client.map(|client| client.resolve(self.settings()).0);
+        let binding = Binding { ip: BindingMode::Off, ..self.settings().policy.binding.clone() };
         for token in self.newest_of_each_session(candidates) {
-            if let Some(session) = self.resumable(&token).await? {
-                return Ok(Some(session));
+            let Some(session) = self.resumable(&token).await? else { continue };
+            let verdict = client.as_ref().map(|client| binding::compare(&binding, &session.client, client));
+            if !matches!(verdict, Some(BindingVerdict::Rejected | BindingVerdict::Revoked)) {
+                return Ok(Some(Session::from(&session)));
             }
         }
         Ok(None)
     }
 
-    async fn resumable(&self, token: &RefreshToken) -> Result<Option<Session>, Error> {
+    async fn resumable(&self, token: &RefreshToken) -> Result<Option<SessionRecord>, Error> {
         let node = &self.inner.node;
         node.start();
         let Some(session) = node.load(token.session_id).await? else { return Ok(None) };
@@ -47,7 +57,9 @@ impl<C: Claims> Auth<C> {
             binding: BindingVerdict::Holds,
         };
         let outcome = present(&state, presented, now, &node.settings.policy);
-        let is_current = outcome.access.is_some() || outcome.verdict == Verdict::Busy;
-        Ok(is_current.then(|| Session::from(&session)))
+        match outcome.verdict {
+            Verdict::Busy => Err(Error::RefreshBusy),
+            _ => Ok(outcome.access.map(|_| session)),
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The HTTP side: layers, extractors, routers and cookies. The rules are below; this gives them statuses and headers.
 
 pub(crate) mod admin;
+#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+mod back_channel;
 pub(crate) mod bearer;
 #[cfg(feature = "browser")]
 mod browser;

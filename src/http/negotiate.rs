@@ -120,8 +120,13 @@ pub(crate) fn wants_html(headers: &HeaderMap) -> bool {
 
 /// Whether the request has a JSON body, as far as its headers tell.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    has_type(headers, "application/json")
+}
+
+/// Whether the body is of this media type, with whatever parameters.
+pub(super) fn has_type(headers: &HeaderMap, media_type: &str) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(media_type)
 }
 
 /// Whether the client names this media type among those it accepts.

@@ -17,7 +17,8 @@ use crate::error::{Error, StepUp};
 use crate::time::Timestamp;
 
 /// Requires that the user was actively authenticated at most this long ago, in whole seconds, at least 1. The
-/// [leeway](crate::Settings::leeway) is added.
+/// [leeway](crate::Settings::leeway) is added: both together have to be longer than the clocks of your nodes differ, or a node
+/// whose clock is ahead refuses whoever has just been authenticated by another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recent(pub Duration);
 
@@ -82,7 +83,7 @@ impl Requirement {
     ) -> Result<(), StepUp> {
         let max_age = self.recent.map(|Recent(max_age)| max_age);
         // The claim is in whole seconds.
-        let is_old = |max_age| now.is_past(auth_time, max_age + settings.leeway + Duration::from_secs(1));
+        let is_old = |max_age: Duration| now.is_past(auth_time, max_age.saturating_add(settings.leeway + Duration::from_secs(1)));
         let strong_enough = self.acr.as_ref().map(|Acr(least)| {
             let at_least = settings.acr_values.iter().skip_while(|known| *known != least);
             at_least.map(String::as_str).collect::<Vec<_>>()
@@ -172,7 +173,8 @@ impl<C: Claims> Auth<C> {
     ///
     /// # Errors
     ///
-    /// - [`Error::InsufficientAuthentication`] if not. As a response it is the refusal of [`require`](Self::require).
+    /// - [`Error::InsufficientAuthentication`] if not. As a response it is the 401 of [`require`](Self::require), also for a
+    ///   request for a page: an error does not know its request, so it does not redirect.
     /// - [`Error::Requirement`] if no login can be as required.
     ///
     /// ```

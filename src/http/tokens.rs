@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum_core::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use super::cookie;
 use super::negotiate::is_json;
 use super::problem::Problem;
 use crate::auth::{Auth, Claims, Login, LoginBuilder, Tokens};
+use crate::client::ClientInfo;
 use crate::config::{MAX_COOKIE_BYTES, Notice, ResolvedCookie, ResolvedSettings, Transport};
 use crate::error::Error;
 use crate::session::Session;
@@ -250,21 +251,26 @@ impl<C: Claims> Auth<C> {
     /// enough.
     ///
     /// None if there is no such cookie, or a refresh would be refused for another reason: the token is invalid or superseded, or
-    /// the session is revoked or expired. Then the user logs in.
+    /// the session is revoked or expired. Then the user logs in. Of several cookies, that of the highest generation counts, as
+    /// for a refresh.
     ///
     /// A browser sends the refresh cookie only to paths below that of the
     /// [cookie](crate::Settings::refresh_cookie), so put the route there, and give it the [CSRF layer](Self::csrf).
     ///
     /// # Errors
     ///
-    /// [`Error::Store`] if the store fails.
+    /// - [`Error::RefreshBusy`] if a race between several refreshes is not decided yet.
+    /// - [`Error::Store`] if the store fails.
     ///
     /// ```
     /// use axum::extract::State;
-    /// use axum::http::HeaderMap;
+    /// use axum::http::{HeaderMap, StatusCode};
     /// use axum::routing::post;
     /// use axum::{Json, Router};
+    /// use axum_refresh::rejection::Problem;
     /// use axum_refresh::{Auth, ClientInfo, Error, Login};
+    ///
+    /// const BAD_CREDENTIALS: Problem = Problem::new(StatusCode::UNAUTHORIZED, "bad_credentials");
     ///
     /// # async fn verify_password(_user_id: &str, _password: &str) -> bool { true }
     /// /// For `POST /auth/reauthenticate`.
@@ -273,12 +279,12 @@ impl<C: Claims> Auth<C> {
     ///     client: ClientInfo,
     ///     headers: HeaderMap,
     ///     Json(password): Json<String>,
-    /// ) -> Result<Login, Error> {
+    /// ) -> axum::response::Result<Login> {
     ///     let session = auth.session_of_cookies(&headers).await?.ok_or(Error::RefreshTokenInvalid)?;
     ///     if !verify_password(&session.user_id, &password).await {
-    ///         return Err(Error::UserRefused);
+    ///         return Err(BAD_CREDENTIALS.into());
     ///     }
-    ///     auth.reauthenticated(&session).client(client).amr(["pwd"]).await
+    ///     Ok(auth.reauthenticated(&session).client(client).amr(["pwd"]).await?)
     /// }
     ///
     /// fn app(auth: &Auth) -> Router<Auth> {
@@ -291,7 +297,9 @@ impl<C: Claims> Auth<C> {
         if !settings.transport.has_cookie() {
             return Ok(None);
         }
-        self.session_of_newest(cookie::values(headers, &settings.refresh_cookie.name)).await
+        let user_agent = headers.get(USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
+        let client = ClientInfo::new().user_agent(&String::from_utf8_lossy(user_agent));
+        self.session_of_newest(cookie::values(headers, &settings.refresh_cookie.name), Some(client)).await
     }
 }
 

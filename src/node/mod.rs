@@ -2,6 +2,8 @@
 //! that is not written yet, and the background task that keeps them up to date.
 
 mod feed;
+#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+mod once;
 mod outage;
 pub(crate) mod realm;
 pub(crate) mod revocations;
@@ -39,6 +41,9 @@ const MAX_LISTED: usize = 1_000;
 /// An error that takes longer than this is no response.
 const MAX_ERROR_DELAY: Duration = Duration::from_secs(1);
 const PURGE_STEP: usize = 1_000;
+/// How long a node keeps a revocation at least, however short its access tokens live: for longer than a logout token can be
+/// used, wherever the clocks of nodes and providers stand.
+pub(crate) const MIN_RETENTION: Duration = Duration::from_secs(10 * 60);
 /// Ends a purge even if the store always reports more.
 const MAX_PURGE_STEPS: usize = 100_000;
 
@@ -94,6 +99,8 @@ pub(crate) struct Node {
     stop: watch::Receiver<()>,
     /// Whether the background task is running. It stops with its runtime, and is started again on another.
     running: AtomicBool,
+    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+    turns: once::Turns,
     /// Whether lost revocations are being written to the store again.
     reasserting: AtomicBool,
     /// By how many milliseconds this node's clock is ahead of the store's, as of the last read of the feed; 0 if the store
@@ -123,6 +130,8 @@ impl Node {
             position: Mutex::new(FeedPosition::START),
             stop: receiver,
             running: AtomicBool::new(false),
+            #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+            turns: once::Turns::new(),
             reasserting: AtomicBool::new(false),
             ahead_by: AtomicI64::new(0),
         };
@@ -145,10 +154,10 @@ impl Node {
 
     /// How long after a revocation this node may still meet an access token from before, whichever node has issued it: no
     /// access token is accepted here for longer than the `access_ttl` of this node, and clocks differ by no more than
-    /// `grace` allows for.
+    /// `grace` allows for. At least [`MIN_RETENTION`].
     pub(crate) fn retention(&self) -> Duration {
         let policy = &self.settings.policy;
-        policy.access_ttl + policy.grace + self.settings.leeway
+        (policy.access_ttl + policy.grace + self.settings.leeway).max(MIN_RETENTION)
     }
 
     /// Until when this node keeps a revocation of just now.

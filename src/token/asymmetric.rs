@@ -7,9 +7,9 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 #[cfg(feature = "aws_lc_rs")]
-use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER as PROVIDER;
+pub(super) use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER as PROVIDER;
 #[cfg(not(feature = "aws_lc_rs"))]
-use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER as PROVIDER;
+pub(super) use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER as PROVIDER;
 use jsonwebtoken::jwk::EllipticCurve;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use serde_json::{Value, json};

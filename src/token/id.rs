@@ -6,6 +6,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::display::Base64Display;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+use sha2::{Digest as _, Sha256};
 
 use crate::time::Timestamp;
 
@@ -31,6 +33,26 @@ impl TokenId {
         let mut bytes = [0; 18];
         let length = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
         (length == bytes.len()).then_some(Self(bytes))
+    }
+
+    /// An id that is no access token's, for something else that is used up.
+    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+    pub(crate) fn hash(parts: &[&str]) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hash.update(part);
+        }
+        let mut bytes = [0; 18];
+        bytes.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+        Self(bytes)
+    }
+
+    /// One of so many shards.
+    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+    pub(crate) fn shard(&self, count: usize) -> usize {
+        let [.., last] = self.0;
+        usize::from(last) % count
     }
 
     pub(crate) fn issued_at(&self) -> Timestamp {

@@ -6,5 +6,7 @@ pub(crate) mod asymmetric;
 pub(crate) mod claims;
 pub(crate) mod id;
 pub(crate) mod keys;
+#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+pub(crate) mod logout;
 pub(crate) mod refresh;
 mod weak;

@@ -81,6 +81,8 @@ pub(crate) enum Fault {
     PretendsToRevoke,
     /// Revoking a single session works; revoking all sessions of a user fails.
     FailsForUsers,
+    /// Revoking a single access token fails; everything else works.
+    FailsForTokens,
     /// Every revocation fails; loads, lists and swaps work.
     FailsToRevoke,
     /// Every swap fails without effect; everything else works.
@@ -227,9 +229,9 @@ impl SessionStore for FaultyStore {
         self.others.fetch_add(1, Ordering::SeqCst);
         let fault = *self.fault.lock().unwrap();
         match (fault, target) {
-            (Fault::FailsForUsers, RevokeTarget::Users { .. }) | (Fault::FailsToRevoke, _) => {
-                Err(StoreError::new("connection refused"))
-            }
+            (Fault::FailsForUsers, RevokeTarget::Users { .. })
+            | (Fault::FailsForTokens, RevokeTarget::Token(_))
+            | (Fault::FailsToRevoke, _) => Err(StoreError::new("connection refused")),
             (Fault::FailsFor(id), RevokeTarget::Session(target)) if id == target => {
                 Err(StoreError::new("the row is damaged"))
             }
