@@ -81,7 +81,8 @@ pub enum Error {
     /// The app's claims do not fit into an access token: 500 `internal`.
     #[error("invalid claims: {0}")]
     Claims(#[from] ClaimsError),
-    /// A login asks for what the settings do not allow: 500 `internal`.
+    /// A login asks for what the settings do not allow: 500 `internal`. Or somebody acts for themselves or for two users at
+    /// once, or wants to be [authenticated again](crate::Auth::reauthenticated) while they act: 403 `acting`.
     #[error("invalid login: {0}")]
     Login(#[from] LoginError),
     /// An authentication was required that no login can reach: 500 `internal`.
@@ -140,6 +141,7 @@ impl Error {
             Self::RefreshBusy => "refresh_busy",
             Self::SessionLimitReached => "session_limit",
             Self::Store(_) | Self::Hook(_) => "store_unavailable",
+            Self::Login(error) if error.is_acting() => "acting",
             Self::InvalidUserId | Self::Claims(_) | Self::Login(_) | Self::Requirement(_) | Self::Random => "internal",
         }
     }
@@ -239,4 +241,11 @@ pub enum LoginError {
     /// Somebody acts for the user in the session, so the user cannot have been authenticated in it.
     #[error("somebody acts for the user in this session; authenticate the actor in their own session, and act anew")]
     Acting,
+}
+
+impl LoginError {
+    /// Whether the client has asked for something that nobody who acts for a user may do.
+    pub(crate) const fn is_acting(&self) -> bool {
+        matches!(self, Self::ActsForSelf | Self::ActorActs | Self::Acting)
+    }
 }

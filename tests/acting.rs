@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
@@ -147,6 +147,59 @@ async fn an_actor_whose_session_has_become_idle_acts_no_longer_and_acting_keeps_
 }
 
 #[tokio::test]
+async fn the_end_of_the_session_does_not_move_with_what_the_actor_does() {
+    let node = Node::with_policy(Policy { idle_timeout: 30 * MINUTE, ..Policy::default() });
+    let (admin, _) = acting(&node).await;
+    let began = node.clock.now();
+    let login = node.auth.login("bob", claims("user")).client(client()).acting(&admin).with_refresh().await.unwrap();
+    let mut token = login.tokens.refresh_token.unwrap();
+    for minutes in [20, 40] {
+        node.clock.advance(20 * MINUTE);
+        let sessions = node.auth.sessions("bob").await.unwrap();
+        let session = sessions.iter().find(|session| session.id == login.tokens.session_id).unwrap();
+        assert_eq!(session.expires_at, SystemTime::from(began.after(HOUR)));
+        let tokens = node.refresh(&token).await.unwrap().tokens;
+        assert_eq!(tokens.session_expires_in, HOUR - minutes * MINUTE);
+        token = tokens.refresh_token.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_has_become_idle_does_not_come_back_by_what_its_user_does_for_another() {
+    let node = Node::with_policy(Policy { idle_timeout: 30 * MINUTE, ..Policy::default() });
+    let admin = node.login("alice").await;
+    let admin = user(&node, &admin).await;
+    node.clock.advance(25 * MINUTE);
+    // A poll, for example.
+    let login = node.auth.login("bob", claims("user")).client(client()).acting(&admin).await.unwrap();
+    node.clock.advance(6 * MINUTE);
+    assert_eq!(node.auth.sessions("alice").await.unwrap().len(), 0);
+    assert_eq!(code(node.auth.authenticate(&login.tokens.access_token).await), "access_token_expired");
+    assert_eq!(node.auth.sessions("alice").await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn the_end_at_the_identity_provider_counts_also_where_the_actor_seems_to_be_idle() {
+    let (store, clock) = (FaultyStore::default(), Clock::new());
+    let policy = Policy { idle_timeout: 30 * MINUTE, ..Policy::default() };
+    let start = || {
+        Node::on(store.clone(), clock.clone(), |builder| builder.configure(|settings| settings.policy = policy.clone()))
+    };
+    let (node, other) = (start(), start());
+    let admin = node.login("alice").await;
+    let login = node.auth.login("bob", claims("user")).client(client()).acting(&user(&node, &admin).await);
+    let tokens = login.with_refresh().external("https://idp.example", "s1").await.unwrap().tokens;
+    node.clock.advance(14 * MINUTE);
+    // Only this node knows so far that the actor is active.
+    node.auth.authenticate(&admin.tokens.access_token).await.unwrap();
+    node.clock.advance(20 * MINUTE);
+    assert_eq!(other.auth.sessions("bob").await.unwrap().len(), 0);
+    assert_eq!(other.auth.revoke_external("https://idp.example", "s1").await.unwrap(), 1);
+    assert_eq!(code(node.refresh(&tokens.refresh_token.unwrap()).await), "session_revoked");
+    assert_eq!(node.auth.sessions("alice").await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn nobody_acts_for_themselves_or_while_they_act_or_after_their_session_has_ended() {
     let node = Node::new();
     let (admin, login) = acting(&node).await;
@@ -179,6 +232,60 @@ async fn acting_ends_no_session_of_the_user_and_none_of_the_actor() {
         user(&node, &login.acting(&admin).await.unwrap()).await;
         assert_eq!(node.auth.sessions("alice").await.unwrap().len(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_session_does_not_outlive_the_idle_time_of_the_actors_either() {
+    let node = Node::with_policy(Policy { idle_timeout: 30 * MINUTE, ..Policy::default() });
+    let admin = node.login("alice").await;
+    let admin = user(&node, &admin).await;
+    node.clock.advance(28 * MINUTE);
+    // In a passive request, so that the actor's session is still about to become idle.
+    let login = node.auth.login("bob", claims("user")).client(client()).acting(&admin).await.unwrap();
+    assert_eq!(login.tokens.expires_in, 2 * MINUTE);
+}
+
+#[tokio::test]
+async fn what_nobody_may_do_while_they_act_is_their_fault_and_not_the_servers() {
+    let node = Node::new();
+    let (admin, login) = acting(&node).await;
+    let acting_user = user(&node, &login).await;
+    let own = user(&node, &node.login("bob").await).await;
+    let status = |refused: Result<Login, Error>| {
+        let response = axum::response::IntoResponse::into_response(refused.unwrap_err());
+        let problem = response.extensions().get::<axum_refresh::rejection::Problem>().unwrap().clone();
+        (problem.status().as_u16(), problem.code())
+    };
+    let act =
+        async |user_id: &str, actor| node.auth.login(user_id, claims("user")).client(client()).acting(actor).await;
+    assert_eq!(status(act("alice", &admin).await), (403, "acting"));
+    assert_eq!(status(act("carol", &acting_user).await), (403, "acting"));
+    assert_eq!(status(node.auth.reauthenticated(&acting_user).await), (403, "acting"));
+    // A user's own session does not become somebody else's.
+    assert_eq!(status(node.auth.reauthenticated(&own).acting(&admin).await), (403, "acting"));
+    node.auth.authenticate(&login.tokens.access_token).await.unwrap();
+    assert_eq!(node.auth.sessions("bob").await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_logout_of_whoever_acts_spares_their_own_session_and_its_cookies() {
+    let node = Node::new();
+    let admin = node.auth.login("alice", claims("admin")).client(client()).await.unwrap().tokens;
+    let admin_user = node.auth.authenticate(&admin.access_token).await.unwrap();
+    let login = node.auth.login("bob", claims("user")).client(client()).acting(&admin_user).await.unwrap().tokens;
+    let app = Router::new().nest("/auth", node.auth.router::<()>());
+    let request = Request::post("/auth/logout")
+        .header("authorization", format!("Bearer {}", login.access_token))
+        .header("cookie", format!("__Secure-refresh={}", admin.refresh_token.as_deref().unwrap()));
+    let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!((response.status().as_u16(), response.headers().get("set-cookie")), (204, None));
+    assert_eq!(code(node.auth.authenticate(&login.access_token).await), "access_token_revoked");
+    node.auth.authenticate(&admin.access_token).await.unwrap();
+    node.rotate(&{
+        node.after_grace();
+        admin.refresh_token.unwrap()
+    })
+    .await;
 }
 
 #[tokio::test]

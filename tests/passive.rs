@@ -228,3 +228,58 @@ async fn activity_from_before_is_written_whatever_passive_requests_follow() {
     let id = node.auth.sessions("alice").await.unwrap()[0].id;
     assert_eq!(node.store.inner.load(id).await.unwrap().unwrap().rotation.last_seen_at, active);
 }
+
+#[tokio::test]
+async fn the_user_who_comes_back_to_a_passive_token_is_known_on_every_node_before_it_ends() {
+    let node = node();
+    let mut session = Session::begin(&node).await;
+    for _ in 0..2 {
+        node.clock.advance(14 * MINUTE);
+        session.refresh(&[PASSIVE]).await.unwrap();
+    }
+    // Two minutes before the end, and not flushed with the rest.
+    assert_eq!(session.get("/active", &[]).await, 200);
+    let active = node.clock.now();
+    let id = node.auth.sessions("alice").await.unwrap()[0].id;
+    let is_written = async || node.store.inner.load(id).await.unwrap().unwrap().rotation.last_seen_at == active;
+    let soon = async {
+        while !is_written().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), soon).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_leeway_lets_a_passive_token_outlive_the_idle_time() {
+    let node = Node::with(|builder| {
+        builder.configure(|settings| {
+            settings.policy.idle_timeout = 30 * MINUTE;
+            settings.leeway = MINUTE;
+            settings.login_page = Some("/login".to_owned());
+            *settings = Settings {
+                refresh_cookie: Settings::for_pages().refresh_cookie,
+                access_cookie: Settings::for_pages().access_cookie,
+                ..settings.clone()
+            };
+        })
+    });
+    let mut session = Session::begin(&node).await;
+    for _ in 0..2 {
+        node.clock.advance(14 * MINUTE);
+        session.refresh(&[PASSIVE]).await.unwrap();
+    }
+    node.clock.advance(2 * MINUTE);
+    assert_eq!(session.get("/active", &[]).await, 401);
+    assert!(node.auth.sessions("alice").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_update_of_the_claims_in_a_passive_request_extends_nothing() {
+    let node = node();
+    let session = Session::begin(&node).await;
+    let caller = node.auth.authenticate(&session.access).await.unwrap();
+    node.clock.advance(10 * MINUTE);
+    assert!(node.auth.update_claims(&caller, claims("admin")).await.is_ok());
+    session.ends_in(20 * MINUTE).await;
+}

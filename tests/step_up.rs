@@ -3,14 +3,16 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Request, Response};
+use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
-use axum_refresh::config::{Binding, BindingMode, SettingsError};
+use axum_refresh::config::{Binding, BindingMode, SettingsError, Transport};
 use axum_refresh::rejection::LoginError;
 use axum_refresh::step_up::{Acr, Recent, Required, Requirement, Rule};
 use axum_refresh::{Auth, AuthUser, ClientInfo, Error, Event, Login, Policy, RevocationReason, SessionId, Settings};
@@ -180,7 +182,7 @@ async fn a_session_goes_on_with_the_terms_that_its_login_was_given() {
     let login = login.persistent(false).lifetime(day).external("https://idp.example", "s1").await.unwrap();
     node.clock.advance(5 * MINUTE);
     let new = node.auth.reauthenticated(&user(&node, &login).await).await.unwrap();
-    assert_eq!(new.tokens.session_expires_in, day);
+    assert_eq!(new.tokens.session_expires_in, day - 5 * MINUTE, "its end does not move");
     assert!(!set_cookie(new).contains("Max-Age"));
     assert_eq!(node.auth.revoke_external("https://idp.example", "s1").await.unwrap(), 1);
     assert!(node.auth.sessions("alice").await.unwrap().is_empty());
@@ -236,6 +238,18 @@ async fn a_revoked_an_expired_and_an_unknown_session_cannot_go_on_and_an_idle_on
 }
 
 #[tokio::test]
+async fn a_session_that_is_revoked_at_the_last_moment_does_not_go_on() {
+    let node = node();
+    let login = node.login("alice").await;
+    let caller = user(&node, &login).await;
+    node.store.set(Fault::RevokesBeforeInsert);
+    assert_eq!(code(node.auth.reauthenticated(&caller).await), "session_not_found");
+    node.store.set(Fault::None);
+    assert!(node.auth.sessions("alice").await.unwrap().is_empty());
+    assert!(!node.has_event(|event| matches!(event, Event::Reauthenticated { .. })));
+}
+
+#[tokio::test]
 async fn a_session_that_goes_on_does_not_count_twice_for_the_session_limit() {
     let node = Node::with_policy(Policy {
         max_sessions: Some(1),
@@ -283,6 +297,105 @@ async fn the_session_of_a_refresh_token_is_found_as_long_as_the_token_is_current
     let ended = node.login("alice").await.tokens;
     node.auth.revoke_session(ended.session_id, RevocationReason::Other).await.unwrap();
     assert_eq!(found(&ended.refresh_token.unwrap()).await, None, "revoked");
+}
+
+#[tokio::test]
+async fn one_factor_does_not_prolong_a_session_however_often_it_is_entered() {
+    let node = Node::with_policy(Policy::aal2());
+    let mut session = node.login("alice").await.tokens.session_id;
+    for _ in 0..23 {
+        node.clock.advance(60 * MINUTE);
+        session = node.auth.reauthenticated(session).client(client()).await.unwrap().tokens.session_id;
+    }
+    let full = node.auth.reauthenticated(session).client(client()).lifetime(24 * 60 * MINUTE).await.unwrap().tokens;
+    assert_eq!(full.session_expires_in, 24 * 60 * MINUTE, "a full authentication may");
+    let other = node.login("bob").await.tokens.session_id;
+    node.clock.advance(24 * 60 * MINUTE);
+    for session in [full.session_id, other] {
+        assert_eq!(code(node.auth.reauthenticated(session).await), "session_not_found");
+    }
+}
+
+#[tokio::test]
+async fn a_superseded_token_finds_no_session_also_while_a_race_is_not_decided() {
+    let node = node();
+    let mut token = node.refresh_token("alice").await;
+    let first = token.clone();
+    for _ in 0..3 {
+        node.after_grace();
+        token = node.rotate(&token).await;
+    }
+    assert_eq!(code(node.auth.session_of_refresh_token(&first).await), "refresh_busy");
+    node.after_grace();
+    assert_eq!(node.auth.session_of_refresh_token(&first).await.unwrap(), None);
+    assert!(node.auth.session_of_refresh_token(&token).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_session_that_ends_while_its_user_authenticates_again_does_not_go_on() {
+    for everyone in [false, true] {
+        let node = Arc::new(std::sync::OnceLock::<Node>::new());
+        let inner = Arc::clone(&node);
+        let built = Node::with(move |builder| {
+            builder.claims_hook(move |request| {
+                let node = inner.get().unwrap().clone();
+                async move {
+                    match everyone {
+                        true => drop(node.auth.revoke_all(RevocationReason::Other).await.unwrap()),
+                        false => drop(
+                            node.auth
+                                .revoke_user(&request.session.user_id, None, RevocationReason::Logout)
+                                .await
+                                .unwrap(),
+                        ),
+                    }
+                    Ok::<_, Error>(request.claims)
+                }
+            })
+        });
+        let node = node.get_or_init(|| built);
+        let old = node.login("alice").await.tokens;
+        assert_eq!(code(node.auth.reauthenticated(old.session_id).client(client()).await), "session_not_found");
+        assert!(node.auth.sessions("alice").await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn of_two_that_authenticate_again_at_once_one_session_goes_on() {
+    for _ in 0..200 {
+        let node = node();
+        let id = node.login("alice").await.tokens.session_id;
+        let again = || async { node.auth.reauthenticated(id).client(client()).await };
+        let (one, other) = tokio::join!(again(), again());
+        assert!(one.is_ok() != other.is_ok());
+        let live: Vec<_> = node.auth.sessions("alice").await.unwrap().iter().map(|session| session.id).collect();
+        assert_eq!(live, [one.or(other).unwrap().tokens.session_id]);
+    }
+}
+
+#[tokio::test]
+async fn a_client_with_its_refresh_token_in_the_body_goes_on_with_it_in_the_body() {
+    let node = Node::with(|builder| builder.configure(|settings| settings.transport = Transport::Both));
+    for transport in [Transport::Body, Transport::Cookie] {
+        let login = node.auth.login("alice", claims("user")).client(client()).transport(transport).await.unwrap();
+        let caller = user(&node, &login).await;
+        let updated: Response<Body> = node.auth.update_claims(&caller, claims("admin")).await.unwrap().into_response();
+        assert!(!updated.headers().contains_key("set-cookie"));
+        let new = node.auth.reauthenticated(&caller).client(client()).await.unwrap().into_response();
+        assert_eq!(new.headers().contains_key("set-cookie"), transport == Transport::Cookie);
+        let body = new.into_body().collect().await.unwrap().to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["refresh_token"].is_string(), transport == Transport::Body);
+    }
+}
+
+#[tokio::test]
+async fn a_short_session_with_a_refresh_token_keeps_one() {
+    let node = node();
+    let login = node.auth.login("alice", claims("user")).client(client()).lifetime(10 * MINUTE).await.unwrap();
+    let caller = user(&node, &login).await;
+    assert!(node.auth.update_claims(&caller, claims("admin")).await.unwrap().tokens.refresh_in.is_some());
+    assert!(node.auth.reauthenticated(&caller).await.unwrap().tokens.refresh_token.is_some());
 }
 
 // ---- routes ----
@@ -577,6 +690,106 @@ async fn a_planted_cookie_of_another_client_does_not_hide_the_browsers_own() {
     assert_eq!(status, 200, "{body}");
     let body: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(payload(body["access_token"].as_str().unwrap())["sub"], "alice");
+}
+
+#[tokio::test]
+async fn a_visitor_whose_client_has_changed_confirms_and_need_not_log_in_again() {
+    let node = Node::with(|builder| {
+        builder.configure(|settings| {
+            with_page(settings);
+            settings.policy.binding = bound(BindingMode::StepUp);
+        })
+    });
+    let app = Router::new().route("/", get(name)).route_layer((
+        node.auth.pages().unwrap(),
+        node.auth.layer(),
+        node.auth.guard(),
+    ));
+    let tokens = node.login("alice").await.tokens;
+    let (access, refresh) = (tokens.access_token, tokens.refresh_token.unwrap());
+    node.after_grace();
+    // Whether the access cookie is there or has expired.
+    for cookie in [format!("__Host-access={access}; __Host-refresh={refresh}"), format!("__Host-refresh={refresh}")] {
+        let headers = [("cookie", cookie.as_str()), HTML, ("user-agent", "another browser")];
+        let (status, headers, _) = send(&app, "GET", "/", &headers).await;
+        assert_eq!((status, headers["location"].to_str().unwrap()), (303, "/confirm?next=/"));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_an_optional_guard_lets_through_as_anonymous_is_refused_by_a_layer_inside_that_is_not_optional()
+{
+    let node = Node::with(|builder| {
+        builder.configure(|settings| {
+            *settings = Settings::for_pages();
+            settings.policy.binding = bound(BindingMode::Reject);
+        })
+    });
+    let auth = &node.auth;
+    async fn who(user: Option<AuthUser<Claims>>) -> String {
+        user.map_or_else(|| "nobody".to_owned(), |user| user.id.to_string())
+    }
+    let optional = || auth.guard().optional();
+    let app = Router::new()
+        .route("/optional", get(who).layer((optional(), auth.layer().optional())))
+        .route("/layer", get(who).layer((optional(), auth.layer())))
+        .route("/require", get(who).layer((optional(), auth.require(Recent(MINUTE)).unwrap())))
+        .route("/user", get(name).layer(optional()));
+    let cookie = format!("__Host-access={}", node.login("alice").await.tokens.access_token);
+    let ask = async |path, user_agent| {
+        let (status, _, body) = send(&app, "GET", path, &[("cookie", &cookie), ("user-agent", user_agent)]).await;
+        let code = serde_json::from_str::<Value>(&body).map(|body| body["code"].as_str().unwrap().to_owned());
+        (status, code.unwrap_or(body))
+    };
+    for path in ["/layer", "/require", "/user"] {
+        assert_eq!(ask(path, "curl/8.5.0").await, (200, "alice".to_owned()), "{path}");
+        assert_eq!(ask(path, "another").await, (401, "client_mismatch".to_owned()), "{path}");
+    }
+    assert_eq!(ask("/optional", "another").await, (200, "nobody".to_owned()));
+}
+
+#[tokio::test]
+async fn any_age_is_a_requirement_that_everybody_meets() {
+    let node = Node::with(|builder| builder.configure(|settings| settings.revocation_max_age = Some(Duration::MAX)));
+    let app = Router::new()
+        .route("/", get(name).layer(node.auth.require(Recent(Duration::MAX)).unwrap()))
+        .nest("/auth", node.auth.router::<()>());
+    let token = node.login("alice").await.tokens.access_token;
+    assert_eq!(get_with(&app, &token, "/").await.0, "alice");
+    let bearer = format!("Bearer {token}");
+    assert_eq!(send(&app, "POST", "/auth/logout/others", &[("authorization", &bearer)]).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_slow_page_does_not_overwrite_the_cookies_of_the_session_that_goes_on() {
+    let node = Node::with(|builder| builder.configure(with_page));
+    let tokens = node.login("alice").await.tokens;
+    let (reauthenticating, id) = (node.auth.clone(), tokens.session_id);
+    let slow = async move || {
+        drop(reauthenticating.reauthenticated(id).await.unwrap());
+        "slow"
+    };
+    let app = Router::new().route("/", get(slow)).layer(node.auth.pages().unwrap());
+    node.after_grace();
+    let cookie = format!("__Host-refresh={}", tokens.refresh_token.unwrap());
+    let (status, headers, _) = send(&app, "GET", "/", &[("cookie", &cookie)]).await;
+    assert_eq!((status, headers.get("set-cookie")), (200, None));
+}
+
+#[tokio::test]
+async fn a_planted_cookie_of_another_browser_is_not_the_session_to_confirm() {
+    let node = Node::with_policy(Policy { binding: bound(BindingMode::Reject), ..Policy::default() });
+    let mut planted =
+        node.auth.login("mallory", claims("user")).client(firefox()).await.unwrap().tokens.refresh_token.unwrap();
+    for _ in 0..3 {
+        node.after_grace();
+        planted = node.auth.refresh(&planted, firefox()).await.unwrap().tokens.refresh_token.unwrap();
+    }
+    let own = node.refresh_token("alice").await;
+    let mut headers = HeaderMap::new();
+    headers.insert("cookie", format!("__Secure-refresh={planted}; __Secure-refresh={own}").parse().unwrap());
+    headers.insert("user-agent", "curl/8.5.0".parse().unwrap());
+    assert_eq!(&*node.auth.session_of_cookies(&headers).await.unwrap().unwrap().user_id, "alice");
 }
 
 #[tokio::test]

@@ -155,6 +155,7 @@ function confirmPassword({ reason, signal }) {
   const listen = (target, type, listener) => target.addEventListener(type, listener, { signal: listening.signal });
   form.reset();
   $("confirm-error").textContent = ""; $("confirm-reason").textContent = reasons[reason];
+  $("confirm-user").value = shown?.sub ?? ""; // for password managers
   return new Promise(resolve => {
     let confirmed = false;
     listen(form, "submit", event => {

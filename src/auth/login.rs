@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::claims::write_claims;
-use super::replace::Replacing;
+use super::replace::{Found, Replacing};
 use super::terms::Terms;
 use super::{Auth, AuthUser, Claims, MAX_TRIES};
 use crate::client::{ClientInfo, binding};
@@ -176,7 +176,7 @@ impl<C> LoginBuilder<C> {
     }
 
     /// How this client's refresh token is transported. Default: by cookie, or in the body if the
-    /// [settings](crate::Settings::transport) allow only that.
+    /// [settings](crate::Settings::transport) allow only that; for a session that goes on, as before.
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = Some(transport);
         self
@@ -199,7 +199,9 @@ impl<C: Claims> LoginBuilder<C> {
         let policy = &node.settings.policy;
         let subject = match &self.whose {
             Whose::User(user_id, claims) => Subject::new(user_id, write_claims(claims)?)?,
-            Whose::SameAs(session_id) => Subject::of(&self.auth, *session_id).await?,
+            Whose::SameAs(session_id) => {
+                Subject::of(&self.auth, *session_id, self.terms.actor_session().is_some()).await?
+            }
         };
         let client = self.resolve_client(&subject);
         let is_cross_site = self.client.as_ref().is_some_and(ClientInfo::is_cross_site);
@@ -210,6 +212,7 @@ impl<C: Claims> LoginBuilder<C> {
         }
         self.replacing.except = self.terms.actor_session();
         let agreed = std::mem::take(&mut self.terms).agree(&subject.user_id, now, &node).await?;
+        let transport = self.chosen_transport(&node.settings, subject.old.as_ref());
         let id = node.new_session_id(&subject.user_id).map_err(Error::random)?;
         let token = RefreshToken::begin(id).map_err(Error::random)?;
         let with_refresh = agreed.with_refresh;
@@ -222,6 +225,8 @@ impl<C: Claims> LoginBuilder<C> {
             authentication: agreed.authentication,
             persistent: agreed.persistent,
             external: agreed.external,
+            transport,
+            can_refresh: agreed.with_refresh,
             last_client: None,
             claims: subject.claims,
             rotation: RotationState { idle_timeout: agreed.idle_timeout, ..RotationState::new(now, agreed.expires_at) },
@@ -233,9 +238,8 @@ impl<C: Claims> LoginBuilder<C> {
             None => session.claims.clone(),
         };
         // Signed before the session is inserted, so that a failure leaves nothing behind.
-        let mut tokens = self.auth.tokens(&session, 0, &claims, now, session.rotation.expires_at, with_refresh)?;
+        let mut tokens = self.auth.tokens(&session, 0, &claims, now, agreed.valid_until, with_refresh)?;
         tokens.refresh_token = with_refresh.then(|| self.auth.inner.refresh.encode(&token));
-        let transport = self.chosen_transport(&node.settings);
         if transport.has_cookie() {
             check_cookie_size(&node.settings, &tokens)?;
         }
@@ -256,6 +260,7 @@ impl<C: Claims> LoginBuilder<C> {
                 return Err(Error::SessionLimitReached);
             }
             Inserted::Done(mut revoked) => {
+                let is_too_late = subject.old.as_ref().is_some_and(|old| !revoked.sessions.contains(&old.id));
                 let cause = |reason: RevocationReason| {
                     Cause::from(reason).of(&session.user_id).by(Some(session.client.clone()))
                 };
@@ -268,6 +273,12 @@ impl<C: Claims> LoginBuilder<C> {
                     revoked.sessions.retain(|id| *id != replaced);
                 }
                 node.report_revoked(&revoked, &cause(RevocationReason::Evicted));
+                if is_too_late {
+                    // The old session has ended since it was loaded, and whatever has ended it counts for the new one. Nobody
+                    // has its tokens.
+                    Found::only(session.id, &session.user_id).revoke_afterwards(&node, &session.client).await;
+                    return Err(Error::SessionNotFound);
+                }
             }
         }
         replaced.revoke_afterwards(&node, &session.client).await;
@@ -292,10 +303,11 @@ impl<C: Claims> LoginBuilder<C> {
     /// The client that logs in. For a session that goes on, what the app does not say stays as it is.
     fn resolve_client(&self, subject: &Subject) -> Client {
         let old = subject.old.as_ref().map(|old| &old.client);
-        let mut client = match (&self.client, old) {
-            (Some(client), _) => self.auth.resolve(client.clone()),
-            (None, Some(old)) => old.clone(),
-            (None, None) => self.auth.unknown_client(),
+        let mut client = if let Some(client) = &self.client {
+            self.auth.resolve(client.clone())
+        } else {
+            self.auth.report_unknown_client();
+            old.cloned().unwrap_or_default()
         };
         if let Some(label) = &self.label {
             client.label = ClientInfo::new().label(label).resolve(self.auth.settings()).0.label;
@@ -305,9 +317,9 @@ impl<C: Claims> LoginBuilder<C> {
         client
     }
 
-    fn chosen_transport(&self, settings: &ResolvedSettings) -> Transport {
+    fn chosen_transport(&self, settings: &ResolvedSettings, old: Option<&SessionRecord>) -> Transport {
         let allowed = settings.transport;
-        match self.transport {
+        match self.transport.or(old.map(|old| old.transport)) {
             Some(Transport::Body) if allowed.has_body() => Transport::Body,
             _ if allowed.has_cookie() => Transport::Cookie,
             _ => Transport::Body,
@@ -346,13 +358,13 @@ impl Subject {
     }
 
     /// The user of a session that is neither revoked nor expired.
-    async fn of<C>(auth: &Auth<C>, session_id: SessionId) -> Result<Self, Error> {
+    async fn of<C>(auth: &Auth<C>, session_id: SessionId, acts: bool) -> Result<Self, Error> {
         let node = &auth.inner.node;
         let old = node.load(session_id).await?.ok_or(Error::SessionNotFound)?;
         if old.rotation.revoked.is_some() || node.now() >= old.rotation.expires_at {
             return Err(Error::SessionNotFound);
         }
-        if old.client.actor.is_some() {
+        if old.client.actor.is_some() || acts {
             return Err(LoginError::Acting.into());
         }
         Ok(Self { user_id: Arc::clone(&old.user_id), claims: old.claims.clone(), old: Some(old) })
@@ -413,23 +425,26 @@ impl<C: Claims> Auth<C> {
     /// tokens, and the end of the old ones (OWASP ASVS 5.0, 7.2.4), in one step.
     ///
     /// The user, the label, the client, the claims and what the login was given ([`persistent`](LoginBuilder::persistent),
-    /// [`lifetime`](LoginBuilder::lifetime), [`idle_timeout`](LoginBuilder::idle_timeout),
+    /// [`idle_timeout`](LoginBuilder::idle_timeout), [`transport`](LoginBuilder::transport),
     /// [`external`](LoginBuilder::external)) are carried over, unless they are set again. What says how the user was
     /// authenticated is not: `auth_time` is now, and [`acr`](LoginBuilder::acr) and [`amr`](LoginBuilder::amr) are those of this
-    /// authentication. Both timeouts begin again. A [binding](crate::config::Binding) is to the new
-    /// [`client`](LoginBuilder::client), so set it.
+    /// authentication. A [binding](crate::config::Binding) is to the new [`client`](LoginBuilder::client), so set it.
+    ///
+    /// The session ends when the old one would have, because one factor may be enough to get here. After an authentication
+    /// that is as good as a login, begin its time again: `.lifetime(auth.settings().policy.lifetime)`.
     ///
     /// `session` is an [`AuthUser`], a [`Session`](crate::Session) or a [`SessionId`]. The session must be neither revoked nor
     /// expired. It may be idle: NIST SP 800-63B-4 §2.2.3 allows one factor then, together with the session's secret, which
     /// [`session_of_cookies`](Self::session_of_cookies) checks.
     ///
-    /// A refresh of the old session that is in flight gets `session_revoked`, and so do its access tokens. The browser module
-    /// takes over the new session in all tabs.
+    /// The access tokens of the old session are refused from then on, and a refresh of it that is in flight gets
+    /// `session_revoked`. The browser module takes over the new session in all tabs. If the response is lost, the user logs in
+    /// again: nobody can tell a second attempt with the old tokens from that of a thief.
     ///
     /// # Errors
     ///
-    /// - [`Error::SessionNotFound`] if the session is revoked or expired.
-    /// - [`Error::Login`] if somebody [acts](LoginBuilder::acting) for the user in it.
+    /// - [`Error::SessionNotFound`] if the session is revoked or expired, or is revoked meanwhile.
+    /// - [`Error::Login`] if somebody [acts](LoginBuilder::acting) for the user in it, or is to do so.
     /// - What [`login`](Self::login) returns.
     ///
     /// ```
@@ -459,21 +474,18 @@ impl<C: Claims> Auth<C> {
         let node = &self.inner.node;
         let claims = write_claims(&claims)?;
         for _ in 0..MAX_TRIES {
-            let mut session = node.load(caller.session_id).await?.ok_or(Error::SessionNotFound)?;
+            let (mut session, ends_at) = node.load_with_end(caller.session_id).await?.ok_or(Error::SessionNotFound)?;
             let now = node.now();
             if !session.rotation.is_live(now, node.settings.policy.idle_timeout) {
                 return Err(Error::SessionNotFound);
             }
             session.claims.clone_from(&claims);
-            session.rotation.last_seen_at = session.rotation.last_seen_at.max(now);
-            // A session without a refresh token lives no longer than one access token.
-            let lifetime = session.rotation.expires_at.since(session.created_at);
-            let can_refresh = lifetime > node.settings.policy.access_ttl;
-            // The caller's generation, not the newest: its use must not acknowledge a newer refresh token.
-            let tokens =
-                self.tokens(&session, caller.generation(), &claims, now, session.rotation.expires_at, can_refresh)?;
+            // The caller's generation, not the newest: its use must not acknowledge a newer refresh token. And this is no use
+            // of the session by itself, so the token ends with it.
+            let valid_until = ends_at.before(node.settings.leeway);
+            let tokens = self.tokens(&session, caller.generation(), &claims, now, valid_until, session.can_refresh)?;
             let settings = Arc::clone(&node.settings);
-            let transport = if settings.transport.has_cookie() { Transport::Cookie } else { Transport::Body };
+            let transport = session.transport;
             if transport.has_cookie() {
                 check_cookie_size(&settings, &tokens)?;
             }

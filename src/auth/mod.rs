@@ -35,6 +35,7 @@ use self::known_tokens::KnownTokens;
 pub use self::login::{Login, LoginBuilder, Tokens};
 pub(crate) use self::refresh::PageRefresh;
 pub use self::refresh::Refreshed;
+pub(crate) use self::sessions::LoggedOut;
 pub(crate) use self::unsent::Unsent;
 pub use self::verify::AuthUser;
 pub(crate) use self::verify::{Decision, Use, Verified};
@@ -183,13 +184,12 @@ impl<C> Auth<C> {
         client
     }
 
-    /// The client of a login that names none, which is a mistake if clients are compared.
-    fn unknown_client(&self) -> Client {
+    /// Reports a login that names no client, which is a mistake if clients are compared.
+    fn report_unknown_client(&self) {
         let settings = self.resolved();
         if settings.policy.binding.is_on() || self.inner.risk_hook.is_some() {
             SetupMistake::LoginWithoutClient.report(settings);
         }
-        Client::default()
     }
 
     fn emit(&self, event: Event) {

@@ -212,7 +212,8 @@ impl<C: Claims> Auth<C> {
             {
                 tokio::time::sleep(*pause).await;
             }
-            let mut session = node.load(token.session_id).await?.ok_or(Error::RefreshTokenInvalid)?;
+            let (mut session, ends_at) =
+                node.load_with_end(token.session_id).await?.ok_or(Error::RefreshTokenInvalid)?;
             if used_since.is_some_and(|since| session.rotation.last_seen_at < since) {
                 return Ok(None);
             }
@@ -271,7 +272,15 @@ impl<C: Claims> Auth<C> {
             self.report(&session, token, presented.binding, outcome.verdict, client);
             refuse(outcome.verdict, presented.binding)?;
             let (_, claims) = claims.unwrap_or_default();
-            let tokens = self.grant(&session, token, outcome, &claims, now, *how)?;
+            let valid_until = match how {
+                Use::Active => {
+                    self.touch(&session, now);
+                    session.rotation.expires_at
+                }
+                // The session may end before the token would expire.
+                Use::Passive => ends_at.before(node.settings.leeway),
+            };
+            let tokens = self.grant(&session, token, outcome, &claims, now, valid_until)?;
             return Ok(Some(Refreshed { tokens, verdict: outcome.verdict, rotation }));
         }
         Err(Error::RefreshBusy)
@@ -325,6 +334,15 @@ impl<C: Claims> Auth<C> {
         Ok(tokio::spawn(task.in_current_span()).await.map_err(stopped)??)
     }
 
+    /// Records that the user, or whoever acts, has done something.
+    pub(super) fn touch(&self, session: &SessionRecord, now: Timestamp) {
+        let write_behind = &self.inner.node.write_behind;
+        write_behind.touch(session.id, now);
+        if let Some(actor) = &session.client.actor {
+            write_behind.touch(actor.session_id, now);
+        }
+    }
+
     fn grant(
         &self,
         session: &SessionRecord,
@@ -332,20 +350,8 @@ impl<C: Claims> Auth<C> {
         outcome: Outcome,
         claims: &str,
         now: Timestamp,
-        how: Use,
+        valid_until: Timestamp,
     ) -> Result<Tokens, Error> {
-        let node = &self.inner.node;
-        let valid_until = match how {
-            Use::Active => {
-                node.write_behind.touch(session.id, now);
-                if let Some(actor) = &session.client.actor {
-                    node.write_behind.touch(actor.session_id, now);
-                }
-                session.rotation.expires_at
-            }
-            // The session may become idle before the token would expire.
-            Use::Passive => session.rotation.ends_at(node.settings.policy.idle_timeout),
-        };
         let generation = outcome.access.unwrap_or(token.generation);
         let mut tokens = self.tokens(session, generation, claims, now, valid_until, true)?;
         tokens.refresh_token = outcome.refresh.map(|generation| self.inner.refresh.encode(&token.at(generation)));

@@ -96,6 +96,11 @@ impl Replacing {
 }
 
 impl Found {
+    /// A session that has begun and must not go on.
+    pub(super) fn only(id: SessionId, user_id: &Arc<str>) -> Self {
+        Self { with_insert: None, afterwards: vec![(id, Arc::clone(user_id))] }
+    }
+
     /// Revokes those that are left. What the store refuses is left to the background task: the new session exists, and the
     /// client needs its tokens.
     pub(super) async fn revoke_afterwards(self, node: &Arc<Node>, client: &Client) {

@@ -50,7 +50,7 @@ impl<C> Auth<C> {
     ///
     /// [`Error::Store`] if the store fails.
     pub async fn logout(&self, refresh_token: &str) -> Result<(), Error> {
-        self.logout_each([refresh_token.as_bytes()], [], None).await
+        self.logout_each([refresh_token.as_bytes()], [], None).await.map(drop)
     }
 
     /// Revokes a session of this user.
@@ -84,11 +84,16 @@ impl<C> Auth<C> {
         let external = ExternalId::of(self.settings().realm.as_deref(), issuer, session_id);
         let mut count = 0;
         for id in node.find_external(external).await? {
-            let Some(session) = node.load(id).await? else { continue };
-            // An idle one too: it could be resumed.
-            if session.rotation.revoked.is_none() {
-                let cause = Cause::from(RevocationReason::IdentityProvider).of(&session.user_id);
-                count += node.revoke(RevokeTarget::Session(id), cause).await?.count;
+            // As stored: what this node adds may not be true elsewhere, or be lost with it.
+            let Some(session) = node.load_as_stored(id).await? else { continue };
+            match session.rotation.revoked {
+                // An idle one too: it could be resumed.
+                None => {
+                    let cause = Cause::from(RevocationReason::IdentityProvider).of(&session.user_id);
+                    count += node.revoke(RevokeTarget::Session(id), cause).await?.count;
+                }
+                // The feed has it, but this node may not have read it yet, and is about to confirm the end.
+                Some(_) => node.found_revoked(id),
             }
         }
         Ok(count)
@@ -233,6 +238,15 @@ impl<C> Auth<C> {
     }
 }
 
+/// Who is logged out by a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LoggedOut {
+    /// The user, so that the browser's cookies are of no use any more.
+    User,
+    /// Somebody who has acted for the user, and has a session of their own.
+    Actor,
+}
+
 impl<C> Auth<C> {
     /// Revokes every session that one of these tokens belongs to: any of them may be planted, and any of them the user's.
     /// Access tokens have to be valid, refresh tokens may be of any generation.
@@ -243,12 +257,16 @@ impl<C> Auth<C> {
         refresh_tokens: impl IntoIterator<Item = &'a [u8]>,
         access_tokens: impl IntoIterator<Item = &'a [u8]>,
         client: Option<ClientInfo>,
-    ) -> Result<(), Error> {
+    ) -> Result<LoggedOut, Error> {
         let node = &self.inner.node;
         let started = Instant::now();
         let cause = self.cause(RevocationReason::Logout, client);
-        let by_access = self.sessions_of(access_tokens);
+        let mut by_access = self.sessions_of(access_tokens);
         let mut by_refresh = self.newest_of_each_session(refresh_tokens);
+        // Whoever acts for a user stops doing so. Browsers add the cookies of their own session.
+        let actors: Vec<_> = by_access.iter().filter_map(|token| Some(token.actor()?.session_id)).collect();
+        by_access.retain(|token| !actors.contains(&token.session_id));
+        by_refresh.retain(|token| !actors.contains(&token.session_id));
         by_refresh.retain(|token| by_access.iter().all(|known| known.session_id != token.session_id));
         let mut result = Ok(());
         for presented in by_access.into_iter().map(Ok).chain(by_refresh.into_iter().map(Err)) {
@@ -267,7 +285,12 @@ impl<C> Auth<C> {
                 }
             }
         }
-        result
+        result.map(|()| if actors.is_empty() { LoggedOut::User } else { LoggedOut::Actor })
+    }
+
+    /// Whether this node knows that the session is revoked by itself.
+    pub(crate) fn is_revoked(&self, session_id: SessionId) -> bool {
+        self.inner.node.revoked.has_session(session_id)
     }
 
     async fn logout_session_of(&self, token: &RefreshToken, cause: Cause) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use crate::session::{Actor, Authentication, ExternalId, SessionId};
 use crate::store::SessionRecord;
 use crate::time::Timestamp;
 
-/// How long somebody may act for a user.
+/// How long somebody may act for a user, at most.
 const MAX_ACTING: Duration = Duration::from_secs(3600);
 
 /// What the app has chosen. None of it is checked yet.
@@ -22,6 +22,8 @@ pub(super) struct Terms {
     amr: Vec<Box<str>>,
     persistent: Option<bool>,
     lifetime: Option<Duration>,
+    /// When the session ends that this one continues.
+    expires_at: Option<Timestamp>,
     idle_timeout: Option<Duration>,
     with_refresh: Option<bool>,
     external: Option<ExternalId>,
@@ -40,6 +42,8 @@ pub(super) struct Agreed {
     pub(super) authentication: Authentication,
     pub(super) persistent: Option<bool>,
     pub(super) expires_at: Timestamp,
+    /// Until when the first access token is valid, if it does not expire sooner.
+    pub(super) valid_until: Timestamp,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) with_refresh: bool,
     pub(super) external: Option<ExternalId>,
@@ -50,14 +54,11 @@ impl Terms {
     /// Fills in what the app has not chosen from the session that the new one continues.
     pub(super) fn carry_over(&mut self, old: &SessionRecord, settings: &ResolvedSettings) {
         let policy = &settings.policy;
-        let lifetime = old.rotation.expires_at.since(old.created_at);
-        // The policy may have become stricter since.
-        self.lifetime = self.lifetime.or(Some(lifetime.min(policy.lifetime)));
+        self.expires_at = Some(old.rotation.expires_at).filter(|_| self.lifetime.is_none());
         let (least, most) = (settings.min_idle_timeout(), policy.idle_timeout);
         let idle_timeout = || Some(old.rotation.idle_timeout?.clamp(least, most));
         self.idle_timeout = self.idle_timeout.or_else(idle_timeout);
-        // A session without a refresh token lives no longer than one access token.
-        self.with_refresh = self.with_refresh.or(Some(lifetime > policy.access_ttl));
+        self.with_refresh = self.with_refresh.or(Some(old.can_refresh));
         self.persistent = self.persistent.or(old.persistent);
         self.external = self.external.or(old.external);
     }
@@ -92,11 +93,14 @@ impl Terms {
             lifetime = lifetime.min(policy.access_ttl);
         }
         let mut authentication = Authentication::at(now);
-        let mut expires_at = now.after(lifetime);
+        let mut expires_at = self.expires_at.unwrap_or_else(|| now.after(lifetime));
+        let mut valid_until = expires_at;
         if let Some(acting) = acting {
             // It is the actor whose authentication this session rests on.
             authentication = acting.authentication;
             expires_at = expires_at.min(now.after(MAX_ACTING)).min(acting.rotation.expires_at);
+            // The actor's session may become idle before: to begin to act is no use of it by itself.
+            valid_until = expires_at.min(acting.rotation.ends_at(policy.idle_timeout).before(settings.leeway));
         }
         // The clock of an identity provider may be ahead.
         authentication.time = self.auth_time.unwrap_or(authentication.time).min(now);
@@ -108,6 +112,7 @@ impl Terms {
             authentication,
             persistent: self.persistent,
             expires_at,
+            valid_until,
             idle_timeout: self.idle_timeout,
             with_refresh,
             external: self.external,
@@ -214,12 +219,17 @@ impl<C> LoginBuilder<C> {
     /// may.
     ///
     /// - The access token has the user as its `sub` and the actor in the claim `act` (RFC 8693 §4.1):
-    ///   [`AuthUser::actor`] returns it. `auth_time`, `acr` and `amr` are the actor's.
+    ///   [`AuthUser::actor`] returns it. `auth_time`, `acr` and `amr` are the actor's, unless they are
+    ///   set.
     /// - The session ends with the actor's session, however that ends, and after an hour at the latest.
     /// - There is no refresh token, so it ends with its access token, unless [`with_refresh`](Self::with_refresh) is called.
     /// - The user sees the session and the actor in the list of sessions, and every event that the session causes names the
     ///   actor. It does not count for the [session limit](crate::Policy::max_sessions).
     /// - What the actor does counts as activity of their own session, too.
+    /// - The actor may do what the user may, such as ending the user's other sessions. A handler that they must not call asks
+    ///   [`AuthUser::actor`].
+    /// - The actor stops by `DELETE /auth/sessions/{id}` of this session, or by `POST /auth/logout` with its access token, which
+    ///   spares their own.
     ///
     /// With cookies, hand the tokens to the page in a body of your own: as a response, they would replace the actor's access
     /// cookie, and a refresh token the actor's refresh cookie.

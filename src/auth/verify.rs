@@ -21,6 +21,10 @@ use crate::token::access::{AccessToken, Refused};
 use crate::token::claims::Context;
 use crate::token::id::TokenId;
 
+/// The least part of the lifetime of access tokens that one has, unless something else bounds it: it is shortened by up to 5 %,
+/// and rounded down to a second.
+const LEAST_LIFE: f64 = 0.9;
+
 /// How long a `User-Agent` may be that is kept with a token. Browsers' are about 120 bytes long.
 const MAX_KEPT: usize = 512;
 
@@ -131,6 +135,10 @@ pub(crate) struct Verified<C> {
     bound_to: OnceLock<Option<Arc<str>>>,
     /// The last client that the app has judged.
     judged: Mutex<Option<Client>>,
+    /// Whether it ends sooner than others, perhaps because its session would become idle.
+    is_bounded: bool,
+    /// Whether its use by the user was recorded, if it is bounded.
+    is_known_active: AtomicBool,
     /// Whether its use was recorded as an acknowledgement.
     acknowledged: AtomicBool,
     /// The number of [revocations](LiveRevocations::additions) of which none concerns it; `u64::MAX` if nobody has looked.
@@ -141,7 +149,10 @@ pub(crate) struct Verified<C> {
 
 impl<C> Verified<C> {
     fn new(token: AccessToken<C>, auth: &Auth<C>, is_kept: bool) -> Self {
+        let life = token.expires_at.since(token.issued_at);
         Self {
+            is_bounded: life < auth.settings().policy.access_ttl.mul_f64(LEAST_LIFE),
+            is_known_active: AtomicBool::new(false),
             token,
             settings: Arc::clone(auth.resolved()),
             client: OnceLock::new(),
@@ -282,6 +293,9 @@ impl<C: Claims> Auth<C> {
             node.write_behind.touch_again(token.session_id, last_use, now);
         } else {
             node.write_behind.touch(token.session_id, now);
+        }
+        if is_active && token.is_bounded && !token.is_known_active.swap(true, Ordering::Relaxed) {
+            node.write_behind.hurry(token.session_id);
         }
     }
 

@@ -63,8 +63,8 @@ impl<C: Claims, S: Sync> FromRequestParts<S> for AuthUser<C> {
         };
         match identity {
             Identity::User(token, _) => Ok(Self::from(&**token)),
-            Identity::Anonymous(settings) => {
-                let problem = Problem::from(&Error::AccessTokenMissing);
+            Identity::Anonymous { settings, reason } => {
+                let problem = reason.clone().unwrap_or_else(|| Problem::from(&Error::AccessTokenMissing));
                 Err(AuthRejection::new(settings, parts, problem))
             }
         }

@@ -22,14 +22,21 @@ pub(crate) enum Identity<C> {
     /// It knows the [`Auth`] that has verified it. And when it was identified.
     User(Arc<Verified<C>>, Timestamp),
     /// An anonymous request that was let through. The settings say how to refuse it later.
-    Anonymous(Arc<ResolvedSettings>),
+    Anonymous {
+        settings: Arc<ResolvedSettings>,
+        /// Why it is anonymous although it has a token that is valid: that is how a layer inside refuses it which lets no
+        /// anonymous request pass.
+        reason: Option<Problem>,
+    },
 }
 
 impl<C> Clone for Identity<C> {
     fn clone(&self) -> Self {
         match self {
             Self::User(token, at) => Self::User(Arc::clone(token), *at),
-            Self::Anonymous(settings) => Self::Anonymous(Arc::clone(settings)),
+            Self::Anonymous { settings, reason } => {
+                Self::Anonymous { settings: Arc::clone(settings), reason: reason.clone() }
+            }
         }
     }
 }
@@ -38,7 +45,7 @@ impl<C> Identity<C> {
     pub(super) fn user(&self) -> Option<&Arc<Verified<C>>> {
         match self {
             Self::User(token, _) => Some(token),
-            Self::Anonymous(_) => None,
+            Self::Anonymous { .. } => None,
         }
     }
 }
@@ -108,8 +115,14 @@ pub(super) fn identify<C: Claims>(
     optional: bool,
     head: &mut impl Head,
 ) -> Decision<Option<Arc<Verified<C>>>, PresentedToken<C>, Problem> {
-    if let Some(token) = remembered(auth, head) {
-        return Decision::Pass(Some(Arc::clone(token)));
+    match head.extensions().get::<Identity<C>>() {
+        Some(Identity::User(token, _)) if token.is_verified_by(auth) => {
+            return Decision::Pass(Some(Arc::clone(token)));
+        }
+        Some(Identity::Anonymous { settings, reason: Some(problem) }) if Arc::ptr_eq(settings, auth.resolved()) => {
+            return if optional { Decision::Pass(None) } else { Decision::Refuse(problem.clone()) };
+        }
+        _ => {}
     }
     match verified_token(auth, head) {
         Decision::AskStore(presented) => Decision::AskStore(presented),
@@ -158,9 +171,18 @@ fn refused<C: Claims>(
 }
 
 pub(super) fn remember<C: Claims>(auth: &Auth<C>, head: &mut impl Head, token: Option<Arc<Verified<C>>>) {
-    let anonymous = || Identity::Anonymous(Arc::clone(auth.resolved()));
-    let identity = token.map_or_else(anonymous, |token| Identity::User(token, auth.now()));
-    head.extensions_mut().insert(identity);
+    match token {
+        Some(token) => {
+            head.extensions_mut().insert(Identity::User(token, auth.now()));
+        }
+        None => remember_refused(auth, head, None),
+    }
+}
+
+/// Lets the request pass as an anonymous one, for layers inside that allow it.
+pub(super) fn remember_refused<C: Claims>(auth: &Auth<C>, head: &mut impl Head, reason: Option<Problem>) {
+    let settings = Arc::clone(auth.resolved());
+    head.extensions_mut().insert(Identity::<C>::Anonymous { settings, reason });
 }
 
 /// The token that another layer of the same [`Auth`] has found. If that layer let an anonymous request pass, the next one

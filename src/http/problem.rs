@@ -138,7 +138,7 @@ impl Problem {
     }
 
     /// Whether the user has to authenticate again, and nothing is wrong with the token.
-    pub(super) const fn is_step_up(&self) -> bool {
+    pub(super) fn is_step_up(&self) -> bool {
         matches!(self.challenge, Some(Challenge::StepUp(_)))
     }
 
@@ -175,6 +175,7 @@ impl From<&Error> for Problem {
             | Error::UserRefused
             | Error::SessionOutdated => StatusCode::UNAUTHORIZED,
             Error::SessionNotFound => StatusCode::NOT_FOUND,
+            Error::Login(error) if error.is_acting() => StatusCode::FORBIDDEN,
             Error::RefreshBusy | Error::SessionLimitReached => StatusCode::CONFLICT,
             Error::Store(_) | Error::Hook(_) => StatusCode::SERVICE_UNAVAILABLE,
             Error::InvalidUserId | Error::Claims(_) | Error::Login(_) | Error::Requirement(_) | Error::Random => {

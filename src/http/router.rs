@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use axum_core::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, LOCATION, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -17,12 +17,12 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::extract::client_info;
 use super::identify::access_tokens;
-use super::layers::{CsrfLayer, MountLayer};
+use super::layers::{CsrfLayer, MountLayer, RequireLayer};
 use super::negotiate::wants_html;
 use super::passive::use_of;
 use super::step_up::Recent;
 use super::tokens;
-use crate::auth::{Auth, AuthUser, Claims};
+use crate::auth::{Auth, AuthUser, Claims, LoggedOut};
 use crate::client::ClientInfo;
 use crate::error::Error;
 use crate::session::{RevocationReason, Session, SessionId};
@@ -111,12 +111,15 @@ impl<C: Claims> Auth<C> {
     pub fn router_with<S: Clone + Send + Sync + 'static>(&self, routes: &Routes) -> Router<S> {
         let mut open = Router::new();
         let mut closed = Router::new();
+        let recent = self.revocation_requirement();
         for route in &routes.0 {
             match route {
                 Route::Refresh => open = open.route("/refresh", post(refresh::<C>)),
                 Route::Logout => open = open.route("/logout", post(logout::<C>)),
-                Route::LogoutAll => closed = closed.route("/logout/all", post(logout_all::<C>)),
-                Route::LogoutOthers => closed = closed.route("/logout/others", post(logout_others::<C>)),
+                Route::LogoutAll => closed = closed.route("/logout/all", required(post(logout_all::<C>), &recent)),
+                Route::LogoutOthers => {
+                    closed = closed.route("/logout/others", required(post(logout_others::<C>), &recent))
+                }
                 Route::Sessions => closed = closed.route("/sessions", get(sessions::<C>)),
                 Route::RevokeSession => closed = closed.route("/sessions/{id}", delete(revoke_own_session::<C>)),
                 #[cfg(feature = "browser")]
@@ -134,6 +137,11 @@ impl<C: Claims> Auth<C> {
             return router.route("/client.js", get(super::browser::script)).layer(mount);
         }
         router.layer(mount)
+    }
+
+    /// What the routes require that end sessions. The setting is valid, so the requirement can be met.
+    fn revocation_requirement(&self) -> Option<RequireLayer<C>> {
+        self.settings().revocation_max_age.and_then(|max_age| self.require(Recent(max_age)).ok())
     }
 
     /// Adds what all our routers have around them, outermost first: `Cache-Control: no-store`, sensitive headers marked for
@@ -157,6 +165,8 @@ async fn refresh<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Re
     };
     let tokens = presented.tokens.iter().map(Vec::as_slice);
     match auth.refresh_newest(tokens, || client_info(&parts), use_of(&parts)).await {
+        // Its cookie would replace that of the session that has replaced this one.
+        Ok(refreshed) if auth.is_revoked(refreshed.tokens.session_id) => Error::SessionRevoked.into_response(),
         Ok(refreshed) => tokens::respond(auth.resolved(), &refreshed.tokens, presented.transport),
         Err(error) => error.into_response(),
     }
@@ -169,10 +179,11 @@ async fn logout<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Res
     let refresh_tokens = tokens::read_all(auth.resolved(), &parts.headers, body).await;
     let refresh_tokens = refresh_tokens.iter().map(Vec::as_slice);
     let access_tokens = access_tokens(&auth, &parts.headers);
-    if let Err(error) = auth.logout_each(refresh_tokens, access_tokens, Some(client_info(&parts))).await {
-        return error.into_response();
+    match auth.logout_each(refresh_tokens, access_tokens, Some(client_info(&parts))).await {
+        Ok(LoggedOut::User) => logged_out(&auth, &parts.headers),
+        Ok(LoggedOut::Actor) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => error.into_response(),
     }
-    logged_out(&auth, &parts.headers)
 }
 
 async fn logout_all<C: Claims>(
@@ -181,7 +192,6 @@ async fn logout_all<C: Claims>(
     client: ClientInfo,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    check_recent(&auth, &user)?;
     auth.logout_everywhere(&user, by(&user, client)).await?;
     Ok(logged_out(&auth, &headers))
 }
@@ -201,15 +211,17 @@ async fn logout_others<C: Claims>(
     user: AuthUser<C>,
     client: ClientInfo,
 ) -> Result<Response, Error> {
-    check_recent(&auth, &user)?;
     let (reason, client) = (RevocationReason::RevokedByUser, by(&user, client));
     let revoked = auth.revoke_user_by(&user.id, Some(user.session_id), reason, Some(client)).await?;
     Ok(json_response(&json!({ "revoked": revoked })))
 }
 
-/// Whether the user was authenticated recently enough to end sessions.
-fn check_recent<C: Claims>(auth: &Auth<C>, user: &AuthUser<C>) -> Result<(), Error> {
-    auth.settings().revocation_max_age.map_or(Ok(()), |max_age| auth.check(user, Recent(max_age)))
+/// A route that requires a recent authentication, if the settings say so.
+fn required<C: Claims>(route: MethodRouter<Auth<C>>, recent: &Option<RequireLayer<C>>) -> MethodRouter<Auth<C>> {
+    match recent {
+        Some(recent) => route.layer(recent.clone()),
+        None => route,
+    }
 }
 
 /// The client of a request, with whoever acts for the user.
@@ -229,8 +241,8 @@ async fn revoke_own_session<C: Claims>(
 ) -> Result<StatusCode, Error> {
     let id = session_id(id)?;
     // One's own session may be ended like by a logout.
-    if id != user.session_id {
-        check_recent(&auth, &user)?;
+    if let Some(max_age) = auth.settings().revocation_max_age.filter(|_| id != user.session_id) {
+        auth.check(&user, Recent(max_age))?;
     }
     auth.revoke_own_session_by(&user.id, id, Some(by(&user, client))).await?;
     Ok(StatusCode::NO_CONTENT)

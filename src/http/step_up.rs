@@ -83,7 +83,9 @@ impl Requirement {
     ) -> Result<(), StepUp> {
         let max_age = self.recent.map(|Recent(max_age)| max_age);
         // The claim is in whole seconds.
-        let is_old = |max_age: Duration| now.is_past(auth_time, max_age.saturating_add(settings.leeway + Duration::from_secs(1)));
+        let is_old = |max_age: Duration| {
+            now.is_past(auth_time, max_age.saturating_add(settings.leeway + Duration::from_secs(1)))
+        };
         let strong_enough = self.acr.as_ref().map(|Acr(least)| {
             let at_least = settings.acr_values.iter().skip_while(|known| *known != least);
             at_least.map(String::as_str).collect::<Vec<_>>()

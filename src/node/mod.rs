@@ -243,29 +243,31 @@ impl Node {
 
     /// The session as stored, with the activity and revocations that this node knows and the store does not yet.
     pub(crate) async fn load(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
-        let Some(mut session) = self.load_as_stored(id).await? else { return Ok(None) };
-        self.overlay_local(&mut session);
-        self.overlay_actor(&mut session).await?;
-        Ok(Some(session))
+        Ok(self.load_with_end(id).await?.map(|(session, _)| session))
     }
 
-    /// A session in which somebody acts for the user ends with the session of whoever acts.
-    async fn overlay_actor(&self, session: &mut SessionRecord) -> Result<(), StoreError> {
-        let Some(actor) = session.client.actor.clone() else { return Ok(()) };
+    /// [`load`](Self::load), and when the session ends if nobody uses a token until then.
+    pub(crate) async fn load_with_end(&self, id: SessionId) -> Result<Option<(SessionRecord, Timestamp)>, StoreError> {
+        let Some(mut session) = self.load_as_stored(id).await? else { return Ok(None) };
+        self.overlay_local(&mut session);
+        let actors_end = self.overlay_actor(&mut session).await?;
+        let ends_at = session.rotation.ends_at(self.settings.policy.idle_timeout);
+        Ok(Some((session, actors_end.map_or(ends_at, |actors_end| actors_end.min(ends_at)))))
+    }
+
+    /// A session in which somebody acts for the user ends with the session of whoever acts. Returns when that one ends, if it
+    /// is live.
+    async fn overlay_actor(&self, session: &mut SessionRecord) -> Result<Option<Timestamp>, StoreError> {
+        let Some(actor) = &session.client.actor else { return Ok(None) };
         let mut actors = self.load_as_stored(actor.session_id).await?;
         actors.iter_mut().for_each(|actors| self.overlay_local(actors));
         let idle_timeout = self.settings.policy.idle_timeout;
-        match actors.filter(|actors| actors.rotation.is_live(self.now(), idle_timeout)) {
-            Some(actors) => {
-                let ends_at = actors.rotation.ends_at(idle_timeout);
-                session.rotation.expires_at = session.rotation.expires_at.min(ends_at);
-            }
-            None => {
-                let revocation = Revocation { at: self.now(), reason: RevocationReason::ActorEnded };
-                session.rotation.revoked.get_or_insert(revocation);
-            }
+        let live = actors.filter(|actors| actors.rotation.is_live(self.now(), idle_timeout));
+        if live.is_none() {
+            let revocation = Revocation { at: self.now(), reason: RevocationReason::ActorEnded };
+            session.rotation.revoked.get_or_insert(revocation);
         }
-        Ok(())
+        Ok(live.map(|actors| actors.rotation.ends_at(idle_timeout)))
     }
 
     /// The session as stored, without anything that only this node knows.

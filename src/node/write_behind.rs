@@ -116,6 +116,11 @@ impl WriteBehind {
         }
     }
 
+    /// Writes soon what was recorded of a session: another node must not take it for idle.
+    pub(crate) fn hurry(&self, id: SessionId) {
+        self.urgent.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+    }
+
     /// Records that the refresh token of this generation has reached the client.
     pub(crate) fn acknowledge(&self, id: SessionId, generation: u32, at: Timestamp) {
         if self.acknowledged.get(&id).is_some_and(|known| known >= generation) {

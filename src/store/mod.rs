@@ -160,7 +160,7 @@ pub use self::sql::PostgresStore;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use self::sql::SqliteStore;
-pub use crate::config::OnMaxSessions;
+pub use crate::config::{OnMaxSessions, Transport};
 pub use crate::ratchet::RotationState;
 pub use crate::session::{Actor, Authentication, Client, ExternalId, ParseSessionIdError, Revocation, SecretHash};
 #[doc(no_inline)]
@@ -338,6 +338,10 @@ pub struct SessionRecord {
     /// Whether the cookies of this session outlive the browser; `None` if the settings decide. Never changes.
     #[serde(default)]
     pub persistent: Option<bool>,
+    /// How the client got its tokens: [`Cookie`](Transport::Cookie) or [`Body`](Transport::Body). Never changes.
+    pub transport: Transport,
+    /// Whether the client has a refresh token. Never changes.
+    pub can_refresh: bool,
     /// The session at an identity provider that this one belongs to. Never changes.
     #[serde(default)]
     pub external: Option<ExternalId>,

@@ -12,7 +12,8 @@ use axum_refresh::store::{
     Revoked, RevokedUsers, SessionRecord, Spared, StoreError, Timestamp,
 };
 use axum_refresh::{
-    Auth, AuthBuilder, ClientInfo, Error, Event, Login, MemoryStore, Policy, Refreshed, Secret, SessionId, SessionStore,
+    Auth, AuthBuilder, ClientInfo, Error, Event, Login, MemoryStore, Policy, Refreshed, RevocationReason, Secret,
+    SessionId, SessionStore,
 };
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +74,8 @@ pub(crate) enum Fault {
     PretendsToSwap,
     /// Every load returns another session than the requested one.
     LoadsWrongSession,
+    /// All sessions of the user are revoked before the next insert.
+    RevokesBeforeInsert,
     /// A concurrent write sets the role to `user` before the next swap.
     ChangesRoleBeforeSwap,
     /// Reading the revocation feed takes 200 ms.
@@ -173,6 +176,11 @@ impl FaultyStore {
 impl SessionStore for FaultyStore {
     async fn insert(&self, new: &SessionRecord, options: InsertOptions) -> Result<Inserted, StoreError> {
         self.others.fetch_add(1, Ordering::SeqCst);
+        if *self.fault.lock().unwrap() == Fault::RevokesBeforeInsert {
+            let target = RevokeTarget::Users { scope: &new.user_id, except: None, created_until: None };
+            let revocation = Revocation { at: new.created_at, reason: RevocationReason::Other };
+            self.inner.revoke(target, revocation).await?;
+        }
         self.with(self.inner.insert(new, options)).await
     }
 

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::http::bearer::bearer;
 use crate::http::extract::client_info;
 use crate::http::head::Head;
-use crate::http::identify::{PresentedToken, identify, identify_after_catching_up, remember, remembered};
+use crate::http::identify::{PresentedToken, identify, identify_after_catching_up, remember_refused, remembered};
 use crate::http::problem::Problem;
 use crate::http::rejection::AuthRejection;
 
@@ -28,7 +28,8 @@ use crate::http::rejection::AuthRejection;
 /// 2. The first time this node sees the session, it is loaded from the store: 401 `access_token_revoked` if it does not
 ///    exist or is revoked, 401 `session_idle` if it was idle for too long.
 /// 3. The client's IP address and User-Agent are compared with those at login, as far as the
-///    [binding](crate::config::Binding) says: 401 `client_mismatch`, and by policy the session is revoked.
+///    [binding](crate::config::Binding) says: 401 `client_mismatch`, and by policy the session is revoked, or 401
+///    `insufficient_user_authentication` until the user has [authenticated again](crate::guide::authentication).
 ///
 /// After the first request of a session nothing waits for the store: the client at login never changes, revocations reach
 /// every node by themselves, and a valid access token keeps its session from being idle, because it lives for less time than
@@ -140,7 +141,7 @@ impl<C: Claims> GuardLayer<C> {
         let problem = of_presented_token(error);
         let has_header = head.headers().get_all(AUTHORIZATION).iter().any(|value| bearer(value).is_some());
         if self.optional && !has_header && problem.is_unauthorized() {
-            remember(&self.auth, head, None);
+            remember_refused(&self.auth, head, Some(problem));
             return None;
         }
         Some(self.refuse(head, problem))

@@ -12,7 +12,7 @@ use crate::config::SettingsError;
 use crate::http::csrf::cookie_is_trusted;
 use crate::http::extract::client_info;
 use crate::http::head::Head;
-use crate::http::identify::{PresentedToken, Unidentified, remember, remembered, verified_token};
+use crate::http::identify::{PresentedToken, Unidentified, remember, remember_refused, remembered, verified_token};
 use crate::http::passive::use_of;
 use crate::http::problem::Problem;
 use crate::http::rejection::AuthRejection;
@@ -190,7 +190,9 @@ impl<C: Claims> PagesLayer<C> {
                 Ok(Some(Granted { tokens, since, unsent }))
             }
             Err(error) if Problem::from(&error).is_unauthorized() => {
-                remember(auth, parts, None);
+                // The user is still logged in, and has to confirm it.
+                let reason = Some(Problem::from(&error)).filter(Problem::is_step_up);
+                remember_refused(auth, parts, reason);
                 Ok(None)
             }
             Err(error) => Err(self.refuse(parts, Problem::reported(&error))),
@@ -242,7 +244,8 @@ impl<C: Claims> Check for PagesLayer<C> {
         let Some(Granted { tokens, since, unsent }) = granted else { return };
         let settings = self.auth.resolved();
         let is_late = self.auth.now().since(since) > settings.policy.grace / 2;
-        if is_late {
+        // Another request may have set the cookies of a session that replaces this one.
+        if is_late || self.auth.is_revoked(tokens.session_id) {
             unsent.withheld().await;
         } else {
             tokens::add_to(settings, &tokens, headers);

@@ -4,7 +4,7 @@
 #[doc(hidden)]
 pub mod rules;
 
-use super::{Authentication, Client, RotationState, SecretHash, SessionId, SessionRecord, Timestamp};
+use super::{Authentication, Client, RotationState, SecretHash, SessionId, SessionRecord, Timestamp, Transport};
 
 /// Tests a session store against the whole contract of [`SessionStore`](crate::SessionStore): one test function for
 /// each rule, races included. Requires the feature `conformance`.
@@ -102,6 +102,8 @@ pub fn session(user_id: &str, created_at: Timestamp, lifetime: i64) -> SessionRe
         client: Client::default(),
         authentication: Authentication::at(created_at),
         persistent: None,
+        transport: Transport::Cookie,
+        can_refresh: true,
         external: None,
         last_client: None,
         claims: "{}".into(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::ratchet::RotationState;
 use crate::session::{Actor, Authentication, Client, ExternalId, Revocation, SecretHash, SessionId};
-use crate::store::SessionRecord;
+use crate::store::{SessionRecord, Transport};
 use crate::time::Timestamp;
 
 /// What the sessions of a realm share that began after the realm was last revoked.
@@ -138,13 +138,31 @@ pub(super) struct Row {
     /// [`NEVER`] before the first rotation.
     rotated_at: Timestamp,
     generation: u32,
-    // Two numbers and two flags take half as much as two options.
-    has_parent: bool,
+    // Two numbers and their flags take half as much as two options.
+    flags: Flags,
     parent: u32,
-    is_acknowledged: bool,
     acknowledged: u32,
     recoveries: u32,
     ip: Option<IpAddr>,
+}
+
+/// Several flags in one byte.
+#[derive(Clone, Copy, Default)]
+struct Flags(u8);
+
+impl Flags {
+    const HAS_PARENT: u8 = 1;
+    const IS_ACKNOWLEDGED: u8 = 2;
+    const BY_COOKIE: u8 = 4;
+    const CAN_REFRESH: u8 = 8;
+
+    const fn has(self, flag: u8) -> bool {
+        self.0 & flag > 0
+    }
+
+    fn set(&mut self, flag: u8, on: bool) {
+        self.0 = if on { self.0 | flag } else { self.0 & !flag };
+    }
 }
 
 /// What few sessions have. A session that is revoked by itself has it too, so it stays small as well.
@@ -213,13 +231,14 @@ impl Row {
             expires_at: session.rotation.expires_at,
             rotated_at: NEVER,
             generation: 0,
-            has_parent: false,
+            flags: Flags::default(),
             parent: 0,
-            is_acknowledged: false,
             acknowledged: 0,
             recoveries: 0,
             ip: session.client.ip,
         };
+        row.flags.set(Flags::BY_COOKIE, session.transport == Transport::Cookie);
+        row.flags.set(Flags::CAN_REFRESH, session.can_refresh);
         row.write(session);
         row
     }
@@ -239,7 +258,7 @@ impl Row {
             revoked,
         } = session.rotation;
         self.generation = generation;
-        self.has_parent = parent.is_some();
+        self.flags.set(Flags::HAS_PARENT, parent.is_some());
         self.parent = parent.unwrap_or_default();
         self.rotated_at = rotated_at.unwrap_or(NEVER);
         self.recoveries = recoveries;
@@ -261,12 +280,12 @@ impl Row {
     pub(super) fn merge_activity(&mut self, last_seen_at: Timestamp, acknowledged: Option<u32>) {
         self.last_seen_at = self.last_seen_at.max(last_seen_at);
         let acknowledged = self.acknowledged().max(acknowledged);
-        self.is_acknowledged = acknowledged.is_some();
+        self.flags.set(Flags::IS_ACKNOWLEDGED, acknowledged.is_some());
         self.acknowledged = acknowledged.unwrap_or_default();
     }
 
     fn acknowledged(&self) -> Option<u32> {
-        self.is_acknowledged.then_some(self.acknowledged)
+        self.flags.has(Flags::IS_ACKNOWLEDGED).then_some(self.acknowledged)
     }
 
     /// Whether it counts for the session limit.
@@ -299,7 +318,7 @@ impl Row {
     pub(super) fn rotation(&self) -> RotationState {
         RotationState {
             generation: self.generation,
-            parent: self.has_parent.then_some(self.parent),
+            parent: self.flags.has(Flags::HAS_PARENT).then_some(self.parent),
             rotated_at: Some(self.rotated_at).filter(|at| *at != NEVER),
             acknowledged: self.acknowledged(),
             recoveries: self.recoveries,
@@ -327,6 +346,8 @@ impl Row {
             },
             authentication,
             persistent,
+            transport: if self.flags.has(Flags::BY_COOKIE) { Transport::Cookie } else { Transport::Body },
+            can_refresh: self.flags.has(Flags::CAN_REFRESH),
             external,
             last_client: rare.and_then(|rare| rare.last_client.as_deref().cloned()),
             claims: if self.claims.is_empty() { NO_CLAIMS.into() } else { self.claims.clone() },

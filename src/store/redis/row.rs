@@ -30,6 +30,8 @@ pub(super) fn fields(session: &SessionRecord) -> Result<Vec<Vec<u8>>, StoreError
         client,
         authentication: _,
         persistent: _,
+        transport: _,
+        can_refresh: _,
         external,
         last_client,
         claims,
@@ -251,7 +253,7 @@ impl Fields {
                 Some(json) => Some(serde_json::from_slice(&json).ok()?),
             },
         };
-        let Login { authentication, persistent } = serde_json::from_slice(&self.login?).ok()?;
+        let Login { authentication, persistent, transport, can_refresh } = serde_json::from_slice(&self.login?).ok()?;
         Some(SessionRecord {
             id,
             user_id: String::from_utf8(self.user?).ok()?.into(),
@@ -260,6 +262,8 @@ impl Fields {
             client: serde_json::from_slice(&self.client?).ok()?,
             authentication: authentication.into_owned(),
             persistent,
+            transport,
+            can_refresh,
             external: match self.external {
                 None => None,
                 Some(hash) => Some(ExternalId::from_bytes(hash.try_into().ok()?)),

@@ -191,8 +191,8 @@ fn cors(origin: &str) -> CorsLayer {
         .allow_origin(HeaderValue::from_str(origin).unwrap())
         .allow_credentials(true)
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
-        .expose_headers([header::RETRY_AFTER, HeaderName::from_static("grpc-status")])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, HeaderName::from_static("auth-passive")])
+        .expose_headers([header::RETRY_AFTER, header::WWW_AUTHENTICATE, HeaderName::from_static("grpc-status")])
 }
 
 #[derive(Clone)]

@@ -1,5 +1,6 @@
 //! Random schedules on real nodes, compared with an oracle that was written from the text of the protocol; random deploys of
-//! nodes with other settings in the middle of schedules; and races on real threads, whose histories must be linearizable.
+//! nodes with other settings in the middle of schedules; random lives of sessions, with all that a login settles for them; and
+//! races on real threads, whose histories must be linearizable.
 //!
 //! This is a library because the properties run twice: on the memory store with a plain `cargo test` (`tests/properties.rs`),
 //! and on every server store from `tests/e2e`. [`suite!`] defines the tests; it takes a function that opens an empty store.
@@ -8,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod deploys;
+mod life;
 mod oracle;
 mod race;
 mod schedule;
@@ -110,6 +112,9 @@ macro_rules! suite {
             sixty_four_concurrent_calls_are_linearizable
             whatever_a_deploy_changes_nothing_revoked_is_accepted_and_nobody_honest_is_logged_out
             every_assumption_about_deploys_is_needed
+            what_a_login_settles_holds_for_its_session_whatever_happens
+            a_session_goes_on_in_one_step_whatever_races_with_it
+            nobody_acts_on_after_the_end_of_their_own_session
         }
     };
     (@ $open:expr; $($property:ident)+) => {
@@ -197,6 +202,21 @@ pub fn whatever_a_deploy_changes_nothing_revoked_is_accepted_and_nobody_honest_i
 /// With a store that breaks its contract, or if more were promised, the schedules of deploys find a counterexample.
 pub fn every_assumption_about_deploys_is_needed(open: Open) {
     deploys::check_assumptions(open);
+}
+
+/// How the user was authenticated, what keeps a session alive, who acts in it, and what ends it.
+pub fn what_a_login_settles_holds_for_its_session_whatever_happens(open: Open) {
+    life::check_life(open);
+}
+
+/// Reauthentication races with refreshes, with logouts and with itself.
+pub fn a_session_goes_on_in_one_step_whatever_races_with_it(open: Open) {
+    life::reauthentication_races(open, race::rounds(1_500) / 5);
+}
+
+/// Acting races with the end of the actor's session.
+pub fn nobody_acts_on_after_the_end_of_their_own_session(open: Open) {
+    life::actor_races(open, race::rounds(1_500) / 5);
 }
 
 /// The search accepts a history that has a valid order and rejects one that has none.

@@ -21,7 +21,7 @@ use super::{Claims, Clock, Open, SECRET, claims, client};
 
 /// Deterministic pseudorandom numbers (SplitMix64).
 #[derive(Clone)]
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -32,23 +32,27 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % u64::try_from(end).unwrap()).unwrap()
     }
 
-    fn one_in(&mut self, n: usize) -> bool {
+    pub(crate) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 }
 
 /// A store with a slow connection: other tasks run before and after every call.
 #[derive(Clone)]
-struct Slow {
+pub(crate) struct Slow {
     inner: Arc<dyn SessionStore>,
     calls: Arc<AtomicU64>,
 }
 
 impl Slow {
+    pub(crate) fn over(inner: Arc<dyn SessionStore>) -> Self {
+        Self { inner, calls: Arc::default() }
+    }
+
     async fn pause(&self) {
         let mut random = Random(self.calls.fetch_add(1, Ordering::Relaxed));
         for _ in 0..random.below(4) {
@@ -70,7 +74,7 @@ impl Slow {
 #[async_trait]
 impl SessionStore for Slow {
     async fn insert(&self, new: &SessionRecord, options: InsertOptions) -> Result<Inserted, StoreError> {
-        self.inner.insert(new, options).await
+        self.with_pauses(self.inner.insert(new, options)).await
     }
 
     async fn load(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
@@ -284,7 +288,7 @@ struct Past {
 
 impl Race {
     async fn prepare(open: Open, number: usize, past: Past) -> Self {
-        let store = Slow { inner: open(), calls: Arc::default() };
+        let store = Slow::over(open());
         let clock = Clock::new();
         let policy = Policy {
             lifetime: Duration::from_secs(4 * 3600),
@@ -489,7 +493,7 @@ pub(crate) fn rounds(default: usize) -> usize {
     std::env::var("RACE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(default)
 }
 
-fn on_threads(work: impl Future<Output = ()>) {
+pub(crate) fn on_threads(work: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap().block_on(work);
 }
 

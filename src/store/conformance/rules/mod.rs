@@ -16,7 +16,7 @@ pub use self::races::*;
 pub use self::revocations::*;
 pub use self::rows::*;
 use super::session;
-use crate::config::OnMaxSessions;
+use crate::config::{OnMaxSessions, Transport};
 use crate::ratchet::RotationState;
 use crate::session::{Actor, Authentication, Client, ExternalId, Revocation, RevocationReason, SessionId};
 use crate::store::{

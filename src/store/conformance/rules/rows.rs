@@ -14,6 +14,8 @@ pub async fn a_session_is_loaded_as_it_was_inserted(store: impl SessionStore) {
     full.authentication =
         Authentication { time: later(-86_400_000), acr: Some("aal2".into()), amr: vec!["pwd".into(), "é".into()] };
     full.persistent = Some(false);
+    full.transport = Transport::Body;
+    full.can_refresh = false;
     full.external = Some(ExternalId::from_bytes([0xf0; 32]));
     full.last_client = Some(Client { ip: Some([198, 51, 100, 7].into()), ..Client::default() });
     full.rotation.idle_timeout = Some(Duration::from_millis(1_234_567));

@@ -73,6 +73,8 @@ async fn the_page_is_accessible() {
         .until("!document.getElementById('admin-result').hidden && document.querySelector('#sessions tbody tr')")
         .await;
     check(&scene, &axe, "logged in").await;
+    scene.browser.run("document.getElementById('confirm').showModal()").await;
+    check(&scene, &axe, "dialog").await;
     scene.row(&[]).await;
 }
 
