@@ -124,10 +124,11 @@ pub(super) fn identify<C: Claims>(
         }
         _ => {}
     }
-    match verified_token(auth, head) {
+    let now = auth.now();
+    match verified_token(auth, head, now) {
         Decision::AskStore(presented) => Decision::AskStore(presented),
         Decision::Pass(token) => {
-            remember(auth, head, Some(Arc::clone(&token)));
+            remember(auth, head, Some(Arc::clone(&token)), now);
             Decision::Pass(Some(token))
         }
         Decision::Refuse(reason) => match refused(auth, optional, head, reason) {
@@ -146,7 +147,7 @@ pub(super) async fn identify_after_catching_up<C: Claims>(
 ) -> Result<Option<Arc<Verified<C>>>, Problem> {
     match presented.admit_after_catching_up(auth).await.map_err(|error| Problem::from(&error))? {
         Ok(token) => {
-            remember(auth, parts, Some(Arc::clone(&token)));
+            remember(auth, parts, Some(Arc::clone(&token)), auth.now());
             Ok(Some(token))
         }
         Err(reason) => refused(auth, optional, parts, reason).map(|()| None),
@@ -163,17 +164,22 @@ fn refused<C: Claims>(
     match reason {
         // Browsers send an outdated cookie with every request; that is no reason to refuse a public page.
         Unidentified::NoToken | Unidentified::Cookie(_) if optional => {
-            remember(auth, head, None);
+            remember_refused(auth, head, None);
             Ok(())
         }
         reason => Err(Problem::from(reason)),
     }
 }
 
-pub(super) fn remember<C: Claims>(auth: &Auth<C>, head: &mut impl Head, token: Option<Arc<Verified<C>>>) {
+pub(super) fn remember<C: Claims>(
+    auth: &Auth<C>,
+    head: &mut impl Head,
+    token: Option<Arc<Verified<C>>>,
+    now: Timestamp,
+) {
     match token {
         Some(token) => {
-            head.extensions_mut().insert(Identity::User(token, auth.now()));
+            head.extensions_mut().insert(Identity::User(token, now));
         }
         None => remember_refused(auth, head, None),
     }
@@ -195,8 +201,8 @@ pub(super) fn remembered<'a, C: Claims>(auth: &Auth<C>, head: &'a impl Head) -> 
 pub(super) fn verified_token<C: Claims>(
     auth: &Auth<C>,
     head: &impl Head,
+    now: Timestamp,
 ) -> Decision<Arc<Verified<C>>, PresentedToken<C>, Unidentified> {
-    let now = auth.now();
     let presented = match token_of(auth, head, now) {
         Ok(presented) => presented,
         Err(reason) => return Decision::Refuse(reason),

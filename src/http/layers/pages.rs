@@ -166,7 +166,7 @@ impl<C: Claims> PagesLayer<C> {
                 }
             }
             Unidentified::NoToken | Unidentified::Cookie(_) | Unidentified::Header(_) => {
-                remember(&self.auth, head, None);
+                remember_refused(&self.auth, head, None);
                 Decision::Pass(())
             }
         }
@@ -186,7 +186,7 @@ impl<C: Claims> PagesLayer<C> {
         let candidates: Vec<_> = self.refresh_tokens(parts).collect();
         match auth.refresh_page(candidates, || client_info(parts), use_of(parts)).await {
             Ok(PageRefresh { tokens, token, unsent }) => {
-                remember(auth, parts, token);
+                remember(auth, parts, token, auth.now());
                 Ok(Some(Granted { tokens, since, unsent }))
             }
             Err(error) if Problem::from(&error).is_unauthorized() => {
@@ -208,9 +208,10 @@ impl<C: Claims> Check for PagesLayer<C> {
         if remembered(&self.auth, head).is_some() {
             return Decision::Pass(());
         }
-        match verified_token(&self.auth, head) {
+        let now = self.auth.now();
+        match verified_token(&self.auth, head, now) {
             Decision::Pass(token) => {
-                remember(&self.auth, head, Some(token));
+                remember(&self.auth, head, Some(token), now);
                 Decision::Pass(())
             }
             Decision::AskStore(presented) => Decision::AskStore(Unsure::Token(presented)),
@@ -226,7 +227,7 @@ impl<C: Claims> Check for PagesLayer<C> {
         if let Unsure::Token(presented) = unsure {
             match presented.admit_after_catching_up(&self.auth).await {
                 Ok(Ok(token)) => {
-                    remember(&self.auth, parts, Some(token));
+                    remember(&self.auth, parts, Some(token), self.auth.now());
                     return Ok(None);
                 }
                 Ok(Err(reason)) => match self.without_token(parts, &reason) {
