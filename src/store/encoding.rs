@@ -13,8 +13,15 @@ pub(super) struct Login<'a> {
     pub(super) authentication: Cow<'a, Authentication>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) persistent: Option<bool>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) transport: Transport,
-    pub(super) can_refresh: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) without_refresh: bool,
+}
+
+/// What is usual is left out. Redis keeps a row in a fraction of the memory if none of its values has more than 64 bytes.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl<'a> Login<'a> {
@@ -24,7 +31,7 @@ impl<'a> Login<'a> {
             authentication: Cow::Borrowed(authentication),
             persistent: *persistent,
             transport: *transport,
-            can_refresh: *can_refresh,
+            without_refresh: !*can_refresh,
         }
     }
 }

@@ -253,7 +253,8 @@ impl Fields {
                 Some(json) => Some(serde_json::from_slice(&json).ok()?),
             },
         };
-        let Login { authentication, persistent, transport, can_refresh } = serde_json::from_slice(&self.login?).ok()?;
+        let Login { authentication, persistent, transport, without_refresh } =
+            serde_json::from_slice(&self.login?).ok()?;
         Some(SessionRecord {
             id,
             user_id: String::from_utf8(self.user?).ok()?.into(),
@@ -263,7 +264,7 @@ impl Fields {
             authentication: authentication.into_owned(),
             persistent,
             transport,
-            can_refresh,
+            can_refresh: !without_refresh,
             external: match self.external {
                 None => None,
                 Some(hash) => Some(ExternalId::from_bytes(hash.try_into().ok()?)),

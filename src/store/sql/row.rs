@@ -87,7 +87,7 @@ where
     let version: i64 = columns.next()?;
 
     let number = |column, number| u32::try_from(number).map_err(|_| unreadable(column));
-    let Login { authentication, persistent, transport, can_refresh } = read_json("login", &login)?;
+    let Login { authentication, persistent, transport, without_refresh } = read_json("login", &login)?;
     let external = external.map(|hash| hash.try_into().map(ExternalId::from_bytes)).transpose();
     let idle_timeout = idle_timeout.map(|millis| u64::try_from(millis).map(Duration::from_millis)).transpose();
     let revoked = revoked_at
@@ -101,7 +101,7 @@ where
         authentication: authentication.into_owned(),
         persistent,
         transport,
-        can_refresh,
+        can_refresh: !without_refresh,
         external: external.map_err(|_| unreadable("external"))?,
         last_client: last_client.map(|client| read_json("last_client", &client)).transpose()?,
         claims: claims.into(),

@@ -1,6 +1,6 @@
 //! The content of Redis, and how the store reads it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,12 +94,13 @@ async fn a_row_of_another_version_is_not_changed() {
     rig.insert(&foreign).await;
     let row = rig.row(&foreign);
     server.ask::<()>(&["HSET", &row, "v", "2"]).await;
-    let before: Vec<Vec<u8>> = server.ask(&["HVALS", &row]).await;
+    // In any order.
+    let before: BTreeMap<String, Vec<u8>> = server.ask(&["HGETALL", &row]).await;
     rig.store.compare_and_swap(foreign.version, &foreign).await.unwrap_err();
     rig.store.revoke(RevokeTarget::Session(foreign.id), LOGOUT).await.unwrap_err();
     rig.store.list("alice", 1_000).await.unwrap_err();
     rig.store.insert(&session("alice"), with_limit(5)).await.unwrap_err();
-    assert_eq!(server.ask::<Vec<Vec<u8>>>(&["HVALS", &row]).await, before);
+    assert_eq!(server.ask::<BTreeMap<String, Vec<u8>>>(&["HGETALL", &row]).await, before);
 }
 
 #[tokio::test]
