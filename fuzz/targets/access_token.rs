@@ -76,9 +76,9 @@ fn payload(mut input: Input<'_>) {
     };
     let says: Value = match serde_json::from_slice(payload) {
         Ok(says) => says,
-        // Invalid Unicode or too large a number in a claim that is not read.
+        // Invalid Unicode or too large a number in a claim that is not read, or in a member of `act` that nobody reads.
         Err(_) => {
-            assert!(with_claims.is_none());
+            assert!(with_claims.is_none() || token.authentication().1.is_some());
             return;
         }
     };
