@@ -17,7 +17,7 @@ impl<C: Claims> Auth<C> {
     /// stricter of the two verdicts counts.
     pub(super) fn judge_client(&self, session: &SessionRecord, now: &Client) -> BindingVerdict {
         let by_policy = binding::compare(&self.settings().policy.binding, &session.client, now);
-        let last = session.last_client.as_ref().unwrap_or(&session.client);
+        let last = last_client(session);
         let by_app = match &self.inner.risk_hook {
             Some(hook) if !is_same(last, now) => {
                 let change = ClientChange { session: session.into(), before: last.clone(), now: now.clone() };
@@ -30,8 +30,7 @@ impl<C: Claims> Auth<C> {
 
     /// Keeps the client with its session, if the app judges changes of it.
     pub(super) fn note_client(&self, session: &mut SessionRecord, now: &Client) {
-        let last = session.last_client.as_ref().unwrap_or(&session.client);
-        if self.inner.risk_hook.is_some() && !is_same(last, now) {
+        if self.inner.risk_hook.is_some() && !is_same(last_client(session), now) {
             session.last_client = Some(Client { label: None, actor: None, ..now.clone() });
         }
     }
@@ -54,6 +53,11 @@ impl<C: Claims> Auth<C> {
             client,
         });
     }
+}
+
+/// The client that changes are judged against.
+fn last_client(session: &SessionRecord) -> &Client {
+    session.last_client.as_ref().unwrap_or(&session.client)
 }
 
 /// Whether nothing has changed that an app could judge.

@@ -15,6 +15,7 @@ mod revoked;
 mod sessions;
 mod terms;
 mod unsent;
+mod user;
 mod verify;
 
 use std::fmt;
@@ -37,7 +38,7 @@ pub(crate) use self::refresh::PageRefresh;
 pub use self::refresh::Refreshed;
 pub(crate) use self::sessions::LoggedOut;
 pub(crate) use self::unsent::Unsent;
-pub use self::verify::AuthUser;
+pub use self::user::AuthUser;
 pub(crate) use self::verify::{Decision, Use, Verified};
 use crate::client::{ClientInfo, SetupMistake};
 use crate::config::{BindingMode, ResolvedSettings, Settings};

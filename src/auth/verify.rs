@@ -3,10 +3,9 @@
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::SystemTime;
 
 use super::binding::{is_same, mismatch};
-use super::{Auth, Claims, NoClaims};
+use super::{Auth, AuthUser, Claims};
 use crate::client::{ClientInfo, binding};
 use crate::config::{BindingMode, ResolvedSettings};
 use crate::error::Error;
@@ -14,12 +13,10 @@ use crate::node::Cause;
 use crate::node::revocations::Known;
 use crate::node::write_behind::LastUse;
 use crate::ratchet::{BindingVerdict, acknowledges};
-use crate::session::{Actor, Client, RevocationReason, SessionId};
+use crate::session::{Client, RevocationReason, SessionId};
 use crate::store::{RevokeTarget, StoreError};
 use crate::time::Timestamp;
 use crate::token::access::{AccessToken, Refused};
-use crate::token::claims::Context;
-use crate::token::id::TokenId;
 
 /// The least part of the lifetime of access tokens that one has, unless something else bounds it: it is shortened by up to 5 %,
 /// and rounded down to a second.
@@ -27,99 +24,6 @@ const LEAST_LIFE: f64 = 0.9;
 
 /// How long a `User-Agent` may be that is kept with a token. Browsers' are about 120 bytes long.
 const MAX_KEPT: usize = 512;
-
-/// The user behind a request, as the access token describes them.
-///
-/// Handlers behind [`Auth::layer`], [`Auth::guard`] or [`Auth::pages`] take it as an extractor. `Option<AuthUser<C>>` is
-/// `None` for an anonymous request that [`optional`](crate::AuthLayer::optional) has let through.
-///
-/// Without one of these layers on the route, or with another claims type than that of the layer's `Auth`, `AuthUser<C>`
-/// is refused with 500 and `Option<AuthUser<C>>` is always `None`. Both are logged as an error.
-///
-/// ```
-/// use axum_refresh::AuthUser;
-///
-/// async fn hello(user: AuthUser) -> String {
-///     format!("Hello, {}", user.id)
-/// }
-/// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(hello));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct AuthUser<C = NoClaims> {
-    /// The app's own id of the user, as given to [`Auth::login`].
-    pub id: Arc<str>,
-    /// The session that the access token belongs to.
-    pub session_id: SessionId,
-    /// The app's claims.
-    pub claims: C,
-    generation: u32,
-    pub(super) token_id: TokenId,
-    pub(super) expires_at: Timestamp,
-    auth_time: Timestamp,
-    context: Option<Arc<Context>>,
-}
-
-impl<C> AuthUser<C> {
-    /// When the user was actively authenticated, in whole seconds: the claim `auth_time`. Refreshing does not move it.
-    pub fn auth_time(&self) -> SystemTime {
-        self.auth_time.into()
-    }
-
-    /// The authentication context class that the [login](crate::LoginBuilder::acr) has reached: the claim `acr`.
-    pub fn acr(&self) -> Option<&str> {
-        self.context.as_ref()?.acr.as_deref()
-    }
-
-    /// The authentication methods of the [login](crate::LoginBuilder::amr): the claim `amr`.
-    pub fn amr(&self) -> impl Iterator<Item = &str> {
-        self.context.iter().flat_map(|context| context.amr.iter().map(|method| &**method))
-    }
-
-    /// Who [acts](crate::LoginBuilder::acting) for the user, if it is not the user: the claim `act`.
-    pub fn actor(&self) -> Option<&Actor> {
-        self.context.as_ref()?.actor.as_deref()
-    }
-
-    pub(crate) fn actor_arc(&self) -> Option<Arc<Actor>> {
-        self.context.as_ref()?.actor.clone()
-    }
-
-    /// The id of the access token (`jti`), for [`Auth::revoke_token_id`].
-    pub fn token_id(&self) -> String {
-        self.token_id.to_string()
-    }
-
-    /// When the access token expires.
-    pub fn expires_at(&self) -> SystemTime {
-        self.expires_at.into()
-    }
-
-    pub(super) const fn generation(&self) -> u32 {
-        self.generation
-    }
-}
-
-impl<C> From<&AuthUser<C>> for SessionId {
-    fn from(user: &AuthUser<C>) -> Self {
-        user.session_id
-    }
-}
-
-impl<C: Clone> From<&Verified<C>> for AuthUser<C> {
-    fn from(token: &Verified<C>) -> Self {
-        Self {
-            id: Arc::clone(&token.user_id),
-            session_id: token.session_id,
-            claims: token.claims.clone(),
-            generation: token.generation,
-            token_id: token.id,
-            expires_at: token.expires_at,
-            auth_time: token.auth_time,
-            context: token.context.clone(),
-        }
-    }
-}
 
 /// A verified access token, and what this node has found out about its session: what every request with it would otherwise
 /// look up again.
