@@ -208,7 +208,8 @@ impl<C: Claims> LoginBuilder<C> {
         let now = node.now();
         if let Some(old) = &subject.old {
             self.terms.carry_over(old, &node.settings);
-            self.replacing.named = Some(old.id);
+            self.replacing.named = None;
+            self.replacing.continued = Some(old.id);
         }
         self.replacing.except = self.terms.actor_session();
         let agreed = std::mem::take(&mut self.terms).agree(&subject.user_id, now, &node).await?;

@@ -16,6 +16,8 @@ use crate::token::refresh::RefreshToken;
 pub(super) struct Replacing {
     /// The session that the app has named.
     pub(super) named: Option<SessionId>,
+    /// The session that the new one continues. It was loaded, and is the same user's.
+    pub(super) continued: Option<SessionId>,
     /// The contents of the browser's refresh cookies, as far as they are signed by us.
     pub(super) refresh: Vec<RefreshToken>,
     /// The sessions of the browser's valid access tokens, and their users.
@@ -79,10 +81,13 @@ impl Replacing {
         found
     }
 
-    /// Returns the named session if it is the same user's. Another user's session, from the same device, is revoked here,
+    /// Returns the session that is continued, or the named one if it is the same user's. Another user's session, from the same device, is revoked here,
     /// because a store may keep it in another place. It ends before the new session begins, so that a failure leaves nothing
     /// behind.
     async fn named_of_same_user(&self, new: &SessionRecord, node: &Node) -> Result<Option<SessionId>, Error> {
+        if self.continued.is_some() {
+            return Ok(self.continued);
+        }
         let Some(id) = self.named.filter(|id| Some(*id) != self.except) else { return Ok(None) };
         match node.load(id).await? {
             Some(session) if session.user_id != new.user_id => {
