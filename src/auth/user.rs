@@ -11,8 +11,9 @@ use crate::token::id::TokenId;
 
 /// The user behind a request, as the access token describes them.
 ///
-/// Handlers behind [`Auth::layer`], [`Auth::guard`] or [`Auth::pages`] take it as an extractor. `Option<AuthUser<C>>` is
-/// `None` for an anonymous request that [`optional`](crate::AuthLayer::optional) has let through.
+/// Handlers behind [`Auth::layer`](crate::Auth::layer), [`Auth::guard`](crate::Auth::guard) or
+/// [`Auth::pages`](crate::Auth::pages) take it as an extractor. `Option<AuthUser<C>>` is `None` for an anonymous request
+/// that [`optional`](crate::AuthLayer::optional) has let through.
 ///
 /// Without one of these layers on the route, or with another claims type than that of the layer's `Auth`, `AuthUser<C>`
 /// is refused with 500 and `Option<AuthUser<C>>` is always `None`. Both are logged as an error.
@@ -28,7 +29,7 @@ use crate::token::id::TokenId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuthUser<C = NoClaims> {
-    /// The app's own id of the user, as given to [`Auth::login`].
+    /// The app's own id of the user, as given to [`Auth::login`](crate::Auth::login).
     pub id: Arc<str>,
     /// The session that the access token belongs to.
     pub session_id: SessionId,
@@ -66,7 +67,7 @@ impl<C> AuthUser<C> {
         self.context.as_ref()?.actor.clone()
     }
 
-    /// The id of the access token (`jti`), for [`Auth::revoke_token_id`].
+    /// The id of the access token (`jti`), for [`Auth::revoke_token_id`](crate::Auth::revoke_token_id).
     pub fn token_id(&self) -> String {
         self.token_id.to_string()
     }
