@@ -7,13 +7,15 @@ use std::time::Duration;
 use axum_refresh::config::{BindingMode, Transport};
 use axum_refresh::{Auth, Secret, Settings};
 
-use super::{Claims, store};
+use super::{Claims, signing, store};
 
 pub(crate) struct Config {
     pub(crate) port: u16,
     pub(crate) auth: Auth<Claims>,
     /// How long ago the password may have been entered for a transfer.
     pub(crate) transfer_max_age: Duration,
+    /// Whether access tokens are signed with a private key.
+    pub(crate) has_signing_key: bool,
 }
 
 impl Config {
@@ -32,14 +34,12 @@ impl Config {
             Some(secret) => secret,
             None => Secret::random().map_err(|error| error.to_string())?,
         };
-        let auth = Auth::builder(secret, store)
-            .settings(settings)
-            .build()
-            .map_err(|error| format!("{}: {error}", variable_of(error.setting())))?;
+        let (builder, has_signing_key) = signing::sign(Auth::builder(secret, store).settings(settings))?;
+        let auth = builder.build().map_err(|error| format!("{}: {error}", variable_of(error.setting())))?;
         if is_random {
             eprintln!("warning: AUTH_SECRET is not set; using a random secret, so a restart logs everybody out");
         }
-        Ok(Self { port, auth, transfer_max_age })
+        Ok(Self { port, auth, transfer_max_age, has_signing_key })
     }
 }
 
@@ -81,6 +81,7 @@ fn variable_of(setting: &str) -> &str {
         "realm" => "REALM",
         "revocation_max_age" => "REVOCATION_MAX_AGE",
         "secret" => "AUTH_SECRET",
+        "signing_key" => "SIGNING_KEY",
         "trusted_origins" => "TRUSTED_ORIGINS",
         "trusted_proxies" => "TRUSTED_PROXIES",
         other => other,

@@ -8,6 +8,7 @@
 //! `password`. The settings are environment variables, listed in `examples/README.md`.
 
 mod config;
+mod signing;
 mod store;
 
 use std::net::SocketAddr;
@@ -85,11 +86,13 @@ async fn serve(config: Config) -> Result<(), String> {
     flushed.map_err(|error| error.to_string())
 }
 
-fn app(Config { auth, transfer_max_age, .. }: &Config) -> Result<Router, SettingsError> {
+fn app(Config { auth, transfer_max_age, has_signing_key, .. }: &Config) -> Result<Router, SettingsError> {
     let admin = auth.admin_router().route("/act", post(act)).with_state(auth.clone());
     let admin = admin.layer((auth.layer(), auth.guard(), from_fn(admins_only)));
     let recent = auth.require(Recent(*transfer_max_age))?;
     let confirm = || post(reauthenticate).layer((auth.csrf(), auth.layer().optional()));
+    // With a private key, other services can verify the access tokens.
+    let jwks = if *has_signing_key { signing::router(auth)? } else { Router::new() };
     let app = Router::new()
         .route("/me", get(me).route_layer((auth.layer(), auth.guard())))
         .route("/stateless", get(me).route_layer(auth.layer()))
@@ -106,6 +109,7 @@ fn app(Config { auth, transfer_max_age, .. }: &Config) -> Result<Router, Setting
         .route("/page.css", get(style))
         .nest("/auth", auth.router())
         .nest("/admin", admin)
+        .merge(jwks)
         .with_state(auth.clone());
     Ok(app)
 }

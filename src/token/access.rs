@@ -22,6 +22,10 @@ use crate::time::Timestamp;
 /// of the random shortening.
 const SHORT_LIFETIME: Duration = Duration::from_secs(20);
 
+/// For how long other services may keep the JWK set.
+#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+pub(crate) const JWKS_MAX_AGE: Duration = Duration::from_secs(300);
+
 /// The lengths of signatures, encoded: 32 bytes of HS256, 64 of ES256 and EdDSA.
 const SIGNATURE_CHARS: [usize; 2] = [43, 86];
 /// With room for what the decoder expects.
@@ -199,6 +203,11 @@ impl AccessKeys {
     pub(crate) fn jwks(&self) -> serde_json::Value {
         let keys: Vec<_> = std::iter::once(&self.signing).chain(&self.others).filter_map(Key::jwk).collect();
         serde_json::json!({ "keys": keys })
+    }
+
+    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+    pub(crate) fn has_public_keys(&self) -> bool {
+        std::iter::once(&self.signing).chain(&self.others).any(|key| key.jwk().is_some())
     }
 
     /// Identifies all keys: each header has the id of its key in it.

@@ -28,6 +28,16 @@ pub struct SigningKey(pub(crate) KeyPair);
 pub struct VerifyingKey(pub(crate) KeyPair);
 
 impl SigningKey {
+    /// Reads an Ed25519 or a P-256 private key in PKCS #8 PEM, and signs with EdDSA or ES256 accordingly.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError`] if `pem` is neither.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, SettingsError> {
+        let neither = |_| invalid_signing_key("not an Ed25519 or P-256 private key in PKCS #8 PEM");
+        Self::ed25519_pem(pem).or_else(|_| Self::es256_pem(pem)).map_err(neither)
+    }
+
     /// Reads an Ed25519 private key in PKCS #8 PEM: `openssl genpkey -algorithm ed25519`. Signs with EdDSA (RFC 8037).
     ///
     /// # Errors
@@ -57,6 +67,16 @@ impl SigningKey {
 }
 
 impl VerifyingKey {
+    /// Reads an Ed25519 or a P-256 public key in PEM.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError`] if `pem` is neither.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, SettingsError> {
+        let neither = |_| invalid_verifying_key("not an Ed25519 or P-256 public key in PEM");
+        Self::ed25519_pem(pem).or_else(|_| Self::es256_pem(pem)).map_err(neither)
+    }
+
     /// Reads an Ed25519 public key in PEM: `openssl pkey -pubout`.
     ///
     /// # Errors

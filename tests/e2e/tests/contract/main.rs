@@ -18,6 +18,7 @@ mod body;
 mod client;
 mod cookies;
 mod hostile;
+mod jwks;
 mod login;
 mod origin;
 mod races;
