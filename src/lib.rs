@@ -64,8 +64,8 @@ pub use crate::token::keys::Secret;
 
 pub mod keys {
     //! Private and public keys for access tokens that other services verify.
-    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
-    #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))))]
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "signing"))))]
     pub use crate::token::asymmetric::{SigningKey, VerifyingKey};
     pub use crate::token::keys::Secret;
 }

@@ -12,7 +12,7 @@ pub(crate) fn sign(builder: AuthBuilder<Claims>) -> Result<(AuthBuilder<Claims>,
     Ok((with_key(builder, &path)?, true))
 }
 
-#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+#[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
 fn with_key(builder: AuthBuilder<Claims>, path: &str) -> Result<AuthBuilder<Claims>, String> {
     let pem = std::fs::read(path).map_err(|error| format!("SIGNING_KEY: {path:?}: {error}"))?;
     let key = axum_refresh::keys::SigningKey::from_pem(&pem);
@@ -26,18 +26,18 @@ fn with_key(builder: AuthBuilder<Claims>, path: &str) -> Result<AuthBuilder<Clai
     Ok(builder.signing_key(key).configure(with_audience))
 }
 
-#[cfg(not(any(feature = "aws_lc_rs", feature = "rust_crypto")))]
+#[cfg(not(any(feature = "aws_lc_rs", feature = "signing")))]
 fn with_key(_: AuthBuilder<Claims>, _: &str) -> Result<AuthBuilder<Claims>, String> {
-    Err("SIGNING_KEY: this build has no feature `rust_crypto`; run the demo with `--features rust_crypto`".to_owned())
+    Err("SIGNING_KEY: this build has no feature `signing`; run the demo with `--features signing`".to_owned())
 }
 
 /// `/.well-known/jwks.json`.
-#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+#[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
 pub(crate) fn router(auth: &Auth<Claims>) -> Result<Router<Auth<Claims>>, SettingsError> {
     auth.jwks_router()
 }
 
-#[cfg(not(any(feature = "aws_lc_rs", feature = "rust_crypto")))]
+#[cfg(not(any(feature = "aws_lc_rs", feature = "signing")))]
 pub(crate) fn router(_: &Auth<Claims>) -> Result<Router<Auth<Claims>>, SettingsError> {
     Ok(Router::new())
 }

@@ -17,7 +17,7 @@ use crate::node::Node;
 use crate::store::SessionStore;
 use crate::time::Clock;
 use crate::token::access::{AccessKeys, Key};
-#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+#[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
 use crate::token::asymmetric::{SigningKey, VerifyingKey};
 use crate::token::keys::Secret;
 use crate::token::refresh::RefreshKeys;
@@ -44,9 +44,9 @@ pub struct AuthBuilder<C = NoClaims> {
     settings: Settings,
     secret: Secret,
     other_secrets: Vec<Secret>,
-    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     signing_key: Option<SigningKey>,
-    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     verifying_keys: Vec<VerifyingKey>,
     store: Arc<dyn SessionStore>,
     claims_hook: Option<ClaimsHook<C>>,
@@ -67,9 +67,9 @@ impl<C: Claims> AuthBuilder<C> {
             settings: Settings::default(),
             secret,
             other_secrets: Vec::new(),
-            #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
             signing_key: None,
-            #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
             verifying_keys: Vec::new(),
             store,
             claims_hook: None,
@@ -117,16 +117,16 @@ impl<C: Claims> AuthBuilder<C> {
 
     /// Signs access tokens with a private key instead of the secret, so that other services can verify them with
     /// [`Auth::jwks`]. Refresh tokens stay signed by the secret.
-    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
-    #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))))]
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "signing"))))]
     pub fn signing_key(mut self, key: SigningKey) -> Self {
         self.signing_key = Some(key);
         self
     }
 
     /// Accepts access tokens signed by another private key as well. May be called several times.
-    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
-    #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))))]
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "signing"))))]
     pub fn verifying_key(mut self, key: VerifyingKey) -> Self {
         self.verifying_keys.push(key);
         self
@@ -237,7 +237,7 @@ impl<C: Claims> AuthBuilder<C> {
     /// it. A secret that can be guessed is such an error too.
     pub fn build(self) -> Result<Auth<C>, SettingsError> {
         let settings = ResolvedSettings::new(self.settings)?;
-        #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+        #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
         if settings.realm.is_some() && self.signing_key.is_some() && settings.audience == Settings::default().audience {
             // Other services may verify by the public key alone, and tell realms apart by the audience only.
             return Err(SettingsError::new(
@@ -257,7 +257,7 @@ impl<C: Claims> AuthBuilder<C> {
         let scope = settings.key_scope();
         let signing = Key::hs256(&self.secret, &scope);
         let mut others: Vec<_> = self.other_secrets.iter().map(|secret| Key::hs256(secret, &scope)).collect();
-        #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+        #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
         let signing = {
             let realm = settings.realm.as_deref();
             others.extend(self.verifying_keys.into_iter().map(|key| Key::asymmetric(key.0, realm)));

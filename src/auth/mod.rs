@@ -136,13 +136,13 @@ impl<C> Auth<C> {
 
     /// The public keys that verify access tokens, as a JWK set (RFC 7517 §5). Secret HS256 keys are not in it.
     /// [`jwks_router`](Self::jwks_router) serves it.
-    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
-    #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))))]
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "signing"))))]
     pub fn jwks(&self) -> serde_json::Value {
         self.inner.access.jwks()
     }
 
-    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     pub(crate) fn has_public_keys(&self) -> bool {
         self.inner.access.has_public_keys()
     }

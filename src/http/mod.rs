@@ -8,12 +8,12 @@ pub(crate) mod bearer;
 mod browser;
 pub(crate) mod cookie;
 mod csrf;
-#[cfg(any(feature = "browser", feature = "aws_lc_rs", feature = "rust_crypto"))]
+#[cfg(any(feature = "browser", feature = "aws_lc_rs", feature = "signing"))]
 mod etag;
 mod extract;
 pub(crate) mod head;
 pub(crate) mod identify;
-#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+#[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
 mod jwks;
 mod layers;
 pub(crate) mod negotiate;

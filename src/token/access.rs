@@ -23,7 +23,7 @@ use crate::time::Timestamp;
 const SHORT_LIFETIME: Duration = Duration::from_secs(20);
 
 /// For how long other services may keep the JWK set.
-#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+#[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
 pub(crate) const JWKS_MAX_AGE: Duration = Duration::from_secs(300);
 
 /// The lengths of signatures, encoded: 32 bytes of HS256, 64 of ES256 and EdDSA.
@@ -87,7 +87,7 @@ pub(crate) struct Key {
     /// The encoded header and the dot after it.
     header: String,
     /// The key id in the header.
-    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     id: String,
     algorithm: Algorithm,
 }
@@ -95,7 +95,7 @@ pub(crate) struct Key {
 enum Algorithm {
     /// The HMAC state with the key and the header already absorbed.
     Hs256(HmacSha256),
-    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     Asymmetric(super::asymmetric::KeyPair),
 }
 
@@ -114,13 +114,13 @@ impl Key {
         mac.update(header.as_bytes());
         Self {
             header,
-            #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
             id,
             algorithm: Algorithm::Hs256(mac),
         }
     }
 
-    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     pub(crate) fn asymmetric(keys: super::asymmetric::KeyPair, realm: Option<&str>) -> Self {
         let id = keys.id(realm);
         let header = Self::header(keys.algorithm_name(), &id);
@@ -128,7 +128,7 @@ impl Key {
     }
 
     /// Returns the public key for a JWKS; `None` for a symmetric key.
-    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     pub(crate) fn jwk(&self) -> Option<serde_json::Value> {
         match &self.algorithm {
             Algorithm::Hs256(_) => None,
@@ -144,7 +144,7 @@ impl Key {
                 mac.update(message.strip_prefix(&self.header)?.as_bytes());
                 Some(mac.finalize().into_bytes().to_vec())
             }
-            #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
             Algorithm::Asymmetric(keys) => keys.sign(message.as_bytes()),
         }
     }
@@ -157,7 +157,7 @@ impl Key {
                 mac.update(payload);
                 mac.verify_slice(signature).is_ok()
             }
-            #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
             Algorithm::Asymmetric(keys) => {
                 let _ = payload;
                 keys.verify(message, signature)
@@ -199,13 +199,13 @@ impl AccessKeys {
         })
     }
 
-    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     pub(crate) fn jwks(&self) -> serde_json::Value {
         let keys: Vec<_> = std::iter::once(&self.signing).chain(&self.others).filter_map(Key::jwk).collect();
         serde_json::json!({ "keys": keys })
     }
 
-    #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     pub(crate) fn has_public_keys(&self) -> bool {
         std::iter::once(&self.signing).chain(&self.others).any(|key| key.jwk().is_some())
     }

@@ -1,20 +1,14 @@
 //! Access tokens signed with EdDSA (Ed25519) or ES256, so that other services can verify them without being able to
-//! issue any. The cryptography is jsonwebtoken's. Its backend is called directly, because the choice of the
-//! process-wide provider belongs to the app.
+//! issue any.
 
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-#[cfg(feature = "aws_lc_rs")]
-pub(super) use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER as PROVIDER;
-#[cfg(not(feature = "aws_lc_rs"))]
-pub(super) use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER as PROVIDER;
-use jsonwebtoken::jwk::EllipticCurve;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::backend::{Point, PrivateKey, PublicKey};
 use crate::config::SettingsError;
 
 /// A private key that signs access tokens, for [`AuthBuilder::signing_key`](crate::AuthBuilder::signing_key). The
@@ -44,11 +38,8 @@ impl SigningKey {
     ///
     /// [`SettingsError`] if `pem` is not such a key.
     pub fn ed25519_pem(pem: &[u8]) -> Result<Self, SettingsError> {
-        let private = EncodingKey::from_ed_pem(pem).map_err(invalid_signing_key)?;
-        let components = PROVIDER.key_utils.ed_pub_components_from_private_key;
-        let x = components(private.as_bytes(), &EllipticCurve::Ed25519).map_err(invalid_signing_key)?;
-        let public = Public::ed25519(x).ok_or_else(|| invalid_signing_key("not an Ed25519 key"))?;
-        Ok(Self(KeyPair { public, private: Some(private) }))
+        let key = PrivateKey::ed25519_pem(pem).and_then(KeyPair::private);
+        key.map(Self).ok_or_else(|| invalid_signing_key("not an Ed25519 private key in PKCS #8 PEM"))
     }
 
     /// Reads a P-256 private key in PKCS #8 PEM: `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`.
@@ -58,11 +49,8 @@ impl SigningKey {
     ///
     /// [`SettingsError`] if `pem` is not such a key.
     pub fn es256_pem(pem: &[u8]) -> Result<Self, SettingsError> {
-        let private = EncodingKey::from_ec_pem(pem).map_err(invalid_signing_key)?;
-        let components = PROVIDER.key_utils.ec_pub_components_from_private_key;
-        let (_, x, y) = components(private.as_bytes(), Algorithm::ES256).map_err(invalid_signing_key)?;
-        let public = Public::p256(x, y).ok_or_else(|| invalid_signing_key("not a P-256 key"))?;
-        Ok(Self(KeyPair { public, private: Some(private) }))
+        let key = PrivateKey::p256_pem(pem).and_then(KeyPair::private);
+        key.map(Self).ok_or_else(|| invalid_signing_key("not a P-256 private key in PKCS #8 PEM"))
     }
 }
 
@@ -83,10 +71,8 @@ impl VerifyingKey {
     ///
     /// [`SettingsError`] if `pem` is not such a key.
     pub fn ed25519_pem(pem: &[u8]) -> Result<Self, SettingsError> {
-        let key = DecodingKey::from_ed_pem(pem).map_err(invalid_verifying_key)?;
-        let bytes = key.try_get_as_bytes().map_err(invalid_verifying_key)?;
-        let public = Public::ed25519(bytes.to_vec()).ok_or_else(|| invalid_verifying_key("not an Ed25519 key"))?;
-        Ok(Self(KeyPair { public, private: None }))
+        let key = PublicKey::ed25519_pem(pem).and_then(KeyPair::public);
+        key.map(Self).ok_or_else(|| invalid_verifying_key("not an Ed25519 public key in PEM"))
     }
 
     /// Reads a P-256 public key in PEM: `openssl pkey -pubout`.
@@ -95,11 +81,8 @@ impl VerifyingKey {
     ///
     /// [`SettingsError`] if `pem` is not such a key.
     pub fn es256_pem(pem: &[u8]) -> Result<Self, SettingsError> {
-        let key = DecodingKey::from_ec_pem(pem).map_err(invalid_verifying_key)?;
-        let bytes = key.try_get_as_bytes().map_err(invalid_verifying_key)?;
-        let point = bytes.strip_prefix(&[4]).and_then(|point| point.split_at_checked(32));
-        let public = point.and_then(|(x, y)| Public::p256(x.to_vec(), y.to_vec()));
-        Ok(Self(KeyPair { public: public.ok_or_else(|| invalid_verifying_key("not a P-256 key"))?, private: None }))
+        let key = PublicKey::p256_pem(pem).and_then(KeyPair::public);
+        key.map(Self).ok_or_else(|| invalid_verifying_key("not a P-256 public key in PEM"))
     }
 }
 
@@ -123,50 +106,36 @@ impl fmt::Debug for VerifyingKey {
     }
 }
 
-#[derive(Clone)]
-enum Public {
-    Ed25519 { x: Vec<u8> },
-    P256 { x: Vec<u8>, y: Vec<u8> },
-}
-
-impl Public {
-    fn ed25519(x: Vec<u8>) -> Option<Self> {
-        (x.len() == 32).then_some(Self::Ed25519 { x })
-    }
-
-    fn p256(x: Vec<u8>, y: Vec<u8>) -> Option<Self> {
-        (x.len() == 32 && y.len() == 32).then_some(Self::P256 { x, y })
-    }
-}
-
 /// A public key and, if it signs, its private key.
 #[derive(Clone)]
 pub(crate) struct KeyPair {
-    public: Public,
-    private: Option<EncodingKey>,
+    point: Point,
+    public: PublicKey,
+    private: Option<PrivateKey>,
 }
 
 impl KeyPair {
-    const fn algorithm(&self) -> Algorithm {
-        match self.public {
-            Public::Ed25519 { .. } => Algorithm::EdDSA,
-            Public::P256 { .. } => Algorithm::ES256,
-        }
+    fn private((private, point): (PrivateKey, Point)) -> Option<Self> {
+        Some(Self { private: Some(private), ..Self::public(point)? })
+    }
+
+    fn public(point: Point) -> Option<Self> {
+        Some(Self { public: PublicKey::new(&point)?, point, private: None })
     }
 
     pub(crate) const fn algorithm_name(&self) -> &'static str {
-        match self.public {
-            Public::Ed25519 { .. } => "EdDSA",
-            Public::P256 { .. } => "ES256",
+        match self.point {
+            Point::Ed25519 { .. } => "EdDSA",
+            Point::P256 { .. } => "ES256",
         }
     }
 
     /// The required members of the JWK, in the order of RFC 7638.
     fn required_members(&self) -> String {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        match &self.public {
-            Public::Ed25519 { x } => format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, encode(x)),
-            Public::P256 { x, y } => {
+        match &self.point {
+            Point::Ed25519 { x } => format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, encode(x)),
+            Point::P256 { x, y } => {
                 format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, encode(x), encode(y))
             }
         }
@@ -194,22 +163,12 @@ impl KeyPair {
         jwk
     }
 
-    fn decoding_key(&self) -> Option<DecodingKey> {
-        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        match &self.public {
-            Public::Ed25519 { x } => Some(DecodingKey::from_ed_der(x)),
-            Public::P256 { x, y } => DecodingKey::from_ec_components(&encode(x), &encode(y)).ok(),
-        }
-    }
-
     pub(crate) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
-        let signer = (PROVIDER.signer_factory)(&self.algorithm(), self.private.as_ref()?).ok()?;
-        signer.try_sign(message).ok()
+        self.private.as_ref()?.sign(message)
     }
 
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        let verifier = self.decoding_key().map(|key| (PROVIDER.verifier_factory)(&self.algorithm(), &key));
-        matches!(verifier, Some(Ok(verifier)) if verifier.verify(message, &signature.to_vec()).is_ok())
+        self.public.verify(message, signature)
     }
 }
 
@@ -269,6 +228,16 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
     }
 
     #[test]
+    fn a_pem_file_may_have_other_line_ends_and_space_around_it() {
+        for pem in [ED25519, P256] {
+            let text = std::str::from_utf8(pem).unwrap().trim();
+            for written in [text.to_owned(), format!("\n{text}\n\n"), text.replace('\n', "\r\n")] {
+                assert!(SigningKey::from_pem(written.as_bytes()).is_ok(), "{written:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_key_that_two_realms_share_signs_tokens_that_are_valid_in_one_of_them() {
         use std::time::Duration;
 
@@ -322,10 +291,10 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
     #[test]
     fn a_public_key_of_another_length_is_rejected() {
         let bytes = |count| vec![7_u8; count];
-        assert!(Public::ed25519(bytes(32)).is_some() && Public::ed25519(bytes(31)).is_none());
-        assert!(Public::p256(bytes(32), bytes(32)).is_some());
+        assert!(Point::ed25519(&bytes(32)).is_some() && Point::ed25519(&bytes(31)).is_none());
+        assert!(Point::p256(&bytes(32), &bytes(32)).is_some());
         for (x, y) in [(32, 31), (31, 32), (33, 33)] {
-            assert!(Public::p256(bytes(x), bytes(y)).is_none(), "{x} {y}");
+            assert!(Point::p256(&bytes(x), &bytes(y)).is_none(), "{x} {y}");
         }
     }
 

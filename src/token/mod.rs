@@ -1,8 +1,10 @@
 //! The two tokens and their keys: the access token, a JWT, and the refresh token, opaque to clients.
 
 pub(crate) mod access;
-#[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
+#[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
 pub(crate) mod asymmetric;
+#[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+mod backend;
 pub(crate) mod claims;
 pub(crate) mod id;
 pub(crate) mod keys;
