@@ -95,6 +95,12 @@ pub enum Error {
     /// with `Retry-After: 2`.
     #[error("the claims hook failed: {0}")]
     Hook(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The app's [`Signer`](crate::keys::Signer) failed or took too long. This logs nobody out: 503 `store_unavailable`, with
+    /// `Retry-After: 2`.
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "signing"))))]
+    #[error("the signer of access tokens failed: {0}")]
+    Signer(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The operating system returned no random bytes: 500 `internal`.
     #[error("the operating system returned no random bytes")]
     Random,
@@ -141,6 +147,8 @@ impl Error {
             Self::RefreshBusy => "refresh_busy",
             Self::SessionLimitReached => "session_limit",
             Self::Store(_) | Self::Hook(_) => "store_unavailable",
+            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+            Self::Signer(_) => "store_unavailable",
             Self::Login(error) if error.is_acting() => "acting",
             Self::InvalidUserId | Self::Claims(_) | Self::Login(_) | Self::Requirement(_) | Self::Random => "internal",
         }

@@ -25,6 +25,7 @@ use crate::token::access::{self, AccessKeys, AccessTokenParams};
 use crate::token::id::TokenId;
 use crate::token::keys::{Purpose, Secret};
 use crate::token::refresh::{self, RefreshKeys};
+use crate::token::ring::Key;
 
 /// The keys of the tokens, so that a target can sign what it has changed.
 pub struct Keys {
@@ -94,7 +95,7 @@ pub struct AccessToken<C>(access::AccessToken<C>);
 impl AccessTokens {
     /// HS256; signs with one secret and verifies with several. None if the key does not verify what it signs.
     pub fn new(signing: &Secret, others: &[Secret], settings: &Settings) -> Option<Self> {
-        let key = |secret| access::Key::hs256(secret, &settings.issuer);
+        let key = |secret| Key::hs256(secret, &settings.issuer);
         AccessKeys::new(key(signing), others.iter().map(key).collect(), settings).ok().map(Self)
     }
 

@@ -68,6 +68,9 @@ pub mod keys {
     #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "signing"))))]
     pub use crate::token::asymmetric::{SigningKey, VerifyingKey};
     pub use crate::token::keys::Secret;
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "signing"))))]
+    pub use crate::token::signer::Signer;
 }
 
 pub mod federation {

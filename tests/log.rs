@@ -404,3 +404,59 @@ async fn a_login_that_names_no_client_is_one_line_if_clients_are_compared() {
     drop(bound.auth.login("alice", NoClaims {}).client(ClientInfo::new()).await.unwrap());
     assert_eq!(bound.log.take().matches("LoginBuilder::client").count(), 0);
 }
+
+/// The keys of access tokens, and how they change.
+#[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+mod keys {
+    use std::time::{Duration, SystemTime};
+
+    use axum_refresh::keys::SigningKey;
+
+    use super::*;
+
+    const ED25519: &[u8] = include_bytes!("../src/token/keys_for_tests/ed25519.pem");
+    const ES256: &[u8] = include_bytes!("../src/token/keys_for_tests/es256.pem");
+
+    fn key(pem: &[u8]) -> SigningKey {
+        SigningKey::from_pem(pem).unwrap()
+    }
+
+    fn auth(pem: &[u8]) -> Auth {
+        let secret = Secret::random().unwrap();
+        Auth::builder(secret, MemoryStore::new()).signing_key(key(pem)).build().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_token_of_a_key_that_this_node_was_not_given_is_one_warning_that_names_the_key() {
+        let log = Log::default();
+        let _guard = log.start();
+        let (one, two) = (auth(ED25519), auth(ES256));
+        let token = one.login("alice", NoClaims {}).await.unwrap().tokens.access_token;
+        for forged in ["", "x.y.z", &token.replacen("eyJ", "eyK", 1)] {
+            assert!(two.authenticate(forged).await.is_err());
+        }
+        assert_eq!(log.take(), "");
+        assert!(two.authenticate(&token).await.is_err());
+        let text = log.take();
+        assert!(text.contains("WARN") && text.contains("Auth::rotate_to"), "{text}");
+        assert!(text.contains(&key(ED25519).thumbprint()), "{text}");
+        assert!(two.authenticate(&token).await.is_err());
+        assert_eq!(log.take(), "");
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_asked_to_sign_too_soon_is_a_warning() {
+        let log = Log::default();
+        let _guard = log.start();
+        let auth = auth(ED25519);
+        let soon = SystemTime::now();
+        auth.rotate_to(key(ES256), soon).await.unwrap();
+        let text = log.take();
+        assert!(text.contains("WARN") && text.contains("instead of earlier"), "{text}");
+        auth.rotate_to(key(ES256), soon).await.unwrap();
+        assert_eq!(log.take(), "");
+        auth.rotate_to(key(ES256), soon + Duration::from_secs(3600)).await.unwrap();
+        let text = log.take();
+        assert!(text.contains("INFO") && text.contains("signs from"), "{text}");
+    }
+}

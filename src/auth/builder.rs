@@ -16,11 +16,12 @@ use crate::event::{Event, Events};
 use crate::node::Node;
 use crate::store::SessionStore;
 use crate::time::Clock;
-use crate::token::access::{AccessKeys, Key};
+use crate::token::access::AccessKeys;
 #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
 use crate::token::asymmetric::{SigningKey, VerifyingKey};
 use crate::token::keys::Secret;
 use crate::token::refresh::RefreshKeys;
+use crate::token::ring::Key;
 
 /// Builds an [`Auth`]. Made by [`Auth::builder`].
 ///
@@ -48,6 +49,8 @@ pub struct AuthBuilder<C = NoClaims> {
     signing_key: Option<SigningKey>,
     #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     verifying_keys: Vec<VerifyingKey>,
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+    next_keys: Vec<(SigningKey, SystemTime)>,
     store: Arc<dyn SessionStore>,
     claims_hook: Option<ClaimsHook<C>>,
     risk_hook: Option<RiskHook>,
@@ -71,6 +74,8 @@ impl<C: Claims> AuthBuilder<C> {
             signing_key: None,
             #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
             verifying_keys: Vec::new(),
+            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+            next_keys: Vec::new(),
             store,
             claims_hook: None,
             risk_hook: None,
@@ -116,11 +121,21 @@ impl<C: Claims> AuthBuilder<C> {
     }
 
     /// Signs access tokens with a private key instead of the secret, so that other services can verify them with
-    /// [`Auth::jwks`]. Refresh tokens stay signed by the secret.
+    /// [`Auth::jwks_router`]. Refresh tokens stay signed by the secret. [`Auth::rotate_to`] changes the key without a restart.
     #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "signing"))))]
     pub fn signing_key(mut self, key: SigningKey) -> Self {
         self.signing_key = Some(key);
+        self
+    }
+
+    /// Signs access tokens with another key from `at` on, for a node that starts while the app's nodes change to that key: see
+    /// [`Auth::rotate_to`]. If `at` is over, it signs at once, and the key before it is accepted for as long as there. May be
+    /// called several times; of the keys whose time has come, the last one signs.
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "signing"))))]
+    pub fn next_signing_key(mut self, key: SigningKey, at: SystemTime) -> Self {
+        self.next_keys.push((key, at));
         self
     }
 
@@ -238,12 +253,8 @@ impl<C: Claims> AuthBuilder<C> {
     pub fn build(self) -> Result<Auth<C>, SettingsError> {
         let settings = ResolvedSettings::new(self.settings)?;
         #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-        if settings.realm.is_some() && self.signing_key.is_some() && settings.audience == Settings::default().audience {
-            // Other services may verify by the public key alone, and tell realms apart by the audience only.
-            return Err(SettingsError::new(
-                "audience",
-                "a realm with a signing key needs an audience of its own; set one such as `shop.example/admin`",
-            ));
+        if self.signing_key.is_some() || !self.next_keys.is_empty() {
+            super::keys::check_audience(&settings)?;
         }
         self.secret.check()?;
         self.other_secrets.iter().try_for_each(Secret::check)?;
@@ -272,6 +283,15 @@ impl<C: Claims> AuthBuilder<C> {
         };
         others.shrink_to_fit();
         let access = AccessKeys::new(signing, others, &settings)?;
+        #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+        {
+            for (key, at) in self.next_keys {
+                let key = Key::asymmetric(key.0, settings.realm.as_deref());
+                key.check_here()?;
+                access.ring.add_next(key, at.into());
+            }
+            access.ring.publish((self.clock)().into());
+        }
         let refresh = RefreshKeys::new(&self.secret, &self.other_secrets, &scope);
         let (keys, has_twin) = registry::register(access.ids());
         if has_twin {

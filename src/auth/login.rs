@@ -239,7 +239,7 @@ impl<C: Claims> LoginBuilder<C> {
             None => session.claims.clone(),
         };
         // Signed before the session is inserted, so that a failure leaves nothing behind.
-        let mut tokens = self.auth.tokens(&session, 0, &claims, now, agreed.valid_until, with_refresh)?;
+        let mut tokens = self.auth.tokens(&session, 0, &claims, now, agreed.valid_until, with_refresh).await?;
         tokens.refresh_token = with_refresh.then(|| self.auth.inner.refresh.encode(&token));
         if transport.has_cookie() {
             check_cookie_size(&node.settings, &tokens)?;
@@ -484,7 +484,8 @@ impl<C: Claims> Auth<C> {
             // The caller's generation, not the newest: its use must not acknowledge a newer refresh token. And this is no use
             // of the session by itself, so the token ends with it.
             let valid_until = ends_at.before(node.settings.leeway);
-            let tokens = self.tokens(&session, caller.generation(), &claims, now, valid_until, session.can_refresh)?;
+            let tokens =
+                self.tokens(&session, caller.generation(), &claims, now, valid_until, session.can_refresh).await?;
             let settings = Arc::clone(&node.settings);
             let transport = session.transport;
             if transport.has_cookie() {

@@ -5,6 +5,8 @@ mod back_channel;
 mod binding;
 mod builder;
 mod claims;
+#[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+mod keys;
 mod known_tokens;
 mod login;
 mod refresh;
@@ -48,7 +50,7 @@ use crate::node::Node;
 use crate::session::{Client, SessionId};
 use crate::store::{SessionRecord, SessionStore};
 use crate::time::Timestamp;
-use crate::token::access::{AccessKeys, AccessTokenParams};
+use crate::token::access::{AccessKeys, AccessTokenParams, Issued, Unsigned};
 use crate::token::keys::Secret;
 use crate::token::refresh::RefreshKeys;
 
@@ -139,12 +141,12 @@ impl<C> Auth<C> {
     #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "signing"))))]
     pub fn jwks(&self) -> serde_json::Value {
-        self.inner.access.jwks()
+        self.inner.access.ring.jwks(self.now())
     }
 
     #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     pub(crate) fn has_public_keys(&self) -> bool {
-        self.inner.access.has_public_keys()
+        self.inner.access.ring.has_public_keys()
     }
 }
 
@@ -206,7 +208,7 @@ impl<C> Auth<C> {
     /// A new access token for a session as of `now`, without a refresh token. It expires at `valid_until`, if not sooner.
     /// `can_refresh` says whether the client has
     /// one to come back with.
-    fn tokens(
+    async fn tokens(
         &self,
         session: &SessionRecord,
         generation: u32,
@@ -229,8 +231,9 @@ impl<C> Auth<C> {
             random: random.token_id,
             claims,
         };
-        // It does not fail: the parameters are valid, and the key has signed before, when the `Auth` was built.
-        let issued = self.inner.access.issue(params).ok_or(Error::Random)?;
+        // It does not fail: the parameters are valid, and the key has signed before, when it was added.
+        let unsigned = self.inner.access.prepare(params).ok_or(Error::Random)?;
+        let issued = self.sign(unsigned).await?;
         let life = issued.expires_at.since(now);
         Ok(Tokens {
             session_id: session.id,
@@ -241,6 +244,16 @@ impl<C> Auth<C> {
             session_expires_in: session.rotation.expires_at.since(now),
             persistent: session.persistent,
         })
+    }
+}
+
+impl<C> Auth<C> {
+    async fn sign(&self, unsigned: Unsigned) -> Result<Issued, Error> {
+        #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+        if unsigned.is_signed_by_app() {
+            return unsigned.sign_by_app(self.settings().store_timeout).await.map_err(Error::Signer);
+        }
+        unsigned.sign().ok_or(Error::Random)
     }
 }
 

@@ -245,14 +245,29 @@ impl<C: Claims> Auth<C> {
             {
                 node.resume(&session.user_id, session.id, revoked.at, client);
             }
-            let mut rotation = None;
+            let before = session.rotation;
             if let Some(Next::State(state)) = outcome.next {
-                let before = session.rotation;
                 session.rotation = state;
                 if *how == Use::Active {
                     session.rotation.last_seen_at = state.last_seen_at.max(now);
                 }
                 self.note_client(&mut session, client);
+            }
+            let valid_until = match how {
+                Use::Active => session.rotation.expires_at,
+                // The session may end before the token would expire.
+                Use::Passive => ends_at.before(node.settings.leeway),
+            };
+            // Signed before the session is written, so that a failure leaves it as it is.
+            let tokens = match refuse(outcome.verdict, presented.binding) {
+                Ok(()) => {
+                    let claims = claims.as_ref().map_or("", |(_, claims)| claims);
+                    Ok(self.grant(&session, token, outcome, claims, now, valid_until).await?)
+                }
+                Err(error) => Err(error),
+            };
+            let mut rotation = None;
+            if let Some(Next::State(_)) = outcome.next {
                 if !node.compare_and_swap(session.version, &session).await? {
                     continue;
                 }
@@ -270,17 +285,10 @@ impl<C: Claims> Auth<C> {
                 }
             }
             self.report(&session, token, presented.binding, outcome.verdict, client);
-            refuse(outcome.verdict, presented.binding)?;
-            let (_, claims) = claims.unwrap_or_default();
-            let valid_until = match how {
-                Use::Active => {
-                    self.touch(&session, now);
-                    session.rotation.expires_at
-                }
-                // The session may end before the token would expire.
-                Use::Passive => ends_at.before(node.settings.leeway),
-            };
-            let tokens = self.grant(&session, token, outcome, &claims, now, valid_until)?;
+            let tokens = tokens?;
+            if *how == Use::Active {
+                self.touch(&session, now);
+            }
             return Ok(Some(Refreshed { tokens, verdict: outcome.verdict, rotation }));
         }
         Err(Error::RefreshBusy)
@@ -343,7 +351,7 @@ impl<C: Claims> Auth<C> {
         }
     }
 
-    fn grant(
+    async fn grant(
         &self,
         session: &SessionRecord,
         token: &RefreshToken,
@@ -353,7 +361,7 @@ impl<C: Claims> Auth<C> {
         valid_until: Timestamp,
     ) -> Result<Tokens, Error> {
         let generation = outcome.access.unwrap_or(token.generation);
-        let mut tokens = self.tokens(session, generation, claims, now, valid_until, true)?;
+        let mut tokens = self.tokens(session, generation, claims, now, valid_until, true).await?;
         tokens.refresh_token = outcome.refresh.map(|generation| self.inner.refresh.encode(&token.at(generation)));
         Ok(tokens)
     }

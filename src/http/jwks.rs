@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use super::etag;
 use crate::auth::{Auth, Claims};
 use crate::config::SettingsError;
-use crate::token::access::JWKS_MAX_AGE;
+use crate::token::ring::JWKS_MAX_AGE;
 
 const PATH: &str = "/.well-known/jwks.json";
 

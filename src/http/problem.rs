@@ -178,6 +178,8 @@ impl From<&Error> for Problem {
             Error::Login(error) if error.is_acting() => StatusCode::FORBIDDEN,
             Error::RefreshBusy | Error::SessionLimitReached => StatusCode::CONFLICT,
             Error::Store(_) | Error::Hook(_) => StatusCode::SERVICE_UNAVAILABLE,
+            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+            Error::Signer(_) => StatusCode::SERVICE_UNAVAILABLE,
             Error::InvalidUserId | Error::Claims(_) | Error::Login(_) | Error::Requirement(_) | Error::Random => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -193,6 +195,8 @@ impl From<&Error> for Problem {
         let retry_after = match error {
             Error::RefreshBusy => Some(1),
             Error::Store(_) | Error::Hook(_) => Some(2),
+            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+            Error::Signer(_) => Some(2),
             _ => None,
         };
         Self { status, code: error.code(), challenge, retry_after }

@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::Mac as _;
 use serde::de::DeserializeOwned;
 
 use super::claims::{Context, Payload, Registered, Scope};
 use super::id::TokenId;
-use super::keys::{HmacSha256, Purpose, Secret, hmac};
+use super::ring::{Key, KeyRing};
 use crate::config::{Settings, SettingsError};
 use crate::session::{Actor, Authentication, SessionId};
 use crate::time::Timestamp;
@@ -21,10 +20,6 @@ use crate::time::Timestamp;
 /// A lifetime below this keeps its milliseconds: rounding it down to whole seconds would shorten it by more than the 5%
 /// of the random shortening.
 const SHORT_LIFETIME: Duration = Duration::from_secs(20);
-
-/// For how long other services may keep the JWK set.
-#[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-pub(crate) const JWKS_MAX_AGE: Duration = Duration::from_secs(300);
 
 /// The lengths of signatures, encoded: 32 bytes of HS256, 64 of ES256 and EdDSA.
 const SIGNATURE_CHARS: [usize; 2] = [43, 86];
@@ -48,6 +43,9 @@ pub(crate) struct AccessToken<C> {
     pub(crate) context: Option<Arc<Context>>,
     /// The times between which it is valid by the clock of this node.
     valid: (Timestamp, Timestamp),
+    /// That of the key that has signed it, which may be dropped.
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+    key: Option<Arc<super::ring::KeyLife>>,
     pub(crate) claims: C,
 }
 
@@ -75,6 +73,43 @@ pub(crate) struct Issued {
     pub(crate) expires_at: Timestamp,
 }
 
+/// A new access token without its signature.
+pub(crate) struct Unsigned {
+    key: Arc<Key>,
+    /// Its header and its payload.
+    message: String,
+    expires_at: Timestamp,
+}
+
+impl Unsigned {
+    /// Signs it. None if the private key is not in this process.
+    pub(crate) fn sign(self) -> Option<Issued> {
+        let signature = self.key.sign(&self.message)?;
+        Some(self.signed(&signature))
+    }
+
+    /// Has it signed by the app's signer.
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+    pub(crate) async fn sign_by_app(self, time_limit: Duration) -> Result<Issued, super::signer::BoxError> {
+        let key = Arc::clone(&self.key);
+        let signature = key.sign_by_app(self.message.as_bytes(), time_limit).await?;
+        Ok(self.signed(&signature))
+    }
+
+    /// Whether the private key is not in this process.
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+    pub(crate) fn is_signed_by_app(&self) -> bool {
+        self.key.is_of_app()
+    }
+
+    fn signed(self, signature: &[u8]) -> Issued {
+        let mut token = self.message;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Issued { token, expires_at: self.expires_at }
+    }
+}
+
 /// Why an access token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -82,94 +117,9 @@ pub(crate) enum Refused {
     Expired,
 }
 
-/// A key with its fixed header.
-pub(crate) struct Key {
-    /// The encoded header and the dot after it.
-    header: String,
-    /// The key id in the header.
-    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-    id: String,
-    algorithm: Algorithm,
-}
-
-enum Algorithm {
-    /// The HMAC state with the key and the header already absorbed.
-    Hs256(HmacSha256),
-    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-    Asymmetric(super::asymmetric::KeyPair),
-}
-
-impl Key {
-    fn header(algorithm: &str, key_id: &str) -> String {
-        let header = serde_json::json!({"typ": "at+jwt", "alg": algorithm, "kid": key_id});
-        URL_SAFE_NO_PAD.encode(header.to_string()) + "."
-    }
-
-    pub(crate) fn hs256(secret: &Secret, scope: &str) -> Self {
-        let id = secret.derive(scope, Purpose::AccessKeyId);
-        let id: Vec<u8> = id.iter().copied().take(6).collect();
-        let id = URL_SAFE_NO_PAD.encode(id);
-        let header = Self::header("HS256", &id);
-        let mut mac = hmac(&secret.derive(scope, Purpose::AccessHs256));
-        mac.update(header.as_bytes());
-        Self {
-            header,
-            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-            id,
-            algorithm: Algorithm::Hs256(mac),
-        }
-    }
-
-    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-    pub(crate) fn asymmetric(keys: super::asymmetric::KeyPair, realm: Option<&str>) -> Self {
-        let id = keys.id(realm);
-        let header = Self::header(keys.algorithm_name(), &id);
-        Self { header, id, algorithm: Algorithm::Asymmetric(keys) }
-    }
-
-    /// Returns the public key for a JWKS; `None` for a symmetric key.
-    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-    pub(crate) fn jwk(&self) -> Option<serde_json::Value> {
-        match &self.algorithm {
-            Algorithm::Hs256(_) => None,
-            Algorithm::Asymmetric(keys) => Some(keys.jwk(&self.id)),
-        }
-    }
-
-    /// Signs `message`, which is `header.payload` with the header of this key.
-    fn sign(&self, message: &str) -> Option<Vec<u8>> {
-        match &self.algorithm {
-            Algorithm::Hs256(mac) => {
-                let mut mac = mac.clone();
-                mac.update(message.strip_prefix(&self.header)?.as_bytes());
-                Some(mac.finalize().into_bytes().to_vec())
-            }
-            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-            Algorithm::Asymmetric(keys) => keys.sign(message.as_bytes()),
-        }
-    }
-
-    fn verify(&self, message: &[u8], payload: &[u8], signature: &[u8]) -> bool {
-        match &self.algorithm {
-            Algorithm::Hs256(mac) => {
-                let _ = message;
-                let mut mac = mac.clone();
-                mac.update(payload);
-                mac.verify_slice(signature).is_ok()
-            }
-            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-            Algorithm::Asymmetric(keys) => {
-                let _ = payload;
-                keys.verify(message, signature)
-            }
-        }
-    }
-}
-
-/// The keys of access tokens (one signs, and all verify) and the rules that a token has to meet.
+/// The keys of access tokens, and the rules that a token has to meet.
 pub(crate) struct AccessKeys {
-    signing: Key,
-    others: Vec<Key>,
+    pub(crate) ring: KeyRing,
     scope: Scope,
     leeway: Duration,
     /// How far the clock of another node may be ahead of this node's.
@@ -180,43 +130,36 @@ pub(crate) struct AccessKeys {
 
 impl AccessKeys {
     pub(crate) fn new(signing: Key, others: Vec<Key>, settings: &Settings) -> Result<Self, SettingsError> {
-        let keys = Self {
-            signing,
-            others,
+        // Detects a key that cannot sign now rather than at the first login.
+        signing.check_here()?;
+        Ok(Self {
+            ring: KeyRing::new(
+                signing,
+                others,
+                #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+                super::ring::Rotation::new(settings),
+            ),
             scope: Scope::new(&settings.issuer, &settings.audience),
             leeway: settings.leeway,
             skew: settings.policy.grace,
             ttl: settings.policy.access_ttl,
-        };
-        // Detects a key that cannot sign now rather than at the first login.
-        let probe = keys.signing.header.clone() + "e30";
-        let holds = keys
-            .signing
-            .sign(&probe)
-            .is_some_and(|signature| keys.signing.verify(probe.as_bytes(), b"e30", &signature));
-        holds.then_some(keys).ok_or_else(|| {
-            SettingsError::new("signing_key", "the key does not verify its own signature; use another one")
         })
-    }
-
-    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-    pub(crate) fn jwks(&self) -> serde_json::Value {
-        let keys: Vec<_> = std::iter::once(&self.signing).chain(&self.others).filter_map(Key::jwk).collect();
-        serde_json::json!({ "keys": keys })
-    }
-
-    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-    pub(crate) fn has_public_keys(&self) -> bool {
-        std::iter::once(&self.signing).chain(&self.others).any(|key| key.jwk().is_some())
     }
 
     /// Identifies all keys: each header has the id of its key in it.
     pub(crate) fn ids(&self) -> Vec<String> {
-        std::iter::once(&self.signing).chain(&self.others).map(|key| key.header.clone()).collect()
+        self.ring.keys().entries.iter().map(|entry| entry.key.header.clone()).collect()
     }
 
-    /// Issues an access token that expires after `ttl` or with its session, whichever comes first.
+    /// Issues an access token with a key of this process.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn issue(&self, params: AccessTokenParams<'_>) -> Option<Issued> {
+        self.prepare(params)?.sign()
+    }
+
+    /// An access token that expires after `ttl` or with its session, whichever comes first, to be signed.
+    pub(crate) fn prepare(&self, params: AccessTokenParams<'_>) -> Option<Unsigned> {
+        let key = self.ring.signer(params.now)?;
         let mut expires_at = params.now.after(params.ttl).min(params.session_expires_at);
         // The random shortening of the ttl leaves room for rounding down to a second, unless the lifetime is short.
         if expires_at.since(params.now) >= SHORT_LIFETIME {
@@ -234,13 +177,10 @@ impl AccessKeys {
             actor: params.actor,
         };
         let payload = registered.payload(&self.scope, params.claims)?;
-        let mut token = String::with_capacity(self.signing.header.len() + payload.len() * 4 / 3 + 92);
-        token.push_str(&self.signing.header);
-        URL_SAFE_NO_PAD.encode_string(payload, &mut token);
-        let signature = self.signing.sign(&token)?;
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-        Some(Issued { token, expires_at })
+        let mut message = String::with_capacity(key.header.len() + payload.len() * 4 / 3 + 92);
+        message.push_str(&key.header);
+        URL_SAFE_NO_PAD.encode_string(payload, &mut message);
+        Some(Unsigned { key, message, expires_at })
     }
 
     /// Verifies that the token was issued with one of the keys, by this issuer and for this audience. The times are
@@ -255,12 +195,20 @@ impl AccessKeys {
         let mut bytes = [0; MAX_SIGNATURE_BYTES];
         let length = URL_SAFE_NO_PAD.decode_slice(signature, &mut bytes).map_err(|_| Refused::Invalid)?;
         let signature = bytes.get(..length).unwrap_or_default();
-        let payload = std::iter::once(&self.signing)
-            .chain(&self.others)
-            .filter_map(|key| Some((key, message.strip_prefix(key.header.as_bytes())?)))
-            .find(|(key, payload)| key.verify(message, payload, signature))
-            .map(|(_, payload)| payload)
-            .ok_or(Refused::Invalid)?;
+        let keys = self.ring.keys();
+        let mut fitting = keys
+            .entries
+            .iter()
+            .filter_map(|entry| Some((&entry.key, message.strip_prefix(entry.key.header.as_bytes())?)))
+            .peekable();
+        #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+        if fitting.peek().is_none() {
+            self.ring.report_unknown_key(&keys, message);
+        }
+        let (key, payload) =
+            fitting.find(|(key, payload)| key.verify(message, payload, signature)).ok_or(Refused::Invalid)?;
+        #[cfg(not(any(feature = "aws_lc_rs", feature = "signing")))]
+        let _ = key;
         let (mut usual, mut long) = ([0; USUAL_PAYLOAD_BYTES], Vec::new());
         let buffer = if base64::decoded_len_estimate(payload.len()) <= usual.len() {
             usual.as_mut_slice()
@@ -288,6 +236,8 @@ impl AccessKeys {
             auth_time: Timestamp::from_millis(payload.auth_time.saturating_mul(1000)),
             context: payload.context,
             valid: (issued_at.before(self.skew), valid_until),
+            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+            key: key.life.clone(),
             claims: payload.claims,
         })
     }
@@ -299,13 +249,18 @@ impl<C> AccessToken<C> {
         self.context.as_ref().and_then(|context| context.actor.as_ref())
     }
 
-    /// Checks that the token has not expired, and was not issued further in the future than clock skew explains.
+    /// Checks that the token has not expired, was not issued further in the future than clock skew explains, and that its key
+    /// was not dropped since it was verified.
     pub(crate) fn check_times(&self, now: Timestamp) -> Result<(), Refused> {
         let (from, until) = self.valid;
         if now >= until {
             return Err(Refused::Expired);
         }
         if now < from {
+            return Err(Refused::Invalid);
+        }
+        #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+        if self.key.as_ref().is_some_and(|key| !key.is_accepted(now)) {
             return Err(Refused::Invalid);
         }
         Ok(())
@@ -316,7 +271,10 @@ impl<C> AccessToken<C> {
 mod tests {
     use serde::{Deserialize, Serialize};
 
+    use hmac::Mac as _;
+
     use super::super::claims::RESERVED;
+    use super::super::keys::{Purpose, Secret, hmac};
     use super::*;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]

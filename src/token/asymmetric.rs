@@ -2,6 +2,8 @@
 //! issue any.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,6 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::backend::{Point, PrivateKey, PublicKey};
+use super::signer::{BoxError, Signer, fixed_length};
 use crate::config::SettingsError;
 
 /// A private key that signs access tokens, for [`AuthBuilder::signing_key`](crate::AuthBuilder::signing_key). The
@@ -52,6 +55,18 @@ impl SigningKey {
         let key = PrivateKey::p256_pem(pem).and_then(KeyPair::private);
         key.map(Self).ok_or_else(|| invalid_signing_key("not a P-256 private key in PKCS #8 PEM"))
     }
+
+    /// A private key that is elsewhere, such as in a key management service: `signer` signs with it, and `public` is its
+    /// public key. See [`Signer`].
+    pub fn with_signer(public: VerifyingKey, signer: impl Signer) -> Self {
+        Self(KeyPair { private: Some(Private::Elsewhere(Arc::new(signer))), ..public.0 })
+    }
+
+    /// The thumbprint of the public key (RFC 7638): the `kid` of its tokens. With a [realm](crate::Settings::realm), a dot and
+    /// the realm follow there.
+    pub fn thumbprint(&self) -> String {
+        self.0.thumbprint()
+    }
 }
 
 impl VerifyingKey {
@@ -84,6 +99,32 @@ impl VerifyingKey {
         let key = PublicKey::p256_pem(pem).and_then(KeyPair::public);
         key.map(Self).ok_or_else(|| invalid_verifying_key("not a P-256 public key in PEM"))
     }
+
+    /// Reads a JWK (RFC 7517 §4) of type `OKP` with the curve `Ed25519`, or of type `EC` with `P-256`. Its `kid` is not used.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError`] if `jwk` is neither, or has a private key in it.
+    pub fn from_jwk(jwk: &Value) -> Result<Self, SettingsError> {
+        let text = |name| jwk.get(name).and_then(Value::as_str);
+        let bytes = |name| URL_SAFE_NO_PAD.decode(text(name)?).ok();
+        if jwk.get("d").is_some() {
+            return Err(invalid_verifying_key("the JWK has a private key; leave out `d`"));
+        }
+        let point = match (text("kty"), text("crv")) {
+            (Some("OKP"), Some("Ed25519")) => bytes("x").and_then(|x| Point::ed25519(&x)),
+            (Some("EC"), Some("P-256")) => bytes("x").zip(bytes("y")).and_then(|(x, y)| Point::p256(&x, &y)),
+            _ => None,
+        };
+        let key = point.and_then(KeyPair::public);
+        key.map(Self).ok_or_else(|| invalid_verifying_key("not the JWK of an Ed25519 or P-256 public key"))
+    }
+
+    /// The thumbprint of the key (RFC 7638): the `kid` of its tokens. With a [realm](crate::Settings::realm), a dot and the
+    /// realm follow there.
+    pub fn thumbprint(&self) -> String {
+        self.0.thumbprint()
+    }
 }
 
 fn invalid_signing_key(problem: impl fmt::Display) -> SettingsError {
@@ -111,12 +152,19 @@ impl fmt::Debug for VerifyingKey {
 pub(crate) struct KeyPair {
     point: Point,
     public: PublicKey,
-    private: Option<PrivateKey>,
+    private: Option<Private>,
+}
+
+#[derive(Clone)]
+enum Private {
+    Here(PrivateKey),
+    /// Wherever the app keeps it.
+    Elsewhere(Arc<dyn Signer>),
 }
 
 impl KeyPair {
     fn private((private, point): (PrivateKey, Point)) -> Option<Self> {
-        Some(Self { private: Some(private), ..Self::public(point)? })
+        Some(Self { private: Some(Private::Here(private)), ..Self::public(point)? })
     }
 
     fn public(point: Point) -> Option<Self> {
@@ -164,7 +212,35 @@ impl KeyPair {
     }
 
     pub(crate) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
-        self.private.as_ref()?.sign(message)
+        match self.private.as_ref()? {
+            Private::Here(key) => key.sign(message),
+            Private::Elsewhere(_) => None,
+        }
+    }
+
+    /// What signs, if the private key is not here.
+    pub(crate) fn signer(&self) -> Option<&dyn Signer> {
+        match self.private.as_ref()? {
+            Private::Here(_) => None,
+            Private::Elsewhere(signer) => Some(&**signer),
+        }
+    }
+
+    /// Has the message signed. The signature is verified: one that others refuse would log users out.
+    pub(crate) async fn sign_by(
+        &self,
+        signer: &dyn Signer,
+        message: &[u8],
+        time_limit: Duration,
+    ) -> Result<Vec<u8>, BoxError> {
+        let signature = tokio::time::timeout(time_limit, signer.sign(message)).await;
+        let signature = signature.map_err(|_| format!("no signature within {time_limit:?}"))??;
+        let signature = match self.point {
+            Point::Ed25519 { .. } => Some(signature),
+            Point::P256 { .. } => fixed_length(signature),
+        };
+        let signature = signature.filter(|signature| self.verify(message, signature));
+        signature.ok_or_else(|| "the signature is not one of the public key; compare the two".into())
     }
 
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
@@ -244,7 +320,8 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
         use crate::config::Settings;
         use crate::session::{Authentication, SessionId};
         use crate::time::Timestamp;
-        use crate::token::access::{AccessKeys, AccessTokenParams, Key};
+        use crate::token::access::{AccessKeys, AccessTokenParams};
+        use crate::token::ring::Key;
 
         let keys = |realm| {
             let key = Key::asymmetric(SigningKey::ed25519_pem(ED25519).unwrap().0, realm);
@@ -267,25 +344,27 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
         for (realm, accepted) in [(Some("one"), true), (Some("two"), false), (None, false)] {
             assert_eq!(keys(realm).verify::<serde::de::IgnoredAny>(&token).is_ok(), accepted, "{realm:?}");
         }
-        assert_eq!(keys(Some("one")).jwks()["keys"][0]["kid"], format!("{THUMBPRINT}.one"));
+        assert_eq!(keys(Some("one")).ring.jwks(params.now)["keys"][0]["kid"], format!("{THUMBPRINT}.one"));
     }
 
     #[test]
     fn a_jwks_has_all_public_keys_and_no_symmetric_key() {
-        use super::super::access::{AccessKeys, Key};
+        use super::super::access::AccessKeys;
         use super::super::keys::Secret;
+        use super::super::ring::Key;
         use crate::config::Settings;
+        use crate::time::Timestamp;
 
         let hs256 = || Key::hs256(&Secret::new("k4Jx0pQm1vN8sT2wZ7yB5cD9fG3hL6rA"), "app");
         let ed25519 = Key::asymmetric(SigningKey::ed25519_pem(ED25519).unwrap().0, None);
         let es256 = Key::asymmetric(VerifyingKey::es256_pem(P256_PUBLIC).unwrap().0, None);
         let keys = AccessKeys::new(ed25519, vec![hs256(), es256], &Settings::default()).unwrap();
-        let jwks = keys.jwks();
+        let jwks = keys.ring.jwks(Timestamp::from_millis(0));
         let found: Vec<_> = jwks["keys"].as_array().unwrap().iter().map(|key| (&key["alg"], &key["crv"])).collect();
         assert_eq!(found, [(&json!("EdDSA"), &json!("Ed25519")), (&json!("ES256"), &json!("P-256"))]);
         assert_eq!(jwks["keys"][0]["kid"], THUMBPRINT);
         let symmetric = AccessKeys::new(hs256(), Vec::new(), &Settings::default()).unwrap();
-        assert_eq!(symmetric.jwks(), json!({ "keys": [] }));
+        assert_eq!(symmetric.ring.jwks(Timestamp::from_millis(0)), json!({ "keys": [] }));
     }
 
     #[test]

@@ -11,4 +11,7 @@ pub(crate) mod keys;
 #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
 pub(crate) mod logout;
 pub(crate) mod refresh;
+pub(crate) mod ring;
+#[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+pub(crate) mod signer;
 mod weak;
