@@ -13,7 +13,7 @@
 
 // The floors, bottom first. A module imports only from those before it; `tests/floors.rs` checks that.
 //
-//     time, session, config, ratchet, client, event, token, store, error, caep, node, auth, http
+//     time, session, metrics, config, ratchet, client, event, token, store, error, caep, node, auth, http
 
 mod auth;
 mod caep;
@@ -22,6 +22,7 @@ pub mod config;
 mod error;
 mod event;
 mod http;
+mod metrics;
 mod node;
 pub mod ratchet;
 mod session;

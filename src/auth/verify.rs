@@ -139,9 +139,14 @@ impl<C: Claims> Auth<C> {
     /// Whether the token is ours and not expired. Whether it is revoked is for [`admit`](Self::admit) to say.
     pub(crate) fn verify(&self, token: &[u8], now: Timestamp) -> Result<Arc<Verified<C>>, Error> {
         let inner = &*self.inner;
-        if let Some(known) = inner.verified.as_ref().and_then(|known| known.get(token)) {
-            known.check_times(now)?;
-            return Ok(known);
+        let meter = self.resolved().meter;
+        if let Some(known) = &inner.verified {
+            if let Some(known) = known.get(token) {
+                meter.token_cache_hit();
+                known.check_times(now)?;
+                return Ok(known);
+            }
+            meter.token_cache_miss();
         }
         let verified = inner.access.verify(token)?;
         verified.check_times(now)?;

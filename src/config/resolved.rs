@@ -11,6 +11,7 @@ use tower_http::csrf::CsrfLayer;
 use super::notice::Notices;
 use super::policy::MIN_IDLE_TIMEOUT;
 use super::{CookieSettings, Policy, SameSite, Settings, SettingsError};
+use crate::metrics::Meter;
 
 /// Settings accepted by [`Settings::validate`], and the values derived from them.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct ResolvedSettings {
     pub(crate) step_up_page: Option<HeaderValue>,
     /// The wrong setups that were reported.
     pub(crate) notices: Notices,
+    /// Counts what happens in the realm.
+    pub(crate) meter: Meter,
 }
 
 impl ResolvedSettings {
@@ -47,6 +50,7 @@ impl ResolvedSettings {
             csrf,
             app_origins,
             notices: Notices::default(),
+            meter: Meter::new(settings.realm.as_deref()),
             login_page: settings.login_page.as_deref().map(|path| page("login_page", path)).transpose()?,
             step_up_page: settings.step_up_page.as_deref().map(|path| page("step_up_page", path)).transpose()?,
             settings,

@@ -1,5 +1,6 @@
 //! Events for logs, metrics, alerts and audit tables. No event contains a secret or a token.
 
+mod count;
 mod display;
 mod hook;
 

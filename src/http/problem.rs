@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::error::{Error, StepUp};
+use crate::metrics::{Counted, Meter};
 
 /// The problem details of a refused request (RFC 9457): a status, and a code that clients go by.
 ///
@@ -55,6 +56,7 @@ pub struct Problem {
     challenge: Option<Challenge>,
     /// Seconds for `Retry-After`.
     retry_after: Option<u32>,
+    counted: Counted,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +113,7 @@ impl Problem {
     /// ```
     pub const fn new(status: StatusCode, code: &'static str) -> Self {
         let challenge = if status.as_u16() == 401 { Some(Challenge::Bare) } else { None };
-        Self { status, code, challenge, retry_after: None }
+        Self { status, code, challenge, retry_after: None, counted: Counted::NOT_YET }
     }
 
     /// The status of the refusal.
@@ -199,7 +201,7 @@ impl From<&Error> for Problem {
             Error::Signer(_) => Some(2),
             _ => None,
         };
-        Self { status, code: error.code(), challenge, retry_after }
+        Self { status, code: error.code(), challenge, retry_after, counted: Counted::NOT_YET }
     }
 }
 
@@ -235,6 +237,16 @@ impl Problem {
             headers.insert(RETRY_AFTER, seconds.into());
         }
         response
+    }
+}
+
+/// Counts the refusal, if the response is one. Every layer does so on the way out, and the first one counts.
+pub(super) fn count_refusal<B>(response: &mut Response<B>, meter: Meter) {
+    if Meter::IS_ON
+        && let Some(problem) = response.extensions_mut().get_mut::<Problem>()
+        && problem.counted.is_first()
+    {
+        meter.refused(problem.code);
     }
 }
 

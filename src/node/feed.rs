@@ -97,13 +97,18 @@ impl Node {
                         self.compare_clocks(asked_at, store_now);
                     }
                     let now = self.now();
+                    // What the first read finds may be old, and was missed by nobody.
+                    let is_first = self.revoked.read_at().is_none();
                     for RevocationEntry { item, age } in batch.entries {
                         // A little older than this node keeps it, so that a comparison does not miss what becomes too old
                         // while it reads.
                         if age < self.retention() + MARGIN
                             && let Some(item) = self.realm.own_item(item)
                         {
-                            self.revoked.apply(&item, now.after(self.retention()).before(age), age);
+                            let is_new = self.revoked.apply(&item, now.after(self.retention()).before(age), age);
+                            if is_new && !is_first {
+                                self.meter().revocation_lagged(age);
+                            }
                         }
                     }
                     (position.cursor, position.read_at) = (batch.next, asked_at);

@@ -6,6 +6,7 @@ mod feed;
 mod once;
 mod outage;
 pub(crate) mod realm;
+mod report;
 pub(crate) mod revocations;
 mod tasks;
 pub(crate) mod unfinished;
@@ -28,6 +29,7 @@ use self::unfinished::UnfinishedRevocations;
 use self::write_behind::WriteBehind;
 use crate::config::ResolvedSettings;
 use crate::event::{Event, Events};
+use crate::metrics::{Meter, Outcome};
 use crate::session::{Actor, Client, ExternalId, Revocation, RevocationReason, SessionId};
 use crate::store::{
     Activity, InsertOptions, Inserted, RevokeTarget, Revoked, RevokedItem, SessionRecord, SessionStore, StoreError,
@@ -120,8 +122,8 @@ impl Node {
         let node = Self {
             revoked: LiveRevocations::new(settings.max_staleness),
             realm: Realm::new(settings.realm.as_deref()),
+            events: events.counted_by(settings.meter),
             settings,
-            events,
             write_behind: WriteBehind::new(),
             unfinished: UnfinishedRevocations::new(),
             outage: Outage::new(),
@@ -145,6 +147,10 @@ impl Node {
 
     pub(crate) fn now(&self) -> Timestamp {
         (self.clock)().into()
+    }
+
+    fn meter(&self) -> Meter {
+        self.settings.meter
     }
 
     /// Whether the last `Auth` of this node was dropped.
@@ -199,11 +205,14 @@ impl Node {
         let call_began = Instant::now();
         let result = self.within_timeout(call, work).await;
         // A driver may have a timeout of its own, and report it as an error.
-        let is_response = match &result {
-            Ok(Ok(_)) => true,
-            Ok(Err(_)) => call_began.elapsed() < self.settings.store_timeout.min(MAX_ERROR_DELAY),
-            Err(_) => false,
+        let (is_response, outcome) = match &result {
+            Ok(Ok(_)) => (true, Outcome::Ok),
+            Ok(Err(_)) => (call_began.elapsed() < self.settings.store_timeout.min(MAX_ERROR_DELAY), Outcome::Error),
+            Err(_) => (false, Outcome::Timeout),
         };
+        if Meter::IS_ON {
+            self.meter().store_called(call, outcome, call_began.elapsed());
+        }
         if is_response {
             self.outage.end();
         } else {
@@ -418,7 +427,9 @@ impl Node {
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
         // The revocations count for more.
         let finished = self.finish_all().await;
-        self.write(self.write_behind.all()).await?;
+        let written = self.write(self.write_behind.all()).await;
+        self.report();
+        written?;
         finished
     }
 
@@ -451,6 +462,7 @@ impl Node {
         for _ in 0..MAX_PURGE_STEPS {
             let step = self.call("purge", self.store().purge(before, PURGE_STEP)).await?;
             purged += step;
+            self.meter().purged(step);
             if step < PURGE_STEP {
                 break;
             }

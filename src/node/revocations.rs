@@ -124,16 +124,17 @@ impl LiveRevocations {
         &self.waiters
     }
 
-    /// Adds an entry of the feed, written so long ago. Adding it again changes nothing but how long it is kept.
-    pub(crate) fn apply(&self, item: &RevokedItem, kept_until: Timestamp, age: Duration) {
+    /// Adds an entry of the feed, written so long ago. Adding it again changes nothing but how long it is kept. Returns whether
+    /// it is new here.
+    pub(crate) fn apply(&self, item: &RevokedItem, kept_until: Timestamp, age: Duration) -> bool {
         let kept = self.kept(kept_until, age);
         match item {
             RevokedItem::Session(id) => self.keep_session(*id, kept),
             RevokedItem::Token(jti) => {
-                if let Some(id) = TokenId::parse(jti) {
-                    self.keep(&self.tokens, id, kept);
-                    self.waiters.token_revoked(id);
-                }
+                let Some(id) = TokenId::parse(jti) else { return false };
+                let is_new = self.keep(&self.tokens, id, kept);
+                self.waiters.token_revoked(id);
+                is_new
             }
             RevokedItem::Users(users) => self.keep_users(users, kept, false),
         }
@@ -154,17 +155,23 @@ impl LiveRevocations {
         self.keep_users(users, self.kept(kept_until, Duration::ZERO), true);
     }
 
-    fn keep_session(&self, id: SessionId, new: Kept) {
-        self.keep(&self.sessions, id, new);
+    fn keep_session(&self, id: SessionId, new: Kept) -> bool {
+        let is_new = self.keep(&self.sessions, id, new);
         self.waiters.session_revoked(id);
+        is_new
     }
 
-    fn keep<K: Eq + Hash>(&self, map: &DashMap<K, Kept, RandomState>, id: K, new: Kept) {
+    /// Returns whether it is new.
+    fn keep<K: Eq + Hash>(&self, map: &DashMap<K, Kept, RandomState>, id: K, new: Kept) -> bool {
         match map.entry(id) {
-            Entry::Occupied(mut known) => known.get_mut().add(new),
+            Entry::Occupied(mut known) => {
+                known.get_mut().add(new);
+                false
+            }
             Entry::Vacant(entry) => {
                 let _locked = entry.insert(new);
                 self.added();
+                true
             }
         }
     }
@@ -175,10 +182,12 @@ impl LiveRevocations {
         self.additions.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn keep_users(&self, users: &RevokedUsers, kept: Kept, is_from_here: bool) {
-        if self.add_users(users, kept, is_from_here) {
+    fn keep_users(&self, users: &RevokedUsers, kept: Kept, is_from_here: bool) -> bool {
+        let is_new = self.add_users(users, kept, is_from_here);
+        if is_new {
             self.waiters.users_revoked((*users.scope != *EVERYONE).then_some(&users.scope));
         }
+        is_new
     }
 
     /// Returns whether it is a new revocation: the feed is read again and again.
@@ -287,7 +296,24 @@ impl LiveRevocations {
 
     /// How many revocations are kept.
     pub(crate) fn len(&self) -> usize {
-        self.sessions.len() + self.tokens.len() + self.users.len()
+        let (sessions, users, tokens) = self.numbers();
+        sessions + users + tokens
+    }
+
+    /// How many sessions, users and tokens are kept.
+    pub(super) fn numbers(&self) -> (usize, usize, usize) {
+        (self.sessions.len(), self.users.len(), self.tokens.len())
+    }
+
+    /// When the feed was last read, if it ever was.
+    pub(super) fn read_at(&self) -> Option<Timestamp> {
+        let millis = self.caught_up_at.load(Ordering::Acquire);
+        (millis != i64::MIN).then(|| Timestamp::from_millis(millis))
+    }
+
+    /// How long ago this was created.
+    pub(super) fn age(&self) -> Duration {
+        self.created_at.elapsed()
     }
 
     /// Records that the feed was read at `now`.

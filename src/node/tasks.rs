@@ -19,7 +19,7 @@ const MAX_WRITE_BEHIND: Duration = Duration::from_secs(300);
 impl Node {
     /// Starts the background task, if it is not running and there is a runtime to run it on.
     ///
-    /// It is one tokio task with three loops, so that following the feed never waits for a write, and neither waits for
+    /// It is one tokio task with several loops, so that following the feed never waits for a write, and neither waits for
     /// revocations that are tried again.
     pub(crate) fn start(self: &Arc<Self>) {
         if self.running.load(Ordering::Relaxed) {
@@ -29,7 +29,8 @@ impl Node {
         if !self.running.swap(true, Ordering::Relaxed) {
             let running = Running(Arc::clone(self));
             runtime.spawn(async move {
-                tokio::join!(running.0.follow(), running.0.housekeep(), running.0.keep_finishing())
+                let node = &running.0;
+                tokio::join!(node.follow(), node.housekeep(), node.keep_finishing(), node.keep_reporting())
             });
         }
     }
@@ -94,7 +95,7 @@ impl Node {
     }
 }
 
-fn ticks() -> Interval {
+pub(super) fn ticks() -> Interval {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick

@@ -129,6 +129,11 @@ impl UnfinishedRevocations {
         self.is_empty.store(left.is_empty(), Ordering::Release);
     }
 
+    /// Of how many sessions something is left.
+    pub(super) fn len(&self) -> usize {
+        self.left().len()
+    }
+
     /// Whether the store is not expected to have this revocation yet.
     pub(super) fn has(&self, item: &RevokedItem) -> bool {
         match item {

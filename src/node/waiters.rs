@@ -68,6 +68,11 @@ impl Waiters {
         Self { by_session: DashMap::new(), by_token: DashMap::new(), asking: Semaphore::new(MAX_ASKING) }
     }
 
+    /// How many sessions somebody waits for.
+    pub(super) fn sessions(&self) -> usize {
+        self.by_session.len()
+    }
+
     /// Wakes those who wait for a session that was revoked.
     pub(super) fn session_revoked(&self, id: SessionId) {
         for waiter in self.by_session.get(&id).iter().flat_map(|waiters| waiters.iter()) {

@@ -160,6 +160,11 @@ impl WriteBehind {
         self.pending.iter().map(|entry| entry.activity(*entry.key())).collect()
     }
 
+    /// Of how many sessions activity is unwritten.
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Removes activity that was written to the store, in which nothing is later than `latest`. Sessions with newer activity
     /// stay.
     pub(crate) fn written(&self, batch: &[Activity], latest: Timestamp) {

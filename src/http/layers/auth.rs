@@ -10,6 +10,7 @@ use crate::auth::{Auth, Claims, Decision, NoClaims};
 use crate::http::head::Head;
 use crate::http::identify::{PresentedToken, identify, identify_after_catching_up};
 use crate::http::rejection::AuthRejection;
+use crate::metrics::Meter;
 
 /// Authenticates requests by their access token. Made by [`Auth::layer`].
 ///
@@ -98,6 +99,10 @@ impl<S, C> Layer<S> for AuthLayer<C> {
 impl<C: Claims> Check for AuthLayer<C> {
     type Found = PresentedToken<C>;
     type Addition = ();
+
+    fn meter(&self) -> Meter {
+        self.auth.resolved().meter
+    }
 
     fn check(&self, head: &mut impl Head) -> Decision<(), PresentedToken<C>, Refusal> {
         match identify(&self.auth, self.optional, head) {

@@ -14,6 +14,7 @@ use crate::http::csrf::{is_same_origin, is_same_origin_for_router};
 use crate::http::head::Head;
 use crate::http::problem::Problem;
 use crate::http::rejection::AuthRejection;
+use crate::metrics::Meter;
 
 /// Refuses unsafe requests (any method but GET, HEAD and OPTIONS) sent by a page of another origin, with 403
 /// `cross_origin`. Made by [`Auth::csrf`].
@@ -49,6 +50,10 @@ impl<S> Layer<S> for CsrfLayer {
 impl Check for CsrfLayer {
     type Found = Infallible;
     type Addition = ();
+
+    fn meter(&self) -> Meter {
+        self.settings.meter
+    }
 
     fn check(&self, head: &mut impl Head) -> Decision<(), Infallible, Refusal> {
         let check = if self.own_routes { is_same_origin_for_router } else { is_same_origin };

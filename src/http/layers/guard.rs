@@ -17,6 +17,7 @@ use crate::http::head::Head;
 use crate::http::identify::{PresentedToken, identify, identify_after_catching_up, remember_refused, remembered};
 use crate::http::problem::Problem;
 use crate::http::rejection::AuthRejection;
+use crate::metrics::Meter;
 
 /// Checks the session behind an access token: that it exists, is not idle, and is used by the client that logged in. Made
 /// by [`Auth::guard`].
@@ -91,6 +92,10 @@ fn of_presented_token(error: &Error) -> Problem {
 impl<C: Claims> Check for GuardLayer<C> {
     type Found = Unsure<C>;
     type Addition = ();
+
+    fn meter(&self) -> Meter {
+        self.auth.resolved().meter
+    }
 
     fn check(&self, head: &mut impl Head) -> Decision<(), Unsure<C>, Refusal> {
         let checked = match remembered(&self.auth, head) {

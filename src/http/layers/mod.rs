@@ -29,7 +29,9 @@ pub use self::passive::PassiveLayer;
 pub use self::refusals::{RefusalsFuture, RefusalsLayer, RefusalsService};
 pub use self::require::RequireLayer;
 use super::head::Head;
+use super::problem::count_refusal;
 use crate::auth::Decision;
+use crate::metrics::Meter;
 
 /// The service of [`AuthLayer`].
 pub type AuthService<S, C> = CheckService<S, AuthLayer<C>>;
@@ -53,6 +55,9 @@ pub(super) trait Check: Clone + Send + Sync + 'static {
     type Found: Send + 'static;
     /// What the second step adds to the response.
     type Addition: Send + 'static;
+
+    /// Counts refusals: this check's own, and those of the inner service.
+    fn meter(&self) -> Meter;
 
     /// Decides from what this node knows.
     fn check(&self, head: &mut impl Head) -> Decision<(), Self::Found, Refusal>;
@@ -129,7 +134,7 @@ where
                 Kind::Waiting { future }
             }
         };
-        ResponseFuture { kind }
+        ResponseFuture { kind, meter: self.check.meter() }
     }
 }
 
@@ -138,6 +143,7 @@ pin_project! {
     pub struct ResponseFuture<F, R, E> {
         #[pin]
         kind: Kind<F, R, E>,
+        meter: Meter,
     }
 }
 
@@ -163,11 +169,17 @@ where
     type Output = Result<Response<R>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().kind.project() {
-            KindProjection::Passed { future } => future.poll(cx),
+        let this = self.project();
+        let mut response = match this.kind.project() {
+            KindProjection::Passed { future } => ready!(future.poll(cx))?,
             // A future that is polled after completion may stay pending.
-            KindProjection::Refused { response } => response.take().map_or(Poll::Pending, |it| Poll::Ready(Ok(it))),
-            KindProjection::Waiting { future } => Poll::Ready(ready!(future.as_mut().poll(cx))),
-        }
+            KindProjection::Refused { response } => match response.take() {
+                Some(response) => response,
+                None => return Poll::Pending,
+            },
+            KindProjection::Waiting { future } => ready!(future.as_mut().poll(cx))?,
+        };
+        count_refusal(&mut response, *this.meter);
+        Poll::Ready(Ok(response))
     }
 }

@@ -15,6 +15,7 @@ use crate::http::cookie;
 use crate::http::extract::client_info;
 use crate::http::head::Head;
 use crate::http::negotiate::original_uri;
+use crate::metrics::Meter;
 
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
@@ -76,6 +77,10 @@ impl MountLayer {
 impl Check for MountLayer {
     type Found = Infallible;
     type Addition = ();
+
+    fn meter(&self) -> Meter {
+        self.settings.meter
+    }
 
     fn check(&self, head: &mut impl Head) -> Decision<(), Infallible, Refusal> {
         let settings = &self.settings;

@@ -17,6 +17,7 @@ use crate::http::passive::use_of;
 use crate::http::problem::Problem;
 use crate::http::rejection::AuthRejection;
 use crate::http::{cookie, tokens};
+use crate::metrics::Meter;
 use crate::time::Timestamp;
 
 /// Refreshes within the request, so that visitors of server-rendered pages (htmx, askama, leptos) stay logged in without
@@ -203,6 +204,10 @@ impl<C: Claims> PagesLayer<C> {
 impl<C: Claims> Check for PagesLayer<C> {
     type Found = Unsure<C>;
     type Addition = Option<Granted>;
+
+    fn meter(&self) -> Meter {
+        self.auth.resolved().meter
+    }
 
     fn check(&self, head: &mut impl Head) -> Decision<(), Unsure<C>, Refusal> {
         if remembered(&self.auth, head).is_some() {

@@ -12,6 +12,7 @@ use crate::config::Notice;
 use crate::http::head::Head;
 use crate::http::identify::Identity;
 use crate::http::passive::Passive;
+use crate::metrics::Meter;
 
 /// Makes requests passive: they are no activity of their session. Made by [`Auth::passive`].
 pub struct PassiveLayer<C = NoClaims> {
@@ -41,6 +42,10 @@ impl<S, C> Layer<S> for PassiveLayer<C> {
 impl<C: Claims> Check for PassiveLayer<C> {
     type Found = Infallible;
     type Addition = ();
+
+    fn meter(&self) -> Meter {
+        self.auth.resolved().meter
+    }
 
     fn check(&self, head: &mut impl Head) -> Decision<(), Infallible, Refusal> {
         let is_identified = head.extensions().get::<Identity<C>>().is_some();

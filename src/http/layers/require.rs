@@ -13,6 +13,7 @@ use crate::http::identify::{Identity, PresentedToken, identify, identify_after_c
 use crate::http::problem::Problem;
 use crate::http::rejection::AuthRejection;
 use crate::http::step_up::Requirement;
+use crate::metrics::Meter;
 
 /// Requires a recent or a strong authentication. Made by [`Auth::require`].
 pub struct RequireLayer<C = NoClaims> {
@@ -55,6 +56,10 @@ impl<C: Claims> RequireLayer<C> {
 impl<C: Claims> Check for RequireLayer<C> {
     type Found = PresentedToken<C>;
     type Addition = ();
+
+    fn meter(&self) -> Meter {
+        self.auth.resolved().meter
+    }
 
     fn check(&self, head: &mut impl Head) -> Decision<(), PresentedToken<C>, Refusal> {
         match identify(&self.auth, false, head) {
