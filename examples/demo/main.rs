@@ -8,6 +8,8 @@
 //! `password`. The settings are environment variables, listed in `examples/README.md`.
 
 mod config;
+#[cfg(feature = "metrics")]
+mod prometheus;
 mod signing;
 mod store;
 
@@ -43,6 +45,11 @@ struct Claims {
 #[tokio::main]
 async fn main() -> ExitCode {
     log_to_stderr();
+    #[cfg(feature = "metrics")]
+    if let Err(message) = prometheus::install() {
+        eprintln!("{message}");
+        return ExitCode::FAILURE;
+    }
     let config = match Config::from_env().await {
         Ok(config) => config,
         Err(message) => {
@@ -111,6 +118,8 @@ fn app(Config { auth, transfer_max_age, has_signing_key, .. }: &Config) -> Resul
         .nest("/admin", admin)
         .merge(jwks)
         .with_state(auth.clone());
+    #[cfg(feature = "metrics")]
+    let app = app.route("/metrics", get(prometheus::scrape));
     Ok(app)
 }
 
