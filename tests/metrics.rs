@@ -611,3 +611,114 @@ async fn no_label_has_anything_that_a_client_has_chosen() {
     }
     assert!(all.values.len() < 100, "{}", all.values.len());
 }
+
+// ---- The guide and the dashboard ------------------------------------------------------------------------------------
+
+const GUIDE: &str = include_str!("../src/guide/observability.md");
+const DASHBOARD: &str = include_str!("../examples/grafana-dashboard.json");
+
+/// The metrics that the guide lists: the type and the labels of each.
+fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let rows = GUIDE.lines().filter(|line| line.starts_with("| `axum_refresh_"));
+    let metrics: BTreeMap<_, _> = rows
+        .map(|row| {
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            let labels = cells[3].split(',').map(|label| label.trim().trim_matches('`').to_owned());
+            (
+                cells[1].trim_matches('`').to_owned(),
+                (cells[2].to_owned(), labels.filter(|label| !label.is_empty()).collect()),
+            )
+        })
+        .collect();
+    assert!(metrics.len() > 10, "{metrics:?}");
+    metrics
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_guide_lists_every_metric_with_its_type_and_labels() {
+    let recorded = Recorded::default();
+    let _installed = recorded.install();
+    let (store, clock) = (FaultyStore::default(), Clock::new());
+    let node = || Node::on(store.clone(), clock.clone(), |builder| builder);
+    let (here, there) = (node(), node());
+    pass(&here, Duration::from_secs(2)).await;
+    busy(&here).await;
+    let all = recorded.0.lock().unwrap();
+    let names = |kind: &str, names: Vec<&String>| -> Vec<_> {
+        names.into_iter().map(|name| (name.clone(), kind.to_owned())).collect()
+    };
+    let mut found: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
+    for (name, kind) in [
+        names("counter", all.counters.keys().collect()),
+        names("gauge", all.gauges.keys().collect()),
+        names("histogram", all.histograms.keys().collect()),
+    ]
+    .concat()
+    {
+        let (name, labels) = name.split_once('{').unwrap_or((&name, ""));
+        let labels = labels.split(',').filter_map(|label| Some(label.split_once('=')?.0.to_owned()));
+        found.entry(name.to_owned()).or_insert_with(|| (kind, BTreeSet::new())).1.extend(labels);
+    }
+    assert_eq!(found, documented());
+    assert_eq!(all.described.iter().cloned().collect::<BTreeSet<_>>(), found.into_keys().collect());
+    drop(there);
+}
+
+/// The words of a query.
+fn words(query: &str) -> impl Iterator<Item = &str> {
+    query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+}
+
+#[test]
+fn every_query_names_a_metric_of_the_guide_and_its_labels() {
+    let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let of_panel = |panel: &serde_json::Value| -> Vec<String> {
+        panel["targets"].as_array().unwrap().iter().map(|it| it["expr"].as_str().unwrap().to_owned()).collect()
+    };
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    let variables = variables.iter().filter_map(|it| Some(it["query"]["query"].as_str()?.to_owned()));
+    let alerts = GUIDE.lines().filter_map(|line| Some(line.trim().strip_prefix("expr: ")?.to_owned()));
+    let queries: Vec<String> = panels.iter().flat_map(of_panel).chain(variables).chain(alerts).collect();
+    assert!(queries.len() > 30, "{queries:?}");
+    let documented = documented();
+    let mut used = BTreeSet::new();
+    for query in &queries {
+        let mut labels: BTreeSet<&str> = ["job", "instance", "realm"].into();
+        for word in words(query).filter(|word| word.starts_with("axum_refresh")) {
+            let histogram = ["_bucket", "_count", "_sum"].iter().find_map(|suffix| {
+                word.strip_suffix(suffix)
+                    .filter(|name| documented.get(*name).is_some_and(|(kind, _)| kind == "histogram"))
+            });
+            let name = histogram.unwrap_or(word);
+            let (kind, own) = documented.get(name).unwrap_or_else(|| panic!("{word} is no metric: {query}"));
+            assert_eq!(kind == "histogram", histogram.is_some(), "{query}");
+            used.insert(name.to_owned());
+            labels.extend(own.iter().map(String::as_str));
+            labels.extend(histogram.map(|_| "le"));
+        }
+        for by in query.split("by (").skip(1) {
+            for label in words(by.split(')').next().unwrap()) {
+                assert!(labels.contains(label), "{label} is no label: {query}");
+            }
+        }
+        for selector in query.split('{').skip(1) {
+            for matcher in selector.split('}').next().unwrap().split("\",").flat_map(|it| it.split(['=', '!']).next()) {
+                assert!(labels.contains(matcher), "{matcher} is no label: {query}");
+            }
+        }
+    }
+    // One of them is for whoever has no time().
+    used.insert("axum_refresh_revocations_staleness_seconds".to_owned());
+    assert_eq!(used, documented.into_keys().collect());
+}
+
+#[test]
+fn every_panel_of_the_dashboard_has_a_title_and_a_description() {
+    let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).unwrap();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for member in ["title", "description"] {
+            assert!(panel[member].as_str().is_some_and(|text| !text.is_empty()), "{panel}");
+        }
+    }
+}

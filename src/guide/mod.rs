@@ -24,6 +24,9 @@ pub mod testing {}
 #[doc = include_str!("production.md")]
 pub mod production {}
 
+#[doc = include_str!("observability.md")]
+pub mod observability {}
+
 /// What the layers and a refresh cost, how that was measured, and how to measure it on your own machine.
 ///
 /// <div>
