@@ -7,6 +7,7 @@
 pub mod app;
 pub mod demo;
 pub mod example;
+pub mod exporter;
 pub mod fill;
 pub mod nginx;
 pub mod proxy;
