@@ -21,10 +21,8 @@ use axum_refresh::config::{Binding, BindingMode, OnReuse};
 use axum_refresh::rejection::Problem;
 use axum_refresh::step_up::Recent;
 use axum_refresh::{Auth, AuthUser, ClientInfo, Error, Policy, RevocationReason};
-use metrics::{
-    Counter, CounterFn as _, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-};
-use support::{Claims, Clock, Fault, FaultyStore, Node, claims, client};
+use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use support::{Claims, Clock, Fault, FaultyStore, Node, claims};
 use tower::ServiceExt as _;
 
 const MINUTE: Duration = Duration::from_secs(60);
