@@ -421,16 +421,18 @@ mod keys {
         SigningKey::from_pem(pem).unwrap()
     }
 
-    fn auth(pem: &[u8]) -> Auth {
-        let secret = Secret::random().unwrap();
-        Auth::builder(secret, MemoryStore::new()).signing_key(key(pem)).build().unwrap()
+    /// The tests run at the same time, and no two `Auth`s of a realm may have a key in common.
+    fn auth(pem: &[u8], realm: &str) -> Auth {
+        let settings = Settings { realm: Some(realm.to_owned()), audience: realm.to_owned(), ..Settings::default() };
+        let builder = Auth::builder(Secret::random().unwrap(), MemoryStore::new()).settings(settings);
+        builder.signing_key(key(pem)).build().unwrap()
     }
 
     #[tokio::test]
     async fn a_token_of_a_key_that_this_node_was_not_given_is_one_warning_that_names_the_key() {
         let log = Log::default();
         let _guard = log.start();
-        let (one, two) = (auth(ED25519), auth(ES256));
+        let (one, two) = (auth(ED25519, "logged-key"), auth(ES256, "logged-key"));
         let token = one.login("alice", NoClaims {}).await.unwrap().tokens.access_token;
         for forged in ["", "x.y.z", &token.replacen("eyJ", "eyK", 1)] {
             assert!(two.authenticate(forged).await.is_err());
@@ -448,7 +450,7 @@ mod keys {
     async fn a_key_that_is_asked_to_sign_too_soon_is_a_warning() {
         let log = Log::default();
         let _guard = log.start();
-        let auth = auth(ED25519);
+        let auth = auth(ED25519, "logged-change");
         let soon = SystemTime::now();
         auth.rotate_to(key(ES256), soon).await.unwrap();
         let text = log.take();

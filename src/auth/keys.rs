@@ -4,12 +4,14 @@ use std::time::SystemTime;
 
 use super::{Auth, Claims};
 use crate::config::{Settings, SettingsError};
+use crate::time::Timestamp;
 use crate::token::asymmetric::SigningKey;
 use crate::token::ring::Key;
 
 /// # Changing keys
 impl<C: Claims> Auth<C> {
-    /// Signs access tokens with another key from `at` on, without a restart. Returns from when it signs.
+    /// Signs access tokens with another key from `at` on, without a restart. Returns from when it signs: a time that is over, if
+    /// it signs already.
     ///
     /// - The key is in the [JWK set](Self::jwks_router) at once, and its tokens are accepted.
     /// - It signs from `at` on, but not before it was in the set for 5 minutes here, because other services may keep the set for
@@ -50,7 +52,9 @@ impl<C: Claims> Auth<C> {
         check_audience(self.settings())?;
         let key = Key::asymmetric(next.0, self.settings().realm.as_deref());
         key.check(self.settings().store_timeout).await?;
-        Ok(self.inner.access.ring.rotate_to(key, at.into(), self.now()).into())
+        let signs_from = self.inner.access.ring.rotate_to(key, at.into(), self.now());
+        // A key that the `Auth` was built with has always signed.
+        Ok(signs_from.max(Timestamp::from_millis(0)).into())
     }
 
     /// Drops a public key at once, by its `kid` in the [JWK set](Self::jwks): tokens that it has signed are refused from now on,

@@ -203,8 +203,13 @@ impl Entry {
 pub(super) const ALWAYS: Timestamp = Timestamp::from_millis(i64::MIN);
 
 impl Keys {
-    /// The entry that signs.
-    pub(super) fn signing(&self, now: Timestamp) -> Option<&Entry> {
+    /// The entry that signs. There always is one: if the clock was set back, the first one whose time will come.
+    fn signing(&self, now: Timestamp) -> Option<&Entry> {
+        self.due(now).or_else(|| self.entries.iter().find(|entry| entry.signs_from.is_some()))
+    }
+
+    /// The last entry whose time has come.
+    fn due(&self, now: Timestamp) -> Option<&Entry> {
         self.entries.iter().rev().find(|entry| entry.signs_from.is_some_and(|from| from <= now))
     }
 }
@@ -242,7 +247,7 @@ impl KeyRing {
         result
     }
 
-    /// The key that signs. There always is one.
+    /// The key that signs.
     pub(super) fn signer(&self, now: Timestamp) -> Option<Arc<Key>> {
         let keys = self.keys();
         let key = Arc::clone(&keys.signing(now)?.key);

@@ -135,9 +135,10 @@ impl KeyRing {
     /// Adds a key that signs from this time on, whenever that was.
     pub(crate) fn add_next(&self, key: Key, signs_from: Timestamp) {
         self.replace(|keys| {
-            if let Some(known) = keys.position(&key.id) {
-                keys.entries.remove(known);
-            }
+            let known = keys.position(&key.id).map(|known| keys.entries.remove(known));
+            // The key that signs already goes on.
+            let begun = known.and_then(|known| known.signs_from);
+            let signs_from = begun.map_or(signs_from, |begun| begun.min(signs_from));
             keys.entries.push(Entry::new(key, Some(signs_from)));
             self.rotation.settle(keys);
         });
@@ -146,8 +147,9 @@ impl KeyRing {
     /// Has a key sign from `at` on, but not before it was published here for as long as others may keep the set without it.
     /// Returns from when it signs.
     pub(crate) fn rotate_to(&self, mut key: Key, at: Timestamp, now: Timestamp) -> Timestamp {
-        self.replace(|keys| {
-            let signs_now = keys.signing(now).is_some_and(|entry| entry.key.id == key.id && entry.key.is_public());
+        let id = key.id.clone();
+        let (signs_from, is_new) = self.replace(|keys| {
+            let signs_now = keys.signing(now).is_some_and(|entry| entry.key.is_public() && entry.key.id == key.id);
             let known = keys.position(&key.id).map(|known| keys.entries.remove(known));
             let published_at = known.as_ref().map_or(now, |known| known.published_at);
             // A key that signs already goes on.
@@ -157,13 +159,14 @@ impl KeyRing {
             if let Some(known) = known {
                 key.life.clone_from(&known.key.life);
             }
-            if is_new {
-                report_next(&key.id, at, signs_from);
-            }
             keys.entries.push(Entry { published_at, ..Entry::new(key, Some(signs_from)) });
             self.rotation.settle(keys);
-            signs_from
-        })
+            (signs_from, is_new)
+        });
+        if is_new {
+            report_next(&id, at, signs_from);
+        }
+        signs_from
     }
 
     /// Drops a key at once. Returns whether there was one.
@@ -172,7 +175,7 @@ impl KeyRing {
             let Some(known) = keys.position(key_id) else { return Ok(false) };
             let mut left = keys.clone();
             let removed = left.entries.remove(known);
-            if left.signing(now).is_none() {
+            if left.due(now).is_none() {
                 // The next one begins at once.
                 let next = left.entries.iter_mut().find(|entry| entry.signs_from.is_some()).ok_or(OnlyKey)?;
                 next.signs_from = Some(now);
@@ -199,20 +202,20 @@ impl KeyRing {
         if keys.entries.iter().all(|entry| entry.key.is_accepted(now)) {
             return;
         }
-        self.replace(|keys| {
-            let (left, over) =
-                std::mem::take(&mut keys.entries).into_iter().partition(|entry| entry.key.is_accepted(now));
+        let over: Vec<Entry> = self.replace(|keys| {
+            let entries = std::mem::take(&mut keys.entries);
+            let (left, over): (_, Vec<Entry>) = entries.into_iter().partition(|entry| entry.key.is_accepted(now));
             keys.entries = left;
-            let over: Vec<Entry> = over;
-            for entry in over {
-                keys.remember_dropped(&entry.key.id);
-                tracing::info!(
-                    target: "axum_refresh",
-                    kid = entry.key.id,
-                    "a key is dropped, because the last access token that it has signed is over"
-                );
-            }
+            over.iter().for_each(|entry| keys.remember_dropped(&entry.key.id));
+            over
         });
+        for entry in over {
+            tracing::info!(
+                target: "axum_refresh",
+                kid = entry.key.id,
+                "a key is dropped, because the last access token that it has signed is over"
+            );
+        }
     }
 
     /// Reports a token of ours, by its form, whose key is not known here: a node has begun to sign with a key that this one was
@@ -435,6 +438,23 @@ mod tests {
         let ring = self::ring();
         ring.add_next(key(2), NOW.before(1000 * MINUTE));
         assert_eq!((signing(&ring, NOW), published(&ring, NOW)), (2, vec![2]));
+    }
+
+    #[test]
+    fn a_next_key_that_is_the_current_one_goes_on_signing() {
+        let ring = ring();
+        ring.add_next(key(1), after(60));
+        assert_eq!((signing(&ring, NOW), signing(&ring, after(60))), (1, 1));
+        assert_eq!(ring.rotate_to(key(1), after(60), NOW), ALWAYS);
+        assert_eq!(signing(&ring, NOW), 1);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_leaves_a_key_that_signs() {
+        let ring = ring();
+        ring.rotate_to(key(2), after(60), NOW);
+        assert_eq!(signing(&ring, after(120)), 2);
+        assert_eq!(signing(&ring, NOW), 2);
     }
 
     #[test]
