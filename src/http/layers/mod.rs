@@ -12,7 +12,7 @@ mod require;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -170,16 +170,16 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut response = match this.kind.project() {
-            KindProjection::Passed { future } => ready!(future.poll(cx))?,
+        let mut polled = match this.kind.project() {
+            KindProjection::Passed { future } => future.poll(cx),
             // A future that is polled after completion may stay pending.
-            KindProjection::Refused { response } => match response.take() {
-                Some(response) => response,
-                None => return Poll::Pending,
-            },
-            KindProjection::Waiting { future } => ready!(future.as_mut().poll(cx))?,
+            KindProjection::Refused { response } => response.take().map_or(Poll::Pending, |it| Poll::Ready(Ok(it))),
+            KindProjection::Waiting { future } => future.as_mut().poll(cx),
         };
-        count_refusal(&mut response, *this.meter);
-        Poll::Ready(Ok(response))
+        // In place: a response is large.
+        if let Poll::Ready(Ok(response)) = &mut polled {
+            count_refusal(response, *this.meter);
+        }
+        polled
     }
 }
