@@ -13,6 +13,8 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// - A call that takes longer than [`store_timeout`](crate::Settings::store_timeout), or fails, is
 ///   [`Error::Signer`](crate::Error::Signer): 503 `store_unavailable`. Nobody is logged out, and the client tries again.
 /// - Each signature is verified before its token is handed out.
+/// - [`Auth::rotate_to`](crate::Auth::rotate_to) tries it before anything changes.
+///   [`build`](crate::AuthBuilder::build) does not, because it cannot wait.
 /// - A call may be dropped before it is complete, if the client hangs up.
 ///
 /// ```
