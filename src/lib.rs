@@ -13,7 +13,7 @@
 
 // The floors, bottom first. A module imports only from those before it; `tests/floors.rs` checks that.
 //
-//     time, session, metrics, config, ratchet, client, event, token, store, error, caep, node, auth, http
+//     time, session, metrics, config, ratchet, client, event, token, store, error, caep, feed, node, issuer, auth, http
 
 mod auth;
 mod caep;
@@ -21,7 +21,10 @@ mod client;
 pub mod config;
 mod error;
 mod event;
+mod feed;
 mod http;
+#[cfg(feature = "verifier")]
+mod issuer;
 mod metrics;
 mod node;
 pub mod ratchet;
@@ -112,6 +115,15 @@ pub mod step_up {
     //! Requiring a recent or a strong authentication: see [`Auth::require`](crate::Auth::require).
     pub use crate::error::StepUp;
     pub use crate::http::{Acr, Recent, Required, Requirement, Rule};
+}
+
+#[cfg(feature = "verifier")]
+#[cfg_attr(docsrs, doc(cfg(feature = "verifier")))]
+pub mod verifier {
+    //! Verifying access tokens in services that have neither the secret nor the store.
+    pub use crate::auth::{Verifier, VerifierBuilder};
+    /// The version of the HTTP client that [`VerifierBuilder::http_client`] takes.
+    pub use reqwest;
 }
 
 pub mod router {

@@ -462,3 +462,40 @@ mod keys {
         assert!(text.contains("INFO") && text.contains("signs from"), "{text}");
     }
 }
+
+#[cfg(feature = "verifier")]
+#[tokio::test]
+async fn a_verifier_that_is_set_up_for_other_tokens_says_so_once() {
+    use axum_refresh::keys::SigningKey;
+    use axum_refresh::verifier::{Verifier, VerifierBuilder};
+
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    struct Invoices {
+        invoices: u32,
+    }
+
+    async fn logged<C: Claims>(log: &Log, token: &str, builder: VerifierBuilder<C>) -> String {
+        let verifier = builder.build().unwrap();
+        log.take();
+        for _ in 0..3 {
+            assert_eq!(
+                verifier.authenticate(token).await.err().map(|error| error.code()),
+                Some("access_token_invalid")
+            );
+        }
+        log.take()
+    }
+
+    let log = Log::default();
+    let _guard = log.start();
+    let key = SigningKey::from_pem(include_bytes!("../src/token/keys_for_tests/ed25519.pem")).unwrap();
+    let auth: Auth = Auth::builder(Secret::random().unwrap(), MemoryStore::new()).signing_key(key).build().unwrap();
+    let token = auth.login("alice", NoClaims {}).await.unwrap().tokens.access_token;
+    let builder = Verifier::<NoClaims>::from_jwks(auth.jwks()).without_revocations();
+    let text = logged(&log, &token, builder.configure(|settings| settings.audience = "shop".to_owned())).await;
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.contains("audience \"axum-refresh\"") && text.contains("\"shop\""), "{text}");
+    let text = logged(&log, &token, Verifier::<Invoices>::from_jwks(auth.jwks()).without_revocations()).await;
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.contains("Invoices") && text.contains("missing field `invoices`"), "{text}");
+}

@@ -34,7 +34,11 @@ impl Config {
             Some(secret) => secret,
             None => Secret::random().map_err(|error| error.to_string())?,
         };
-        let (builder, has_signing_key) = signing::sign(Auth::builder(secret, store).settings(settings))?;
+        let mut builder = Auth::builder(secret, store).settings(settings);
+        if let Some(token) = variable("VERIFIER_TOKEN")? {
+            builder = builder.verifier_token(Secret::new(token));
+        }
+        let (builder, has_signing_key) = signing::sign(builder)?;
         let auth = builder.build().map_err(|error| format!("{}: {error}", variable_of(error.setting())))?;
         if is_random {
             eprintln!("warning: AUTH_SECRET is not set; using a random secret, so a restart logs everybody out");
@@ -84,6 +88,7 @@ fn variable_of(setting: &str) -> &str {
         "signing_key" => "SIGNING_KEY",
         "trusted_origins" => "TRUSTED_ORIGINS",
         "trusted_proxies" => "TRUSTED_PROXIES",
+        "verifier_token" => "VERIFIER_TOKEN",
         other => other,
     }
 }

@@ -83,8 +83,14 @@ async fn serve(config: Config) -> Result<(), String> {
     println!("listening on http://{address}");
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let stop = stop_signal();
+    let auth = config.auth.clone();
+    let shutdown = async move {
+        stop_signal().await;
+        // Services that follow the revocations connect to another node.
+        auth.end_feeds();
+    };
     let served = tokio::select! {
-        served = async { axum::serve(listener, app).with_graceful_shutdown(stop_signal()).await } => served,
+        served = async { axum::serve(listener, app).with_graceful_shutdown(shutdown).await } => served,
         // Requests in flight are finished; idle connections are closed after this time.
         () = async { stop.await; tokio::time::sleep(Duration::from_secs(2)).await } => Ok(()),
     };

@@ -7,9 +7,11 @@ use std::time::SystemTime;
 
 use quick_cache::sync::Cache;
 
+use super::announce::VerifierTokens;
+use super::authority::Authority;
 use super::binding::RiskHook;
 use super::claims::{BoxError, ClaimsHook};
-use super::known_tokens::KnownTokens;
+use super::verify::Authenticator;
 use super::{Auth, Claims, Inner, NoClaims, registry};
 use crate::config::{BindingMode, ClaimsRequest, ClientChange, ResolvedSettings, Settings, SettingsError};
 use crate::event::{Event, Events};
@@ -54,6 +56,7 @@ pub struct AuthBuilder<C = NoClaims> {
     store: Arc<dyn SessionStore>,
     claims_hook: Option<ClaimsHook<C>>,
     risk_hook: Option<RiskHook>,
+    verifier_tokens: Vec<Secret>,
     events: Events,
     clock: Clock,
 }
@@ -79,6 +82,7 @@ impl<C: Claims> AuthBuilder<C> {
             store,
             claims_hook: None,
             risk_hook: None,
+            verifier_tokens: Vec::new(),
             events: Events::default(),
             clock: Arc::new(SystemTime::now),
         }
@@ -232,6 +236,17 @@ impl<C: Claims> AuthBuilder<C> {
         self
     }
 
+    /// Lets other services follow the revocations at `GET /revocations` of the [router](Auth::router), which is not there
+    /// otherwise. They show this secret as a bearer token. May be called several times, to change it: deploy the new one here
+    /// first, then there, and then drop the old one here.
+    ///
+    /// It has at least 32 bytes and comes from a random source, as the [`Secret`] of the app, and is another one. Whoever has it
+    /// learns which sessions were revoked and of which users, and can do nothing else.
+    pub fn verifier_token(mut self, token: Secret) -> Self {
+        self.verifier_tokens.push(token);
+        self
+    }
+
     /// Calls `hook` with every [`Event`]. It runs within the request that caused the event, so it should be quick.
     pub fn on_event(mut self, hook: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.events = Events::new(hook);
@@ -244,6 +259,16 @@ impl<C: Claims> AuthBuilder<C> {
         self
     }
 
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+    fn signs_asymmetrically(&self) -> bool {
+        self.signing_key.is_some() || !self.next_keys.is_empty()
+    }
+
+    #[cfg(not(any(feature = "aws_lc_rs", feature = "signing")))]
+    const fn signs_asymmetrically(&self) -> bool {
+        false
+    }
+
     /// Checks all settings, secrets and keys, and builds the `Auth`.
     ///
     /// # Errors
@@ -251,13 +276,15 @@ impl<C: Claims> AuthBuilder<C> {
     /// [`SettingsError`] names the first setting that is invalid, alone or together with another, and says what to do about
     /// it. A secret that can be guessed is such an error too.
     pub fn build(self) -> Result<Auth<C>, SettingsError> {
+        let is_verifiable = self.signs_asymmetrically();
         let settings = ResolvedSettings::new(self.settings)?;
         #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-        if self.signing_key.is_some() || !self.next_keys.is_empty() {
+        if is_verifiable {
             super::keys::check_audience(&settings)?;
         }
         self.secret.check()?;
         self.other_secrets.iter().try_for_each(Secret::check)?;
+        self.verifier_tokens.iter().try_for_each(|token| check_verifier_token(token, &self.secret))?;
         if settings.insecure_dev_cookies {
             tracing::warn!(
                 target: "axum_refresh",
@@ -265,6 +292,12 @@ impl<C: Claims> AuthBuilder<C> {
             );
         }
 
+        if !self.verifier_tokens.is_empty() && !is_verifiable {
+            tracing::warn!(
+                target: "axum_refresh",
+                "there is a `verifier_token`, but no `signing_key`, so services without the secret can verify no access token"
+            );
+        }
         let scope = settings.key_scope();
         let signing = Key::hs256(&self.secret, &scope);
         let mut others: Vec<_> = self.other_secrets.iter().map(|secret| Key::hs256(secret, &scope)).collect();
@@ -303,22 +336,34 @@ impl<C: Claims> AuthBuilder<C> {
                  clone one"
             );
         }
-        let verified = (settings.token_cache > 0).then(|| KnownTokens::new(settings.token_cache));
         let guarded = Cache::new(settings.guard_cache.max(1));
-        let (node, running) = Node::new(Arc::new(settings), self.store, self.clock, self.events);
+        let settings = Arc::new(settings);
+        let (node, running) = Node::new(Arc::clone(&settings), self.store, Arc::clone(&self.clock), self.events);
+        if !self.verifier_tokens.is_empty() {
+            node.revoked.announce();
+        }
         node.start();
+        let revoked = Arc::clone(&node.revoked);
+        let authority = Authority::Node { node: Arc::clone(&node), _running: running };
         let inner = Inner {
             node,
-            access,
+            authenticator: Authenticator::new(settings, self.clock, Arc::new(access), revoked, authority),
             refresh,
             claims_hook: self.claims_hook,
             risk_hook: self.risk_hook,
-            verified,
+            verifier_tokens: VerifierTokens::new(&self.verifier_tokens),
             guarded,
             any_client: Arc::default(),
             _keys: keys,
-            _running: running,
         };
         Ok(Auth { inner: Arc::new(inner) })
     }
+}
+
+/// Refuses a verifier's token that can be guessed, that cannot be sent in a header, or that others must not have.
+fn check_verifier_token(token: &Secret, secret: &Secret) -> Result<(), SettingsError> {
+    if token.as_bytes() == secret.as_bytes() {
+        return Err(SettingsError::new("verifier_token", "the secret of the app; use another one, which cannot sign"));
+    }
+    token.check().and_then(|()| token.as_bearer()).map_err(|error| error.of("verifier_token")).map(drop)
 }

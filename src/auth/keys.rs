@@ -52,7 +52,7 @@ impl<C: Claims> Auth<C> {
         check_audience(self.settings())?;
         let key = Key::asymmetric(next.0, self.settings().realm.as_deref());
         key.check(self.settings().store_timeout).await?;
-        let signs_from = self.inner.access.ring.rotate_to(key, at.into(), self.now());
+        let signs_from = self.access_keys().ring.rotate_to(key, at.into(), self.now());
         // A key that the `Auth` was built with has always signed.
         Ok(signs_from.max(Timestamp::from_millis(0)).into())
     }
@@ -80,7 +80,7 @@ impl<C: Claims> Auth<C> {
     ///
     /// [`SettingsError`] if it is the only key that signs.
     pub fn remove_key(&self, key_id: &str) -> Result<bool, SettingsError> {
-        let removed = self.inner.access.ring.remove(key_id, self.now());
+        let removed = self.access_keys().ring.remove(key_id, self.now());
         removed.map_err(|_| {
             SettingsError::new("signing_key", "the only key that signs cannot be removed; call `Auth::rotate_to` first")
         })

@@ -1,10 +1,13 @@
 //! All use cases: logging in, refreshing, verifying, listing and revoking. None of them needs HTTP.
 
+mod announce;
+mod authority;
 #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
 mod back_channel;
 mod binding;
 mod builder;
 mod claims;
+mod guard;
 #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
 mod keys;
 mod known_tokens;
@@ -18,6 +21,8 @@ mod sessions;
 mod terms;
 mod unsent;
 mod user;
+#[cfg(feature = "verifier")]
+mod verifier;
 mod verify;
 
 use std::fmt;
@@ -26,7 +31,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
-use tokio::sync::watch;
 
 #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
 pub use self::back_channel::{BackChannelLogout, LogoutError};
@@ -34,14 +38,15 @@ use self::binding::RiskHook;
 pub use self::builder::AuthBuilder;
 use self::claims::ClaimsHook;
 pub use self::claims::{Claims, NoClaims};
-use self::known_tokens::KnownTokens;
 pub use self::login::{Login, LoginBuilder, Tokens};
 pub(crate) use self::refresh::PageRefresh;
 pub use self::refresh::Refreshed;
 pub(crate) use self::sessions::LoggedOut;
 pub(crate) use self::unsent::Unsent;
 pub use self::user::AuthUser;
-pub(crate) use self::verify::{Decision, Use, Verified};
+#[cfg(feature = "verifier")]
+pub use self::verifier::{Verifier, VerifierBuilder};
+pub(crate) use self::verify::{Authenticator, Decision, Use, Verified};
 use crate::client::{ClientInfo, SetupMistake};
 use crate::config::{BindingMode, ResolvedSettings, Settings};
 use crate::error::Error;
@@ -70,20 +75,17 @@ pub struct Auth<C = NoClaims> {
 
 struct Inner<C> {
     node: Arc<Node>,
-    access: AccessKeys,
+    authenticator: Authenticator<C>,
     refresh: RefreshKeys,
     claims_hook: Option<ClaimsHook<C>>,
     risk_hook: Option<RiskHook>,
-    /// None if no token is kept.
-    verified: Option<KnownTokens<C>>,
+    verifier_tokens: announce::VerifierTokens,
     /// The clients at login of sessions that the guard has loaded. An entry never changes.
     guarded: Cache<SessionId, Arc<Client>>,
     /// Shared by all entries of `guarded` if clients are not compared.
     any_client: Arc<Client>,
     /// Registers this `Auth` while it is alive.
     _keys: registry::KeyIds,
-    /// Dropped with the last clone, which stops the background task.
-    _running: watch::Sender<()>,
 }
 
 impl<C> Clone for Auth<C> {
@@ -141,12 +143,29 @@ impl<C> Auth<C> {
     #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "signing"))))]
     pub fn jwks(&self) -> serde_json::Value {
-        self.inner.access.ring.jwks(self.now())
+        self.access_keys().ring.jwks(self.now())
     }
 
     #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     pub(crate) fn has_public_keys(&self) -> bool {
-        self.inner.access.ring.has_public_keys()
+        self.access_keys().ring.has_public_keys()
+    }
+}
+
+/// # Verifying
+impl<C: Claims> Auth<C> {
+    /// Verifies an access token and returns its user, if the token is neither expired nor revoked. Counts as activity of its
+    /// session.
+    ///
+    /// Does not wait for the store, unless it has been unreachable for
+    /// [`max_staleness`](crate::Settings::max_staleness).
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::AccessTokenInvalid`], [`Error::AccessTokenExpired`] or [`Error::AccessTokenRevoked`].
+    /// - [`Error::Store`] if the store has been unreachable for too long and still is.
+    pub async fn authenticate(&self, token: &str) -> Result<AuthUser<C>, Error> {
+        self.inner.authenticator.authenticate(token).await
     }
 }
 
@@ -179,6 +198,14 @@ impl<C> Auth<C> {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.inner.node.now()
+    }
+
+    pub(crate) fn authenticator(&self) -> &Authenticator<C> {
+        &self.inner.authenticator
+    }
+
+    fn access_keys(&self) -> &AccessKeys {
+        self.inner.authenticator.keys()
     }
 
     /// Determines the client of a request, and logs what is wrong with the setup if its address cannot be compared.
@@ -232,7 +259,7 @@ impl<C> Auth<C> {
             claims,
         };
         // It does not fail: the parameters are valid, and the key has signed before, when it was added.
-        let unsigned = self.inner.access.prepare(params).ok_or(Error::Random)?;
+        let unsigned = self.access_keys().prepare(params).ok_or(Error::Random)?;
         let issued = self.sign(unsigned).await?;
         let life = issued.expires_at.since(now);
         Ok(Tokens {
@@ -296,7 +323,7 @@ mod tests {
         let mut ids = std::collections::HashSet::new();
         for _ in 0..1000 {
             let token = auth.login("alice", NoClaims {}).await.unwrap().tokens.access_token;
-            ids.insert(auth.inner.access.verify::<NoClaims>(&token).unwrap().id);
+            ids.insert(auth.access_keys().verify::<NoClaims>(&token).unwrap().id);
         }
         assert_eq!(ids.len(), 1000);
     }

@@ -126,18 +126,18 @@ impl<C: Claims> Auth<C> {
         let refreshed = self.refresh_candidates(candidates, client, how, &PAGE_PAUSES).await?;
         let Refreshed { tokens, rotation, .. } = refreshed;
         let unsent = Unsent::new(Arc::clone(&self.inner.node), tokens.session_id, rotation);
-        let token = self.inner.access.verify(&tokens.access_token).ok().map(|mut token| {
+        let token = self.access_keys().verify(&tokens.access_token).ok().map(|mut token| {
             if tokens.refresh_token.is_some() {
                 token.generation = token.generation.saturating_sub(1);
             }
-            Arc::new(Verified::once(token, self))
+            Arc::new(Verified::once(token, self.resolved()))
         });
         // Between the verdict and now the session may have been revoked.
         let Some(token) = token else { return Ok(PageRefresh { tokens, token, unsent }) };
-        let mut decision = self.admit_as_known(&token, self.now(), how);
+        let mut decision = self.authenticator().admit_as_known(&token, self.now(), how);
         if let Decision::AskStore(()) = decision {
-            self.ask_about(&token).await?;
-            decision = self.admit_as_known(&token, self.now(), how);
+            self.authenticator().ask_about(&token).await?;
+            decision = self.authenticator().admit_as_known(&token, self.now(), how);
         }
         let token = matches!(decision, Decision::Pass(())).then_some(token);
         Ok(PageRefresh { tokens, token, unsent })

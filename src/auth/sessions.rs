@@ -200,7 +200,7 @@ impl<C> Auth<C> {
     }
 
     pub(crate) async fn revoke_access_token_by(&self, token: &str, client: Option<ClientInfo>) -> Result<(), Error> {
-        match self.inner.access.verify::<serde::de::IgnoredAny>(token) {
+        match self.access_keys().verify::<serde::de::IgnoredAny>(token) {
             Ok(token) => {
                 let owner = Some((token.user_id, token.session_id));
                 self.revoke_token(&token.id.to_string(), token.expires_at, owner, client).await
@@ -342,7 +342,7 @@ impl<C> Auth<C> {
         let mut sessions: Vec<AccessToken<IgnoredAny>> = Vec::new();
         for text in first_distinct(access_tokens) {
             let Ok(text) = std::str::from_utf8(text) else { continue };
-            let Ok(token) = self.inner.access.verify::<IgnoredAny>(text) else { continue };
+            let Ok(token) = self.access_keys().verify::<IgnoredAny>(text) else { continue };
             let is_valid = token.check_times(now).is_ok();
             let is_new = sessions.iter().all(|known| known.session_id != token.session_id);
             if is_valid && is_new && !self.inner.node.revoked.has_token(token.id) {

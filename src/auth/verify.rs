@@ -1,44 +1,40 @@
-//! Verifying access tokens from memory, and the guard's look at the session behind one.
+//! Verifying access tokens from memory.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use super::binding::{is_same, mismatch};
-use super::{Auth, AuthUser, Claims};
-use crate::client::{ClientInfo, binding};
-use crate::config::{BindingMode, ResolvedSettings};
+use super::authority::Authority;
+use super::known_tokens::KnownTokens;
+use super::{AuthUser, Claims};
+use crate::config::ResolvedSettings;
 use crate::error::Error;
-use crate::node::Cause;
-use crate::node::revocations::Known;
+use crate::node::revocations::{Known, LiveRevocations};
 use crate::node::write_behind::LastUse;
-use crate::ratchet::{BindingVerdict, acknowledges};
-use crate::session::{Client, RevocationReason, SessionId};
-use crate::store::{RevokeTarget, StoreError};
-use crate::time::Timestamp;
-use crate::token::access::{AccessToken, Refused};
+use crate::ratchet::acknowledges;
+use crate::session::{Client, SessionId};
+use crate::store::StoreError;
+use crate::time::{Clock, Timestamp};
+use crate::token::access::{AccessKeys, AccessToken, Refused};
 
 /// The least part of the lifetime of access tokens that one has, unless something else bounds it: it is shortened by up to 5 %,
 /// and rounded down to a second.
 const LEAST_LIFE: f64 = 0.9;
-
-/// How long a `User-Agent` may be that is kept with a token. Browsers' are about 120 bytes long.
-const MAX_KEPT: usize = 512;
 
 /// A verified access token, and what this node has found out about its session: what every request with it would otherwise
 /// look up again.
 #[derive(Debug)]
 pub(crate) struct Verified<C> {
     token: AccessToken<C>,
-    /// Those of the [`Auth`] that has verified it, which has them alone. Not the `Auth` itself, because requests, which refer
+    /// Those of the [`Authenticator`] that has verified it, which has them alone. Not that itself, because requests, which refer
     /// to this, may be kept for longer than the app.
     settings: Arc<ResolvedSettings>,
     /// The client at login, once the guard has loaded it. It never changes.
-    client: OnceLock<Arc<Client>>,
+    pub(super) client: OnceLock<Arc<Client>>,
     /// A `User-Agent` with which the binding holds, if that depends on nothing else.
-    bound_to: OnceLock<Option<Arc<str>>>,
+    pub(super) bound_to: OnceLock<Option<Arc<str>>>,
     /// The last client that the app has judged.
-    judged: Mutex<Option<Client>>,
+    pub(super) judged: Mutex<Option<Client>>,
     /// Whether it ends sooner than others, perhaps because its session would become idle.
     is_bounded: bool,
     /// Whether its use by the user was recorded, if it is bounded.
@@ -52,13 +48,13 @@ pub(crate) struct Verified<C> {
 }
 
 impl<C> Verified<C> {
-    fn new(token: AccessToken<C>, auth: &Auth<C>, is_kept: bool) -> Self {
+    fn new(token: AccessToken<C>, settings: &Arc<ResolvedSettings>, is_kept: bool) -> Self {
         let life = token.expires_at.since(token.issued_at);
         Self {
-            is_bounded: life < auth.settings().policy.access_ttl.mul_f64(LEAST_LIFE),
+            is_bounded: life < settings.policy.access_ttl.mul_f64(LEAST_LIFE),
             is_known_active: AtomicBool::new(false),
             token,
-            settings: Arc::clone(auth.resolved()),
+            settings: Arc::clone(settings),
             client: OnceLock::new(),
             bound_to: OnceLock::new(),
             judged: Mutex::new(None),
@@ -69,8 +65,8 @@ impl<C> Verified<C> {
     }
 
     /// A token for one request.
-    pub(super) fn once(token: AccessToken<C>, auth: &Auth<C>) -> Self {
-        Self::new(token, auth, false)
+    pub(super) fn once(token: AccessToken<C>, settings: &Arc<ResolvedSettings>) -> Self {
+        Self::new(token, settings, false)
     }
 
     /// The sessions that have to be live, with their users: the token's own, and that of whoever acts.
@@ -83,8 +79,8 @@ impl<C> Verified<C> {
         &self.settings
     }
 
-    pub(crate) fn is_verified_by(&self, auth: &Auth<C>) -> bool {
-        Arc::ptr_eq(&self.settings, auth.resolved())
+    pub(crate) fn is_verified_by(&self, authenticator: &Authenticator<C>) -> bool {
+        Arc::ptr_eq(&self.settings, authenticator.resolved())
     }
 }
 
@@ -114,20 +110,67 @@ pub(crate) enum Decision<P, A, R> {
     AskStore(A),
 }
 
-/// # Verifying
-impl<C: Claims> Auth<C> {
-    /// Verifies an access token and returns its user, if the token is neither expired nor revoked. Counts as activity of its
-    /// session.
-    ///
-    /// Does not wait for the store, unless it has been unreachable for
-    /// [`max_staleness`](crate::Settings::max_staleness).
-    ///
-    /// # Errors
-    ///
-    /// - [`Error::AccessTokenInvalid`], [`Error::AccessTokenExpired`] or [`Error::AccessTokenRevoked`].
-    /// - [`Error::Store`] if the store has been unreachable for too long and still is.
-    pub async fn authenticate(&self, token: &str) -> Result<AuthUser<C>, Error> {
-        let token = self.verify(token.as_bytes(), self.now())?;
+/// Decides about access tokens: those of an [`Auth`](crate::Auth), which has the secret and the store, and those that a service
+/// without either verifies by what their issuer publishes.
+pub(crate) struct Authenticator<C> {
+    inner: Arc<Inner<C>>,
+}
+
+struct Inner<C> {
+    settings: Arc<ResolvedSettings>,
+    clock: Clock,
+    keys: Arc<AccessKeys>,
+    /// None if no token is kept.
+    known: Option<KnownTokens<C>>,
+    revoked: Arc<LiveRevocations>,
+    authority: Authority,
+}
+
+impl<C> Clone for Authenticator<C> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<C> Authenticator<C> {
+    pub(super) fn new(
+        settings: Arc<ResolvedSettings>,
+        clock: Clock,
+        keys: Arc<AccessKeys>,
+        revoked: Arc<LiveRevocations>,
+        authority: Authority,
+    ) -> Self {
+        let known = (settings.token_cache > 0).then(|| KnownTokens::new(settings.token_cache));
+        Self { inner: Arc::new(Inner { settings, clock, keys, known, revoked, authority }) }
+    }
+
+    pub(crate) fn resolved(&self) -> &Arc<ResolvedSettings> {
+        &self.inner.settings
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.inner.clock)().into()
+    }
+
+    pub(super) fn keys(&self) -> &AccessKeys {
+        &self.inner.keys
+    }
+}
+
+impl<C: Claims> Authenticator<C> {
+    /// Verifies an access token, and returns its user if the token is neither expired nor revoked. It counts as activity.
+    pub(super) async fn authenticate(&self, token: &str) -> Result<AuthUser<C>, Error> {
+        let text = token.as_bytes();
+        let mut verified = self.verify(text, self.now());
+        if let Decision::AskStore(()) = verified {
+            self.learn_keys().await?;
+            verified = self.verify(text, self.now());
+        }
+        let token = match verified {
+            Decision::Pass(token) => token,
+            Decision::Refuse(error) => return Err(error),
+            Decision::AskStore(()) => return Err(Error::AccessTokenInvalid),
+        };
         match self.admit(&token, self.now(), Use::Active) {
             Decision::Pass(()) => {}
             Decision::Refuse(error) => return Err(error),
@@ -136,30 +179,44 @@ impl<C: Claims> Auth<C> {
         Ok(AuthUser::from(&*token))
     }
 
-    /// Whether the token is ours and not expired. Whether it is revoked is for [`admit`](Self::admit) to say.
-    pub(crate) fn verify(&self, token: &[u8], now: Timestamp) -> Result<Arc<Verified<C>>, Error> {
+    /// Whether the token is ours and not expired. Whether it is revoked is for [`admit`](Self::admit) to say. A key that is not
+    /// known here may have to be [asked for](Self::learn_keys).
+    pub(crate) fn verify(&self, token: &[u8], now: Timestamp) -> Decision<Arc<Verified<C>>, (), Error> {
         let inner = &*self.inner;
-        let meter = self.resolved().meter;
-        if let Some(known) = &inner.verified {
+        let meter = inner.settings.meter;
+        if let Some(known) = &inner.known {
             if let Some(known) = known.get(token) {
                 meter.token_cache_hit();
-                known.check_times(now)?;
-                return Ok(known);
+                return match known.check_times(now) {
+                    Ok(()) => Decision::Pass(known),
+                    Err(refused) => Decision::Refuse(refused.into()),
+                };
             }
             meter.token_cache_miss();
         }
-        let verified = inner.access.verify(token)?;
-        verified.check_times(now)?;
-        let verified = Arc::new(Verified::new(verified, self, inner.verified.is_some()));
-        if let Some(known) = &inner.verified {
-            known.insert(token, Arc::clone(&verified));
+        let verified = inner.keys.verify(token).and_then(|verified| verified.check_times(now).map(|()| verified));
+        match verified {
+            Ok(verified) => {
+                inner.authority.check_life(verified.expires_at.since(verified.issued_at));
+                let verified = Arc::new(Verified::new(verified, &inner.settings, inner.known.is_some()));
+                if let Some(known) = &inner.known {
+                    known.insert(token, Arc::clone(&verified));
+                }
+                Decision::Pass(verified)
+            }
+            Err(Refused::Invalid) if inner.authority.may_have_key_of(token) => Decision::AskStore(()),
+            Err(refused) => Decision::Refuse(refused.into()),
         }
-        Ok(verified)
     }
 
-    /// Whether a verified token may be used, by the revocations that this node knows. Its use is recorded.
+    /// Asks for the keys, if they are not known here.
+    pub(crate) async fn learn_keys(&self) -> Result<(), Error> {
+        Ok(self.inner.authority.learn_keys().await?)
+    }
+
+    /// Whether a verified token may be used, by the revocations that are known here. Its use is recorded.
     pub(crate) fn admit(&self, token: &Verified<C>, now: Timestamp, how: Use) -> Decision<(), (), Error> {
-        if !self.inner.node.revoked.is_current(now) {
+        if !self.inner.revoked.is_current(now) {
             return Decision::AskStore(());
         }
         self.admit_as_known(token, now, how)
@@ -167,14 +224,14 @@ impl<C: Claims> Auth<C> {
 
     /// [`admit`](Self::admit) however old the known revocations are.
     pub(super) fn admit_as_known(&self, token: &Verified<C>, now: Timestamp, how: Use) -> Decision<(), (), Error> {
-        let node = &self.inner.node;
-        let additions = node.revoked.additions();
+        let revoked = &self.inner.revoked;
+        let additions = revoked.additions();
         if token.live_as_of.load(Ordering::Relaxed) != additions {
-            if node.revoked.has_token(token.id) {
+            if revoked.has_token(token.id) {
                 return Decision::Refuse(Error::AccessTokenRevoked);
             }
             for (session_id, user_id) in token.sessions() {
-                match node.revoked.known(session_id, user_id) {
+                match revoked.known(session_id, user_id) {
                     Known::Live => {}
                     Known::Revoked => return Decision::Refuse(Error::AccessTokenRevoked),
                     Known::Unknown(_) => return Decision::AskStore(()),
@@ -187,7 +244,7 @@ impl<C: Claims> Auth<C> {
     }
 
     fn record_use(&self, token: &Verified<C>, now: Timestamp, how: Use) {
-        let node = &self.inner.node;
+        let Some(node) = self.inner.authority.node() else { return };
         let is_active = how == Use::Active;
         if is_active && let Some(actor) = token.actor() {
             node.write_behind.touch(actor.session_id, now);
@@ -208,10 +265,9 @@ impl<C: Claims> Auth<C> {
         }
     }
 
-    /// [`admit`](Self::admit) after asking the store what this node does not know. The token may expire meanwhile.
+    /// [`admit`](Self::admit) after asking what is not known here. The token may expire meanwhile.
     pub(crate) async fn admit_after_catching_up(&self, token: &Verified<C>, how: Use) -> Result<(), Error> {
-        self.inner.node.start();
-        self.inner.node.catch_up().await?;
+        self.inner.authority.catch_up().await?;
         self.ask_about(token).await?;
         let now = self.now();
         token.check_times(now)?;
@@ -223,137 +279,12 @@ impl<C: Claims> Auth<C> {
         }
     }
 
-    /// Asks the store about the sessions of a token, where this node does not know enough.
+    /// Asks about the sessions of a token, where too little is known here.
     pub(super) async fn ask_about(&self, token: &Verified<C>) -> Result<(), Error> {
         for (session_id, user_id) in token.sessions() {
-            self.inner.node.ask_about(session_id, user_id).await?;
+            self.inner.authority.ask_about(session_id, user_id).await?;
         }
         Ok(())
-    }
-
-    /// The guard's check of the session: passes if this node has seen the session before and the client is unchanged.
-    pub(crate) fn check_session(
-        &self,
-        token: &Verified<C>,
-        user_agent: Option<&[u8]>,
-        client: impl FnOnce() -> ClientInfo,
-    ) -> Decision<(), (), Error> {
-        if self.inner.risk_hook.is_some() {
-            return self.check_judged(token, client);
-        }
-        let is_bound_to = |bound_to: &Option<Arc<str>>| bound_to.as_deref().map(str::as_bytes) == user_agent;
-        if token.bound_to.get().is_some_and(is_bound_to) {
-            return Decision::Pass(());
-        }
-        let at_login = match token.client.get() {
-            Some(at_login) => at_login,
-            None => match self.inner.guarded.get(&token.session_id) {
-                Some(at_login) => token.client.get_or_init(|| at_login),
-                None => return Decision::AskStore(()),
-            },
-        };
-        // Nearly always the header is the same byte for byte, and nothing has to be parsed.
-        let depends_on_it_alone = self.settings().policy.binding.ip == BindingMode::Off;
-        if depends_on_it_alone && is_bound_to(&at_login.user_agent) {
-            token.bound_to.get_or_init(|| at_login.user_agent.clone());
-            return Decision::Pass(());
-        }
-        if !self.compares_clients() {
-            return Decision::Pass(());
-        }
-        let now = self.client_of(token, client());
-        let verdict = binding::compare(&self.settings().policy.binding, at_login, &now);
-        match verdict {
-            BindingVerdict::Holds => {
-                // The browser was updated: this session has another `User-Agent` from now on.
-                if let Some(updated) = user_agent.filter(|updated| depends_on_it_alone && updated.len() <= MAX_KEPT)
-                    && let Ok(updated) = std::str::from_utf8(updated)
-                {
-                    token.bound_to.get_or_init(|| Some(updated.into()));
-                }
-                Decision::Pass(())
-            }
-            // Revoking needs the store, which reports it.
-            BindingVerdict::Revoked => Decision::AskStore(()),
-            BindingVerdict::Observed => {
-                self.report_mismatch(token, verdict, now);
-                Decision::Pass(())
-            }
-            BindingVerdict::StepUp | BindingVerdict::Rejected => {
-                self.report_mismatch(token, verdict, now);
-                Decision::Refuse(mismatch(verdict))
-            }
-        }
-    }
-
-    /// [`check_session`](Self::check_session) if the app judges changes of the client: it passes without the store only for
-    /// one that was judged already.
-    fn check_judged(&self, token: &Verified<C>, client: impl FnOnce() -> ClientInfo) -> Decision<(), (), Error> {
-        let now = self.client_of(token, client());
-        let judged = token.judged.lock().unwrap_or_else(PoisonError::into_inner);
-        if judged.as_ref().is_some_and(|judged| is_same(judged, &now)) {
-            Decision::Pass(())
-        } else {
-            Decision::AskStore(())
-        }
-    }
-
-    /// [`check_session`](Self::check_session) with the store: whether the session exists, is live, and belongs to this
-    /// client.
-    pub(crate) async fn check_session_in_store(&self, token: &Verified<C>, client: ClientInfo) -> Result<(), Error> {
-        let node = &self.inner.node;
-        if !node.revoked.is_current(node.now()) {
-            node.catch_up().await?;
-        }
-        let load = async {
-            let session = node.load(token.session_id).await?.ok_or(Error::AccessTokenRevoked)?;
-            let mut state = session.rotation;
-            state.merge_activity(token.issued_at, None);
-            if state.revoked.is_some() {
-                return Err(Error::AccessTokenRevoked);
-            }
-            if !state.is_live(node.now(), node.settings.policy.idle_timeout) {
-                return Err(Error::SessionIdle);
-            }
-            Ok(session)
-        };
-        let (verdict, now) = if self.inner.risk_hook.is_some() {
-            let session = load.await?;
-            let now = self.client_of(token, client);
-            (self.judge_client(&session, &now), now)
-        } else {
-            // If clients are not compared, there is nothing to keep.
-            let at_login = async {
-                let session = load.await?;
-                let compares = self.compares_clients();
-                Ok::<_, Error>(if compares { Arc::new(session.client) } else { Arc::clone(&self.inner.any_client) })
-            };
-            // One request loads and the others wait for it, together no longer than for one call.
-            let found = self.inner.guarded.get_or_insert_async(&token.session_id, at_login);
-            let at_login = node.within_timeout("load", found).await??;
-            if !self.compares_clients() {
-                return Ok(());
-            }
-            let now = self.client_of(token, client);
-            (binding::compare(&self.settings().policy.binding, &at_login, &now), now)
-        };
-        if verdict != BindingVerdict::Holds {
-            self.report_mismatch(token, verdict, now.clone());
-        }
-        match verdict {
-            BindingVerdict::Holds | BindingVerdict::Observed => {
-                if self.inner.risk_hook.is_some() {
-                    *token.judged.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-                }
-                Ok(())
-            }
-            BindingVerdict::StepUp | BindingVerdict::Rejected => Err(mismatch(verdict)),
-            BindingVerdict::Revoked => {
-                let cause = Cause::from(RevocationReason::ClientMismatch).of(&token.user_id).by(Some(now));
-                node.revoke(RevokeTarget::Session(token.session_id), cause).await?;
-                Err(Error::ClientMismatch)
-            }
-        }
     }
 }
 

@@ -13,6 +13,11 @@ impl SettingsError {
         Self { setting, problem: problem.into() }
     }
 
+    /// The same problem with another setting.
+    pub(crate) fn of(self, setting: &'static str) -> Self {
+        Self { setting, ..self }
+    }
+
     /// Returns the name of the setting, as it is written in a settings file, or of the
     /// [`AuthBuilder`](crate::AuthBuilder) method.
     pub const fn setting(&self) -> &'static str {

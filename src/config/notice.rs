@@ -21,6 +21,9 @@ pub(crate) enum Notice {
     LargeCookie,
     /// A login was not told who logs in.
     LoginWithoutClient,
+    /// The tokens of the issuer live for longer than a verifier accepts them.
+    #[cfg(feature = "verifier")]
+    LongTokens,
     /// The server does not know its peers.
     NoPeer,
     /// The proxy in front of a socket without addresses sends no forwarding header.

@@ -97,8 +97,9 @@ impl fmt::Display for Event {
             Self::ClockDiffers { ahead_by_millis } => {
                 let (millis, side) =
                     (ahead_by_millis.unsigned_abs(), if *ahead_by_millis < 0 { "behind" } else { "ahead of" });
-                write!(f, "the clock of this node is {millis} ms {side} the store's; synchronize both by NTP")
+                write!(f, "the clock of this node is {millis} ms {side} the other one; synchronize both by NTP")
             }
+            Self::IssuerFailed { request, error } => write!(f, "the issuer failed ({request}): {error:?}"),
             Self::StoreFailed { call, error } => write!(f, "the session store failed in {call}: {error:?}"),
         }?;
         self.client().map_or(Ok(()), |client| write_client(f, client))

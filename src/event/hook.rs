@@ -31,10 +31,13 @@ impl Events {
     pub(crate) fn emit(&self, event: Event) {
         match &event {
             Event::StoreFailed { call, error } => tracing::error!(target: "axum_refresh", call, error, "store failed"),
+            Event::IssuerFailed { request, error } => {
+                tracing::error!(target: "axum_refresh", request, error, "issuer failed");
+            }
             event @ Event::ClockDiffers { .. } => tracing::warn!(
                 target: "axum_refresh",
                 ?event,
-                "the clocks of this node and of the store differ; synchronize both by NTP"
+                "the clocks of this node and of the store, or of a verifier and the issuer, differ; synchronize both by NTP"
             ),
             event @ Event::ClaimsUnreadable { .. } => tracing::warn!(
                 target: "axum_refresh",

@@ -14,8 +14,8 @@ use crate::session::{Client, RevocationReason, SessionId};
 
 /// Something that happened to a session, or a failure of the store.
 ///
-/// Every event is logged with `tracing` (target `axum_refresh`; level `error` for [`StoreFailed`](Self::StoreFailed),
-/// `warn` for [`ClaimsUnreadable`](Self::ClaimsUnreadable), [`ClockDiffers`](Self::ClockDiffers) and if [`is_security`](Self::is_security), otherwise `debug`)
+/// Every event is logged with `tracing` (target `axum_refresh`; level `error` for [`StoreFailed`](Self::StoreFailed)
+/// and [`IssuerFailed`](Self::IssuerFailed), `warn` for [`ClaimsUnreadable`](Self::ClaimsUnreadable), [`ClockDiffers`](Self::ClockDiffers) and if [`is_security`](Self::is_security), otherwise `debug`)
 /// and passed to the hook set with [`on_event`](crate::AuthBuilder::on_event).
 ///
 /// A log or an audit table needs no `match`:
@@ -272,12 +272,20 @@ pub enum Event {
         /// The number of lost revocations.
         count: usize,
     },
-    /// The clock of this node differs from the store's by more than two seconds. Correct it: synchronize both by NTP. If
+    /// The clock of this node differs from the store's, or that of a verifier from the issuer's, by more than two seconds. Correct it: synchronize both by NTP. If
     /// they differ by more than [`Policy::grace`](crate::Policy::grace), races between tabs may be taken for theft and
     /// access tokens be refused as issued in the future, and this node purges nothing until the clocks agree.
     ClockDiffers {
         /// By how many milliseconds this node's clock is ahead; negative if it is behind.
         ahead_by_millis: i64,
+    },
+    /// The issuer of the access tokens that a [`Verifier`](crate::guide::services) accepts has failed, took too long, or answered
+    /// with what cannot be used. What was known stays known.
+    IssuerFailed {
+        /// What it was asked for: `fetch_keys`, `follow_revocations` or `ask_about_session`.
+        request: &'static str,
+        /// What went wrong.
+        error: String,
     },
     /// The store failed or took too long.
     StoreFailed {
@@ -311,6 +319,7 @@ impl Event {
             Self::TokenRevoked { .. } => "token_revoked",
             Self::RevocationsLost { .. } => "revocations_lost",
             Self::ClockDiffers { .. } => "clock_differs",
+            Self::IssuerFailed { .. } => "issuer_failed",
             Self::StoreFailed { .. } => "store_failed",
         }
     }
@@ -337,6 +346,7 @@ impl Event {
             Self::EveryoneRevoked { .. }
             | Self::RevocationsLost { .. }
             | Self::ClockDiffers { .. }
+            | Self::IssuerFailed { .. }
             | Self::StoreFailed { .. } => None,
         }
     }
@@ -364,6 +374,7 @@ impl Event {
             | Self::EveryoneRevoked { .. }
             | Self::RevocationsLost { .. }
             | Self::ClockDiffers { .. }
+            | Self::IssuerFailed { .. }
             | Self::StoreFailed { .. } => None,
         }
     }
@@ -389,7 +400,10 @@ impl Event {
             | Self::UserRevoked { client, .. }
             | Self::EveryoneRevoked { client, .. }
             | Self::TokenRevoked { client, .. } => client.as_ref(),
-            Self::RevocationsLost { .. } | Self::ClockDiffers { .. } | Self::StoreFailed { .. } => None,
+            Self::RevocationsLost { .. }
+            | Self::ClockDiffers { .. }
+            | Self::IssuerFailed { .. }
+            | Self::StoreFailed { .. } => None,
         }
     }
 
@@ -466,7 +480,8 @@ mod tests {
                 },
                 Event::TokenRevoked { .. } => Event::RevocationsLost { count: 2 },
                 Event::RevocationsLost { .. } => Event::ClockDiffers { ahead_by_millis: -2_500 },
-                Event::ClockDiffers { .. } => Event::StoreFailed { call: "load", error },
+                Event::ClockDiffers { .. } => Event::IssuerFailed { request: "fetch_keys", error },
+                Event::IssuerFailed { .. } => Event::StoreFailed { call: "load", error },
                 Event::StoreFailed { .. } => return all,
             });
         }
@@ -494,7 +509,8 @@ mod tests {
     #[test]
     fn whatever_concerns_a_user_names_the_user_and_whatever_a_request_causes_names_its_client() {
         for event in one_of_each() {
-            let is_of_the_node = ["revocations_lost", "clock_differs", "store_failed"].contains(&event.name());
+            let is_of_the_node =
+                ["revocations_lost", "clock_differs", "issuer_failed", "store_failed"].contains(&event.name());
             assert_eq!(event.client().is_none(), is_of_the_node, "{event}");
             assert_eq!(event.user_id().is_none(), is_of_the_node || event.name() == "everyone_revoked", "{event}");
         }

@@ -18,6 +18,9 @@ pub mod stores {}
 #[doc = include_str!("recipes.md")]
 pub mod recipes {}
 
+#[doc = include_str!("services.md")]
+pub mod services {}
+
 #[doc = include_str!("testing.md")]
 pub mod testing {}
 

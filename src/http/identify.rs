@@ -12,14 +12,14 @@ use super::csrf::cookie_is_trusted;
 use super::head::Head;
 use super::passive::use_of;
 use super::problem::Problem;
-use crate::auth::{Auth, Claims, Decision, Use, Verified};
+use crate::auth::{Authenticator, Claims, Decision, Use, Verified};
 use crate::config::ResolvedSettings;
 use crate::error::Error;
 use crate::time::Timestamp;
 
 /// What a layer has found out about a request. Kept in the request's extensions.
 pub(crate) enum Identity<C> {
-    /// It knows the [`Auth`] that has verified it. And when it was identified.
+    /// It knows the [`Authenticator`] that has verified it. And when it was identified.
     User(Arc<Verified<C>>, Timestamp),
     /// An anonymous request that was let through. The settings say how to refuse it later.
     Anonymous {
@@ -52,13 +52,13 @@ impl<C> Identity<C> {
 
 /// A verified access token of a request.
 pub(super) struct PresentedToken<C> {
-    pub(super) token: Arc<Verified<C>>,
+    token: Arc<Verified<C>>,
     source: Source,
     how: Use,
 }
 
 #[derive(Clone, Copy)]
-enum Source {
+pub(super) enum Source {
     Header,
     Cookie,
 }
@@ -72,16 +72,37 @@ impl Source {
     }
 }
 
-impl<C: Claims> PresentedToken<C> {
-    /// Whether the token may be used, after reading the feed of revocations. The outer error is a failure to read it.
-    pub(super) async fn admit_after_catching_up(
+/// What has to be asked before a request is identified.
+pub(super) enum Pending<C> {
+    /// The revocations that may concern its token.
+    Revocations(PresentedToken<C>),
+    /// The key of its token.
+    Keys(Source),
+}
+
+impl<C: Claims> Pending<C> {
+    /// Whether the token may be used, after asking. The outer error is a failure to ask.
+    pub(super) async fn settle(
         self,
-        auth: &Auth<C>,
+        authenticator: &Authenticator<C>,
+        parts: &Parts,
     ) -> Result<Result<Arc<Verified<C>>, Unidentified>, Error> {
-        match auth.admit_after_catching_up(&self.token, self.how).await {
-            Ok(()) => Ok(Ok(self.token)),
+        let presented = match self {
+            Self::Revocations(presented) => presented,
+            Self::Keys(source) => {
+                authenticator.learn_keys().await?;
+                match verified_token(authenticator, parts, authenticator.now()) {
+                    Decision::Pass(token) => return Ok(Ok(token)),
+                    Decision::Refuse(reason) => return Ok(Err(reason)),
+                    Decision::AskStore(Self::Revocations(presented)) => presented,
+                    Decision::AskStore(Self::Keys(_)) => return Ok(Err(source.refused(Error::AccessTokenInvalid))),
+                }
+            }
+        };
+        match authenticator.admit_after_catching_up(&presented.token, presented.how).await {
+            Ok(()) => Ok(Ok(presented.token)),
             Err(error @ (Error::AccessTokenRevoked | Error::AccessTokenExpired | Error::AccessTokenInvalid)) => {
-                Ok(Err(self.source.refused(error)))
+                Ok(Err(presented.source.refused(error)))
             }
             Err(error) => Err(error),
         }
@@ -111,27 +132,29 @@ impl From<Unidentified> for Problem {
 
 /// Identifies the user, or lets an anonymous request pass if that is allowed. `optional` says so.
 pub(super) fn identify<C: Claims>(
-    auth: &Auth<C>,
+    authenticator: &Authenticator<C>,
     optional: bool,
     head: &mut impl Head,
-) -> Decision<Option<Arc<Verified<C>>>, PresentedToken<C>, Problem> {
+) -> Decision<Option<Arc<Verified<C>>>, Pending<C>, Problem> {
     match head.extensions().get::<Identity<C>>() {
-        Some(Identity::User(token, _)) if token.is_verified_by(auth) => {
+        Some(Identity::User(token, _)) if token.is_verified_by(authenticator) => {
             return Decision::Pass(Some(Arc::clone(token)));
         }
-        Some(Identity::Anonymous { settings, reason: Some(problem) }) if Arc::ptr_eq(settings, auth.resolved()) => {
+        Some(Identity::Anonymous { settings, reason: Some(problem) })
+            if Arc::ptr_eq(settings, authenticator.resolved()) =>
+        {
             return if optional { Decision::Pass(None) } else { Decision::Refuse(problem.clone()) };
         }
         _ => {}
     }
-    let now = auth.now();
-    match verified_token(auth, head, now) {
-        Decision::AskStore(presented) => Decision::AskStore(presented),
+    let now = authenticator.now();
+    match verified_token(authenticator, head, now) {
+        Decision::AskStore(pending) => Decision::AskStore(pending),
         Decision::Pass(token) => {
-            remember(auth, head, Some(Arc::clone(&token)), now);
+            remember(authenticator, head, Some(Arc::clone(&token)), now);
             Decision::Pass(Some(token))
         }
-        Decision::Refuse(reason) => match refused(auth, optional, head, reason) {
+        Decision::Refuse(reason) => match refused(authenticator, optional, head, reason) {
             Ok(()) => Decision::Pass(None),
             Err(problem) => Decision::Refuse(problem),
         },
@@ -140,23 +163,23 @@ pub(super) fn identify<C: Claims>(
 
 /// [`identify`] after reading the feed of revocations.
 pub(super) async fn identify_after_catching_up<C: Claims>(
-    auth: &Auth<C>,
+    authenticator: &Authenticator<C>,
     optional: bool,
     parts: &mut Parts,
-    presented: PresentedToken<C>,
+    pending: Pending<C>,
 ) -> Result<Option<Arc<Verified<C>>>, Problem> {
-    match presented.admit_after_catching_up(auth).await.map_err(|error| Problem::from(&error))? {
+    match pending.settle(authenticator, parts).await.map_err(|error| Problem::from(&error))? {
         Ok(token) => {
-            remember(auth, parts, Some(Arc::clone(&token)), auth.now());
+            remember(authenticator, parts, Some(Arc::clone(&token)), authenticator.now());
             Ok(Some(token))
         }
-        Err(reason) => refused(auth, optional, parts, reason).map(|()| None),
+        Err(reason) => refused(authenticator, optional, parts, reason).map(|()| None),
     }
 }
 
 /// Lets an unidentified request pass as an anonymous one if that is allowed.
 fn refused<C: Claims>(
-    auth: &Auth<C>,
+    authenticator: &Authenticator<C>,
     optional: bool,
     head: &mut impl Head,
     reason: Unidentified,
@@ -164,7 +187,7 @@ fn refused<C: Claims>(
     match reason {
         // Browsers send an outdated cookie with every request; that is no reason to refuse a public page.
         Unidentified::NoToken | Unidentified::Cookie(_) if optional => {
-            remember_refused(auth, head, None);
+            remember_refused(authenticator, head, None);
             Ok(())
         }
         reason => Err(Problem::from(reason)),
@@ -172,7 +195,7 @@ fn refused<C: Claims>(
 }
 
 pub(super) fn remember<C: Claims>(
-    auth: &Auth<C>,
+    authenticator: &Authenticator<C>,
     head: &mut impl Head,
     token: Option<Arc<Verified<C>>>,
     now: Timestamp,
@@ -181,64 +204,85 @@ pub(super) fn remember<C: Claims>(
         Some(token) => {
             head.extensions_mut().insert(Identity::User(token, now));
         }
-        None => remember_refused(auth, head, None),
+        None => remember_refused(authenticator, head, None),
     }
 }
 
 /// Lets the request pass as an anonymous one, for layers inside that allow it.
-pub(super) fn remember_refused<C: Claims>(auth: &Auth<C>, head: &mut impl Head, reason: Option<Problem>) {
-    let settings = Arc::clone(auth.resolved());
+pub(super) fn remember_refused<C: Claims>(
+    authenticator: &Authenticator<C>,
+    head: &mut impl Head,
+    reason: Option<Problem>,
+) {
+    let settings = Arc::clone(authenticator.resolved());
     head.extensions_mut().insert(Identity::<C>::Anonymous { settings, reason });
 }
 
-/// The token that another layer of the same [`Auth`] has found. If that layer let an anonymous request pass, the next one
+/// The token that another layer of the same [`Authenticator`] has found. If that layer let an anonymous request pass, the next one
 /// decides for itself.
-pub(super) fn remembered<'a, C: Claims>(auth: &Auth<C>, head: &'a impl Head) -> Option<&'a Arc<Verified<C>>> {
-    head.extensions().get::<Identity<C>>()?.user().filter(|token| token.is_verified_by(auth))
+pub(super) fn remembered<'a, C: Claims>(
+    authenticator: &Authenticator<C>,
+    head: &'a impl Head,
+) -> Option<&'a Arc<Verified<C>>> {
+    head.extensions().get::<Identity<C>>()?.user().filter(|token| token.is_verified_by(authenticator))
 }
 
 /// The access token of a request, if it may be used by what this node knows. Its use is recorded.
 pub(super) fn verified_token<C: Claims>(
-    auth: &Auth<C>,
+    authenticator: &Authenticator<C>,
     head: &impl Head,
     now: Timestamp,
-) -> Decision<Arc<Verified<C>>, PresentedToken<C>, Unidentified> {
-    let presented = match token_of(auth, head, now) {
-        Ok(presented) => presented,
-        Err(reason) => return Decision::Refuse(reason),
+) -> Decision<Arc<Verified<C>>, Pending<C>, Unidentified> {
+    let presented = match token_of(authenticator, head, now) {
+        Decision::Pass(presented) => presented,
+        Decision::Refuse(reason) => return Decision::Refuse(reason),
+        Decision::AskStore(source) => return Decision::AskStore(Pending::Keys(source)),
     };
-    match auth.admit(&presented.token, now, presented.how) {
+    match authenticator.admit(&presented.token, now, presented.how) {
         Decision::Pass(()) => Decision::Pass(presented.token),
         Decision::Refuse(error) => Decision::Refuse(presented.source.refused(error)),
-        Decision::AskStore(()) => Decision::AskStore(presented),
+        Decision::AskStore(()) => Decision::AskStore(Pending::Revocations(presented)),
     }
 }
 
 /// The access token in the header or else in the access cookie, if it is ours and not expired.
-fn token_of<C: Claims>(auth: &Auth<C>, head: &impl Head, now: Timestamp) -> Result<PresentedToken<C>, Unidentified> {
+fn token_of<C: Claims>(
+    authenticator: &Authenticator<C>,
+    head: &impl Head,
+    now: Timestamp,
+) -> Decision<PresentedToken<C>, Source, Unidentified> {
+    let presented = |token, source| Decision::Pass(PresentedToken { token, source, how: use_of(head) });
     if let Some(token) = head.headers().get(AUTHORIZATION).and_then(bearer) {
-        let token = auth.verify(token, now).map_err(Unidentified::Header)?;
-        return Ok(PresentedToken { token, source: Source::Header, how: use_of(head) });
+        return match authenticator.verify(token, now) {
+            Decision::Pass(token) => presented(token, Source::Header),
+            Decision::Refuse(error) => Decision::Refuse(Unidentified::Header(error)),
+            Decision::AskStore(()) => Decision::AskStore(Source::Header),
+        };
     }
-    let settings = auth.resolved();
-    let access_cookie = settings.access_cookie.as_ref().ok_or(Unidentified::NoToken)?;
+    let settings = authenticator.resolved();
+    let Some(access_cookie) = &settings.access_cookie else { return Decision::Refuse(Unidentified::NoToken) };
     let mut first_error = None;
+    let mut may_be_known = false;
     for value in cookie::values(head.headers(), &access_cookie.name) {
         if !cookie_is_trusted(settings, head) {
-            return Err(Unidentified::CrossOrigin);
+            return Decision::Refuse(Unidentified::CrossOrigin);
         }
-        match auth.verify(value, now) {
-            Ok(token) => return Ok(PresentedToken { token, source: Source::Cookie, how: use_of(head) }),
-            Err(error) => first_error = first_error.or(Some(error)),
+        match authenticator.verify(value, now) {
+            Decision::Pass(token) => return presented(token, Source::Cookie),
+            Decision::Refuse(error) => first_error = first_error.or(Some(error)),
+            Decision::AskStore(()) => may_be_known = true,
         }
     }
-    Err(first_error.map_or(Unidentified::NoToken, Unidentified::Cookie))
+    if may_be_known {
+        return Decision::AskStore(Source::Cookie);
+    }
+    Decision::Refuse(first_error.map_or(Unidentified::NoToken, Unidentified::Cookie))
 }
 
 /// All access tokens of a request, valid or not: the header's, and those of all access cookies.
-pub(super) fn access_tokens<'a, C>(auth: &Auth<C>, headers: &'a HeaderMap) -> Vec<&'a [u8]> {
+pub(super) fn access_tokens<'a>(settings: &ResolvedSettings, headers: &'a HeaderMap) -> Vec<&'a [u8]> {
     let header = headers.get(AUTHORIZATION).and_then(bearer);
-    let access_cookie = auth.resolved().access_cookie.as_ref();
+    let access_cookie = settings.access_cookie.as_ref();
     let cookies = access_cookie.into_iter().flat_map(|access_cookie| cookie::values(headers, &access_cookie.name));
     header.into_iter().chain(cookies).collect()
 }

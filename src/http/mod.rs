@@ -20,6 +20,7 @@ pub(crate) mod negotiate;
 mod passive;
 mod problem;
 mod rejection;
+mod revocations;
 mod router;
 mod step_up;
 pub(crate) mod tokens;

@@ -21,7 +21,7 @@ use super::layers::{CsrfLayer, MountLayer, RequireLayer};
 use super::negotiate::wants_html;
 use super::passive::use_of;
 use super::step_up::Recent;
-use super::tokens;
+use super::{revocations, tokens};
 use crate::auth::{Auth, AuthUser, Claims, LoggedOut};
 use crate::client::ClientInfo;
 use crate::error::Error;
@@ -43,6 +43,9 @@ pub enum Route {
     Sessions,
     /// `DELETE /sessions/{id}`
     RevokeSession,
+    /// `GET /revocations` and `GET /revocations/{id}`, for services that verify access tokens without the store. Only if there
+    /// is a [verifier's token](crate::AuthBuilder::verifier_token)
+    Revocations,
     /// `GET /client.js`, the module for browsers
     #[cfg(feature = "browser")]
     #[cfg_attr(docsrs, doc(cfg(feature = "browser")))]
@@ -56,7 +59,7 @@ pub struct Routes(Vec<Route>);
 impl Routes {
     /// All of them.
     pub fn all() -> Self {
-        use Route::{Logout, LogoutAll, LogoutOthers, Refresh, RevokeSession, Sessions};
+        use Route::{Logout, LogoutAll, LogoutOthers, Refresh, Revocations, RevokeSession, Sessions};
         Self(vec![
             Refresh,
             Logout,
@@ -64,6 +67,7 @@ impl Routes {
             LogoutOthers,
             Sessions,
             RevokeSession,
+            Revocations,
             #[cfg(feature = "browser")]
             Route::Browser,
         ])
@@ -122,6 +126,12 @@ impl<C: Claims> Auth<C> {
                 }
                 Route::Sessions => closed = closed.route("/sessions", get(sessions::<C>)),
                 Route::RevokeSession => closed = closed.route("/sessions/{id}", delete(revoke_own_session::<C>)),
+                Route::Revocations if self.has_verifiers() => {
+                    open = open
+                        .route("/revocations", get(revocations::feed::<C>))
+                        .route("/revocations/{id}", get(revocations::session::<C>));
+                }
+                Route::Revocations => {}
                 #[cfg(feature = "browser")]
                 Route::Browser => {}
             }
@@ -178,7 +188,7 @@ async fn logout<C: Claims>(State(auth): State<Auth<C>>, request: Request) -> Res
     let (parts, body) = request.into_parts();
     let refresh_tokens = tokens::read_all(auth.resolved(), &parts.headers, body).await;
     let refresh_tokens = refresh_tokens.iter().map(Vec::as_slice);
-    let access_tokens = access_tokens(&auth, &parts.headers);
+    let access_tokens = access_tokens(auth.resolved(), &parts.headers);
     match auth.logout_each(refresh_tokens, access_tokens, Some(client_info(&parts))).await {
         Ok(LoggedOut::User) => logged_out(&auth, &parts.headers),
         Ok(LoggedOut::Actor) => StatusCode::NO_CONTENT.into_response(),

@@ -11,7 +11,7 @@ use http::request::Parts;
 use super::identify::Identity;
 use super::problem::Problem;
 use super::rejection::AuthRejection;
-use crate::auth::{Auth, AuthUser, Claims, NoClaims, Verified};
+use crate::auth::{Auth, AuthUser, Authenticator, Claims, NoClaims, Verified};
 use crate::config::{ResolvedSettings, SettingsError};
 use crate::error::{Error, StepUp};
 use crate::time::Timestamp;
@@ -191,9 +191,26 @@ impl<C: Claims> Auth<C> {
     /// }
     /// ```
     pub fn check(&self, user: &AuthUser<C>, requirement: impl Into<Requirement>) -> Result<(), Error> {
-        let (requirement, settings) = (requirement.into(), self.resolved());
-        requirement.validate(settings)?;
-        let auth_time = Timestamp::from(user.auth_time());
-        requirement.check(auth_time, user.acr(), self.now(), settings).map_err(Error::InsufficientAuthentication)
+        check(self.authenticator(), user, &requirement.into())
     }
+}
+
+/// # Requiring an authentication
+#[cfg(feature = "verifier")]
+impl<C: Claims> crate::auth::Verifier<C> {
+    /// Checks that a user was authenticated as required, as [`Auth::check`] does at the issuer.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn check(&self, user: &AuthUser<C>, requirement: impl Into<Requirement>) -> Result<(), Error> {
+        check(self.authenticator(), user, &requirement.into())
+    }
+}
+
+fn check<C>(by: &Authenticator<C>, user: &AuthUser<C>, requirement: &Requirement) -> Result<(), Error> {
+    let settings = by.resolved();
+    requirement.validate(settings)?;
+    let auth_time = Timestamp::from(user.auth_time());
+    requirement.check(auth_time, user.acr(), by.now(), settings).map_err(Error::InsufficientAuthentication)
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Node;
 use super::revocations::EVERYONE;
 use crate::event::Event;
@@ -88,7 +90,7 @@ impl Node {
             position.cursor = FeedCursor::START;
         }
         loop {
-            let asked_at = self.now();
+            let (asked_at, as_of) = (self.now(), Instant::now());
             // Only one at a time, so it need not be held back; and it is the first to notice that the store is back.
             let read = self.store().read_revocations(position.cursor, self.window());
             match self.attempt("read_revocations", read).await {
@@ -113,7 +115,7 @@ impl Node {
                     }
                     (position.cursor, position.read_at) = (batch.next, asked_at);
                     if !batch.has_more {
-                        self.revoked.caught_up(asked_at);
+                        self.revoked.caught_up(asked_at, as_of);
                         if std::mem::take(&mut position.has_gap) {
                             self.revoked.waiters().users_revoked(None);
                         }

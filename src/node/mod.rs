@@ -1,7 +1,9 @@
 //! What this process knows and does for its sessions: the clock, the calls of the store, the live revocations, the activity
 //! that is not written yet, and the background task that keeps them up to date.
 
+pub(crate) mod announcements;
 mod feed;
+mod log;
 #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
 mod once;
 mod outage;
@@ -27,7 +29,7 @@ use self::realm::Realm;
 use self::revocations::{EVERYONE, Known, LiveRevocations};
 use self::unfinished::UnfinishedRevocations;
 use self::write_behind::WriteBehind;
-use crate::config::ResolvedSettings;
+use crate::config::{MAX_LEEWAY, ResolvedSettings, Settings};
 use crate::event::{Event, Events};
 use crate::metrics::{Meter, Outcome};
 use crate::session::{Actor, Client, ExternalId, Revocation, RevocationReason, SessionId};
@@ -85,11 +87,17 @@ impl From<RevocationReason> for Cause {
     }
 }
 
+/// See [`Node::retention`].
+pub(crate) fn retention(settings: &Settings) -> Duration {
+    let policy = &settings.policy;
+    (policy.access_ttl + policy.grace + settings.leeway).max(MIN_RETENTION)
+}
+
 pub(crate) struct Node {
     pub(crate) settings: Arc<ResolvedSettings>,
     pub(crate) events: Events,
     pub(crate) write_behind: WriteBehind,
-    pub(crate) revoked: LiveRevocations,
+    pub(crate) revoked: Arc<LiveRevocations>,
     unfinished: UnfinishedRevocations,
     realm: Realm,
     outage: Outage,
@@ -120,7 +128,7 @@ impl Node {
     ) -> (Arc<Self>, watch::Sender<()>) {
         let (sender, receiver) = watch::channel(());
         let node = Self {
-            revoked: LiveRevocations::new(settings.max_staleness),
+            revoked: Arc::new(LiveRevocations::new(settings.max_staleness)),
             realm: Realm::new(settings.realm.as_deref()),
             events: events.counted_by(settings.meter),
             settings,
@@ -162,8 +170,9 @@ impl Node {
     /// access token is accepted here for longer than the `access_ttl` of this node, and clocks differ by no more than
     /// `grace` allows for. At least [`MIN_RETENTION`].
     pub(crate) fn retention(&self) -> Duration {
-        let policy = &self.settings.policy;
-        (policy.access_ttl + policy.grace + self.settings.leeway).max(MIN_RETENTION)
+        // A verifier may have a longer leeway.
+        let leeway = if self.revoked.is_announced() { MAX_LEEWAY } else { Duration::ZERO };
+        retention(&self.settings) + leeway
     }
 
     /// Until when this node keeps a revocation of just now.

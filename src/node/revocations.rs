@@ -10,11 +10,17 @@ use dashmap::mapref::entry::Entry;
 use foldhash::quality::RandomState;
 use tokio::time::Instant;
 
+use super::log::{Log, Subject};
 use super::waiters::Waiters;
 use crate::session::SessionId;
 use crate::store::{RevokedItem, RevokedUsers, Spared};
 use crate::time::{Timestamp, millis};
 use crate::token::id::TokenId;
+
+/// Whoever follows the revocations is told of one again if it is kept for so much longer.
+const MUCH_LONGER: Duration = Duration::from_secs(60);
+/// How often it is checked by a clock that nobody sets whether the feed was read recently enough.
+const CHECK_AGE_EVERY: Duration = Duration::from_millis(250);
 
 /// The scope of everyone in the realm of this node.
 pub(crate) const EVERYONE: &str = "\0\0";
@@ -41,8 +47,13 @@ pub(crate) struct LiveRevocations {
     /// When the store's feed was last read, in milliseconds since the Unix epoch; `i64::MIN` before the first read.
     caught_up_at: AtomicI64,
     max_staleness_millis: u64,
+    /// As of when the store's feed was last read, in milliseconds since `created_at`, by a clock that nobody sets; `u64::MAX`
+    /// before the first read.
+    read_as_of: AtomicU64,
     /// Those who wait for a revocation.
     waiters: Waiters,
+    /// For services without the store.
+    pub(super) log: Log,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +63,26 @@ struct Kept {
     added_in: u32,
     /// When it was written to the store, in seconds since `created_at`: by a clock that nobody sets.
     written: i32,
+}
+
+/// What adding a revocation has changed. The feed is read again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Added {
+    New,
+    /// It is kept for much longer than before.
+    Longer,
+    Nothing,
+}
+
+impl Added {
+    fn again(before: Timestamp, until: Timestamp) -> Self {
+        if until > before.after(MUCH_LONGER) { Self::Longer } else { Self::Nothing }
+    }
+
+    /// Whether those who follow have to know.
+    fn is_news(self) -> bool {
+        self != Self::Nothing
+    }
 }
 
 /// Instead of the number of a comparison: the store's feed need not have it.
@@ -116,8 +147,16 @@ impl LiveRevocations {
             caught_up_at: AtomicI64::new(i64::MIN),
             // Saturated, it is the distance from a feed that was never read, which is not current.
             max_staleness_millis: millis(max_staleness).unsigned_abs(),
+            read_as_of: AtomicU64::new(u64::MAX),
             waiters: Waiters::new(),
+            log: Log::new(),
         }
+    }
+
+    /// Revocations that nobody announces: what is known is never too old.
+    #[cfg(feature = "verifier")]
+    pub(crate) fn unannounced() -> Self {
+        Self { max_staleness_millis: u64::MAX, ..Self::new(Duration::ZERO) }
     }
 
     pub(crate) const fn waiters(&self) -> &Waiters {
@@ -132,9 +171,12 @@ impl LiveRevocations {
             RevokedItem::Session(id) => self.keep_session(*id, kept),
             RevokedItem::Token(jti) => {
                 let Some(id) = TokenId::parse(jti) else { return false };
-                let is_new = self.keep(&self.tokens, id, kept);
+                let added = self.keep(&self.tokens, id, kept);
                 self.waiters.token_revoked(id);
-                is_new
+                if added.is_news() {
+                    self.log.add(|| Subject::Token(id));
+                }
+                added == Added::New
             }
             RevokedItem::Users(users) => self.keep_users(users, kept, false),
         }
@@ -156,22 +198,25 @@ impl LiveRevocations {
     }
 
     fn keep_session(&self, id: SessionId, new: Kept) -> bool {
-        let is_new = self.keep(&self.sessions, id, new);
+        let added = self.keep(&self.sessions, id, new);
         self.waiters.session_revoked(id);
-        is_new
+        if added.is_news() {
+            self.log.add(|| Subject::Session(id));
+        }
+        added == Added::New
     }
 
-    /// Returns whether it is new.
-    fn keep<K: Eq + Hash>(&self, map: &DashMap<K, Kept, RandomState>, id: K, new: Kept) -> bool {
+    fn keep<K: Eq + Hash>(&self, map: &DashMap<K, Kept, RandomState>, id: K, new: Kept) -> Added {
         match map.entry(id) {
             Entry::Occupied(mut known) => {
+                let before = known.get().until;
                 known.get_mut().add(new);
-                false
+                Added::again(before, known.get().until)
             }
             Entry::Vacant(entry) => {
                 let _locked = entry.insert(new);
                 self.added();
-                true
+                Added::New
             }
         }
     }
@@ -183,25 +228,28 @@ impl LiveRevocations {
     }
 
     fn keep_users(&self, users: &RevokedUsers, kept: Kept, is_from_here: bool) -> bool {
-        let is_new = self.add_users(users, kept, is_from_here);
-        if is_new {
+        let added = self.add_users(users, kept, is_from_here);
+        if added == Added::New {
             self.waiters.users_revoked((*users.scope != *EVERYONE).then_some(&users.scope));
         }
-        is_new
+        if added.is_news() {
+            self.log.add(|| Subject::Users(users.scope.clone()));
+        }
+        added == Added::New
     }
 
-    /// Returns whether it is a new revocation: the feed is read again and again.
-    fn add_users(&self, users: &RevokedUsers, kept: Kept, is_from_here: bool) -> bool {
+    fn add_users(&self, users: &RevokedUsers, kept: Kept, is_from_here: bool) -> Added {
         let mark = Mark { number: users.cutoff, here: u32::from(is_from_here) };
         match self.users.entry(users.scope.clone()) {
             Entry::Vacant(entry) => {
                 self.user_count.fetch_add(1, Ordering::AcqRel);
                 let _locked = entry.insert(Cutoff { mark, revoked_at: users.revoked_at, spared: users.spared, kept });
                 self.added();
-                true
+                Added::New
             }
             Entry::Occupied(mut entry) => {
                 let known = entry.get_mut();
+                let before = known.kept.until;
                 let is_new = is_from_here || known.mark.number < mark.number;
                 if known.mark.number <= mark.number {
                     known.mark.number = mark.number;
@@ -215,8 +263,9 @@ impl LiveRevocations {
                 known.kept.until = known.kept.until.max(kept.until);
                 if is_new {
                     self.added();
+                    return Added::New;
                 }
-                is_new
+                Added::again(before, known.kept.until)
             }
         }
     }
@@ -316,10 +365,61 @@ impl LiveRevocations {
         self.created_at.elapsed()
     }
 
-    /// Records that the feed was read at `now`.
-    pub(crate) fn caught_up(&self, now: Timestamp) {
+    /// Records that the feed was read as of `now`, by both clocks.
+    pub(crate) fn caught_up(&self, now: Timestamp, as_of: Instant) {
+        let as_of = as_of.saturating_duration_since(self.created_at).as_millis();
+        self.read_as_of.store(u64::try_from(as_of).unwrap_or(u64::MAX), Ordering::Release);
         // What was read is seen by whoever sees that it was.
         self.caught_up_at.store(now.as_millis(), Ordering::Release);
+        self.log.was_read();
+    }
+
+    /// Checks by a clock that nobody sets whether the feed was read recently enough: the other one may be turned back. Does not
+    /// return.
+    pub(crate) async fn keep_checking_age(&self) {
+        let mut tick = tokio::time::interval(CHECK_AGE_EVERY);
+        loop {
+            tick.tick().await;
+            let Some(as_of) = self.read_as_of() else { continue };
+            if millis(as_of.elapsed()).unsigned_abs() < self.max_staleness_millis {
+                continue;
+            }
+            let caught_up_at = self.caught_up_at.load(Ordering::Acquire);
+            // Unless it was read meanwhile.
+            if self.read_as_of() == Some(as_of) {
+                let never = i64::MIN;
+                let _ = self.caught_up_at.compare_exchange(caught_up_at, never, Ordering::AcqRel, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// As of when the feed was last read, if it ever was.
+    pub(crate) fn read_as_of(&self) -> Option<Instant> {
+        let millis = self.read_as_of.load(Ordering::Acquire);
+        (millis != u64::MAX).then(|| self.created_at + Duration::from_millis(millis))
+    }
+
+    /// All that is in force.
+    pub(super) fn subjects(&self) -> Vec<Subject> {
+        let sessions = self.sessions.iter().map(|entry| Subject::Session(*entry.key()));
+        let tokens = self.tokens.iter().map(|entry| Subject::Token(*entry.key()));
+        let users = self.users.iter().map(|entry| Subject::Users(entry.key().clone()));
+        sessions.chain(tokens).chain(users).collect()
+    }
+
+    pub(super) fn session_until(&self, id: SessionId) -> Option<Timestamp> {
+        Some(self.sessions.get(&id)?.until)
+    }
+
+    pub(super) fn token_until(&self, id: TokenId) -> Option<Timestamp> {
+        Some(self.tokens.get(&id)?.until)
+    }
+
+    /// What tells the newest revocation of a user from others: its number, and how often this node has revoked the user. And
+    /// until when it is kept.
+    pub(crate) fn users_mark(&self, scope: &str) -> Option<(i64, u32, Timestamp)> {
+        let cutoff = self.users.get(scope)?;
+        Some((cutoff.mark.number, cutoff.mark.here, cutoff.kept.until))
     }
 
     /// Returns whether the feed was read recently enough to rely on. A read in the future means that the clock was set
@@ -509,7 +609,7 @@ mod tests {
     #[test]
     fn a_feed_is_current_until_max_staleness_has_passed() {
         let revocations = revocations();
-        revocations.caught_up(NOW);
+        revocations.caught_up(NOW, Instant::now());
         assert!(revocations.is_current(NOW.after(Duration::from_millis(29_999))));
         assert!(!revocations.is_current(NOW.after(Duration::from_secs(30))));
     }
@@ -517,10 +617,10 @@ mod tests {
     #[test]
     fn a_feed_that_was_read_too_far_in_the_future_is_not_current() {
         let revocations = revocations();
-        revocations.caught_up(NOW);
+        revocations.caught_up(NOW, Instant::now());
         assert!(revocations.is_current(NOW.before(Duration::from_millis(29_999))));
         assert!(!revocations.is_current(NOW.before(Duration::from_secs(30))));
-        revocations.caught_up(NOW.before(Duration::from_secs(3600)));
+        revocations.caught_up(NOW.before(Duration::from_secs(3600)), Instant::now());
         assert!(revocations.is_current(NOW.before(Duration::from_secs(3600))));
     }
 }

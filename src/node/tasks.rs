@@ -30,7 +30,20 @@ impl Node {
             let running = Running(Arc::clone(self));
             runtime.spawn(async move {
                 let node = &running.0;
-                tokio::join!(node.follow(), node.housekeep(), node.keep_finishing(), node.keep_reporting())
+                let mut stop = node.stop.clone();
+                let keep_checking_age = async {
+                    tokio::select! {
+                        _ = stop.changed() => {}
+                        () = node.revoked.keep_checking_age() => {}
+                    }
+                };
+                tokio::join!(
+                    node.follow(),
+                    node.housekeep(),
+                    node.keep_finishing(),
+                    node.keep_reporting(),
+                    keep_checking_age
+                )
             });
         }
     }

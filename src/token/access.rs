@@ -146,6 +146,18 @@ impl AccessKeys {
         })
     }
 
+    /// The keys of an issuer, none of which is known yet.
+    #[cfg(feature = "verifier")]
+    pub(crate) fn verifying(settings: &Settings) -> Self {
+        Self {
+            ring: KeyRing::verifying(super::ring::Rotation::published(settings)),
+            scope: Scope::new(&settings.issuer, &settings.audience),
+            leeway: settings.leeway,
+            skew: settings.policy.grace,
+            ttl: settings.policy.access_ttl,
+        }
+    }
+
     /// Identifies all keys: each header has the id of its key in it.
     pub(crate) fn ids(&self) -> Vec<String> {
         self.ring.keys().entries.iter().map(|entry| entry.key.header.clone()).collect()
@@ -218,7 +230,11 @@ impl AccessKeys {
         };
         let length = URL_SAFE_NO_PAD.decode_slice(payload, buffer).map_err(|_| Refused::Invalid)?;
         let payload = buffer.get_mut(..length).unwrap_or_default();
-        let payload: Payload<C> = Payload::read(payload, &self.scope).ok_or(Refused::Invalid)?;
+        let Some(payload) = Payload::<C>::read(payload, &self.scope) else {
+            #[cfg(feature = "verifier")]
+            self.ring.report_unfit(|| Payload::<C>::problem(payload, &self.scope));
+            return Err(Refused::Invalid);
+        };
         let id = payload.jti;
         let issued_at = id.issued_at();
         let expires_at =

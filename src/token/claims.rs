@@ -127,6 +127,19 @@ impl<C: DeserializeOwned> Payload<C> {
         (iss == scope.issuer && aud == scope.audience).then_some(payload)
     }
 
+    /// Why a payload that was signed with a known key cannot be read, for the log.
+    #[cfg(feature = "verifier")]
+    pub(super) fn problem(text: &[u8], scope: &Scope) -> String {
+        match serde_json::from_slice::<AnyPayload<C>>(text) {
+            Ok(AnyPayload { iss, aud, .. }) => format!(
+                "it is of the issuer {iss:?} for the audience {aud:?}, and {:?} and {:?} are expected; set `issuer` and \
+                 `audience` as at the issuer",
+                scope.issuer, scope.audience
+            ),
+            Err(error) => format!("its claims cannot be read as `{}`: {error}", std::any::type_name::<C>()),
+        }
+    }
+
     /// Reads a payload whose registered claims are byte for byte as [`issue`](super::access::AccessKeys::issue) writes them,
     /// in a fraction of the time. None if it is another one.
     fn read_as_issued(text: &mut [u8], scope: &Scope) -> Option<Self> {

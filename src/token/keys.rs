@@ -5,6 +5,7 @@ use std::fmt;
 
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit as _};
+use http::HeaderValue;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -54,6 +55,23 @@ impl Secret {
             SettingsError::new("secret", format!("the operating system returned no random bytes: {error}"))
         })?;
         Ok(Self(bytes))
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The header with which it is shown as a bearer token. Marked as sensitive, so that no log shows it.
+    pub(crate) fn as_bearer(&self) -> Result<HeaderValue, SettingsError> {
+        let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
+        let text = [b"Bearer ".as_slice(), &self.0].concat();
+        let header = HeaderValue::from_bytes(&text).ok().filter(|_| self.0.iter().all(is_token));
+        let mut header = header.ok_or_else(|| {
+            let problem = "not a bearer token (RFC 6750 §2.1); use the output of `openssl rand -base64 32`";
+            SettingsError::new("secret", problem)
+        })?;
+        header.set_sensitive(true);
+        Ok(header)
     }
 
     /// Rejects a secret that can be guessed.

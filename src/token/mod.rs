@@ -7,6 +7,8 @@ pub(crate) mod asymmetric;
 mod backend;
 pub(crate) mod claims;
 pub(crate) mod id;
+#[cfg(any(feature = "verifier", all(fuzzing, feature = "signing")))]
+pub(crate) mod jwks;
 pub(crate) mod keys;
 #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
 pub(crate) mod logout;

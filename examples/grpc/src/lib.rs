@@ -3,6 +3,8 @@
 //! Clients send the access token in the metadata `authorization`. What the layers refuse arrives as a gRPC status: without
 //! a token `UNAUTHENTICATED` with the message `access_token_missing`, and so on, as in the table of `AuthRejection`.
 //!
+//! [`verified_router`] is the same in a service that only verifies the tokens of another one, behind `Verifier::layer`.
+//!
 //! [`router`] is a router of axum, so the service and the app's other routes share a server. With tonic's own server, put
 //! the layers around it. Its body cannot be made from bytes, so the innermost layer has to replace it:
 //!
@@ -32,6 +34,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
+use axum_refresh::verifier::Verifier;
 use axum_refresh::{Auth, AuthUser};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
@@ -76,9 +79,17 @@ impl Notes for Notebook {
 
 /// The service behind the layers, to be merged into the app's router. axum needs its feature `http2` to serve it.
 pub fn router(auth: &Auth) -> Router {
+    notes().route_layer((auth.layer(), auth.guard()))
+}
+
+/// The same for the users of another service, which issues the access tokens.
+pub fn verified_router(verifier: &Verifier) -> Router {
+    notes().route_layer(verifier.layer())
+}
+
+fn notes() -> Router {
     Routes::new(NotesServer::new(Notebook::default()))
         .into_axum_router()
         // tonic's own fallback would answer the app's unknown paths too.
         .reset_fallback()
-        .route_layer((auth.layer(), auth.guard()))
 }

@@ -1,15 +1,18 @@
 //! What a client of tonic gets, with axum's server and with tonic's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use axum_refresh::keys::SigningKey;
 use axum_refresh::store::{
     Activity, ExternalId, FeedCursor, FeedWindow, InsertOptions, Inserted, Revocation, RevocationBatch, RevokeTarget,
     Revoked, SessionRecord, StoreError, Timestamp,
 };
+use axum_refresh::verifier::Verifier;
 use axum_refresh::{Auth, MemoryStore, NoClaims, RevocationReason, Secret, SessionId, SessionStore};
 use axum_refresh_grpc_example::Notebook;
 use axum_refresh_grpc_example::proto::{ListRequest, Note, NotesClient, NotesServer};
@@ -33,10 +36,7 @@ impl Serve {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         match self {
-            Self::Axum => {
-                let app = axum_refresh_grpc_example::router(auth);
-                tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-            }
+            Self::Axum => serve_by_axum(listener, axum_refresh_grpc_example::router(auth)),
             Self::Tonic => {
                 let server = Server::builder()
                     .layer(auth.layer())
@@ -46,13 +46,38 @@ impl Serve {
                 tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
             }
         }
-        Client(NotesClient::connect(format!("http://{address}")).await.unwrap())
+        Client::connect(address).await
     }
+
+    /// The same for the users of another service.
+    async fn start_verified(self, verifier: &Verifier) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        match self {
+            Self::Axum => serve_by_axum(listener, axum_refresh_grpc_example::verified_router(verifier)),
+            Self::Tonic => {
+                let server = Server::builder()
+                    .layer(verifier.layer())
+                    .layer(MapResponseBodyLayer::new(axum::body::Body::new))
+                    .add_service(NotesServer::new(Notebook::default()));
+                tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+            }
+        }
+        Client::connect(address).await
+    }
+}
+
+fn serve_by_axum(listener: TcpListener, app: axum::Router) {
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
 }
 
 struct Client(NotesClient<Channel>);
 
 impl Client {
+    async fn connect(address: SocketAddr) -> Self {
+        Self(NotesClient::connect(format!("http://{address}")).await.unwrap())
+    }
+
     async fn add(&mut self, token: &str, text: &str) -> Result<u64, Status> {
         let note = Note { text: text.to_owned() };
         Ok(self.0.add(with_token(note, token)).await?.into_inner().count)
@@ -211,5 +236,42 @@ impl SessionStore for Down {
 
     async fn purge(&self, _: Timestamp, _: usize) -> Result<usize, StoreError> {
         down()
+    }
+}
+
+/// An Ed25519 key for this test.
+const KEY: &[u8] = b"-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
+-----END PRIVATE KEY-----
+";
+
+#[tokio::test]
+async fn a_service_that_only_verifies_knows_the_users_and_the_revocations_of_the_issuer() {
+    let token = || Secret::new("Zk8vQ2mX7pL4tR9wB3nY6cD1fH5jK0sA");
+    let builder = Auth::builder(Secret::random().unwrap(), MemoryStore::new());
+    let auth: Auth = builder.signing_key(SigningKey::from_pem(KEY).unwrap()).verifier_token(token()).build().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let issuer = format!("http://{}", listener.local_addr().unwrap());
+    let app = axum::Router::new().nest("/auth", auth.router()).merge(auth.jwks_router().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    for serve in SERVERS {
+        let verifier: Verifier = Verifier::from_url(format!("{issuer}/.well-known/jwks.json"))
+            .revocations(format!("{issuer}/auth/revocations"), token())
+            .build()
+            .unwrap();
+        let mut client = serve.start_verified(&verifier).await;
+        let login = auth.login("alice", NoClaims {}).await.unwrap().tokens;
+        client.is_refused("", Code::Unauthenticated, "access_token_missing").await;
+        client.is_refused("x", Code::Unauthenticated, "access_token_invalid").await;
+        assert_eq!(client.add(&login.access_token, "one").await.unwrap(), 1);
+        assert_eq!(client.list(&login.access_token).await.unwrap(), ["one"], "{serve:?}");
+        auth.revoke_session(login.session_id, RevocationReason::Logout).await.unwrap();
+        for _ in 0..200 {
+            if client.list(&login.access_token).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        client.is_refused(&login.access_token, Code::Unauthenticated, "access_token_revoked").await;
     }
 }

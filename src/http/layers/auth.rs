@@ -6,9 +6,11 @@ use http::request::Parts;
 use tower_layer::Layer;
 
 use super::{AuthService, Check, CheckService, Refusal};
-use crate::auth::{Auth, Claims, Decision, NoClaims};
+#[cfg(feature = "verifier")]
+use crate::auth::Verifier;
+use crate::auth::{Auth, Authenticator, Claims, Decision, NoClaims};
 use crate::http::head::Head;
-use crate::http::identify::{PresentedToken, identify, identify_after_catching_up};
+use crate::http::identify::{Pending, identify, identify_after_catching_up};
 use crate::http::rejection::AuthRejection;
 use crate::metrics::Meter;
 
@@ -60,7 +62,7 @@ use crate::metrics::Meter;
 /// }
 /// ```
 pub struct AuthLayer<C = NoClaims> {
-    auth: Auth<C>,
+    authenticator: Authenticator<C>,
     optional: bool,
 }
 
@@ -78,7 +80,7 @@ impl<C> AuthLayer<C> {
 
 impl<C> Clone for AuthLayer<C> {
     fn clone(&self) -> Self {
-        Self { auth: self.auth.clone(), optional: self.optional }
+        Self { authenticator: self.authenticator.clone(), optional: self.optional }
     }
 }
 
@@ -97,28 +99,40 @@ impl<S, C> Layer<S> for AuthLayer<C> {
 }
 
 impl<C: Claims> Check for AuthLayer<C> {
-    type Found = PresentedToken<C>;
+    type Found = Pending<C>;
     type Addition = ();
 
     fn meter(&self) -> Meter {
-        self.auth.resolved().meter
+        self.authenticator.resolved().meter
     }
 
-    fn check(&self, head: &mut impl Head) -> Decision<(), PresentedToken<C>, Refusal> {
-        match identify(&self.auth, self.optional, head) {
+    fn check(&self, head: &mut impl Head) -> Decision<(), Pending<C>, Refusal> {
+        match identify(&self.authenticator, self.optional, head) {
             Decision::Pass(_) => Decision::Pass(()),
             Decision::Refuse(problem) => {
-                Decision::Refuse(AuthRejection::new(self.auth.resolved(), head, problem).render())
+                Decision::Refuse(AuthRejection::new(self.authenticator.resolved(), head, problem).render())
             }
-            Decision::AskStore(presented) => Decision::AskStore(presented),
+            Decision::AskStore(pending) => Decision::AskStore(pending),
         }
     }
 
-    async fn check_in_store(&self, parts: &mut Parts, presented: PresentedToken<C>) -> Result<(), Refusal> {
-        match identify_after_catching_up(&self.auth, self.optional, parts, presented).await {
+    async fn check_in_store(&self, parts: &mut Parts, pending: Pending<C>) -> Result<(), Refusal> {
+        match identify_after_catching_up(&self.authenticator, self.optional, parts, pending).await {
             Ok(_) => Ok(()),
-            Err(problem) => Err(AuthRejection::new(self.auth.resolved(), parts, problem).render()),
+            Err(problem) => Err(AuthRejection::new(self.authenticator.resolved(), parts, problem).render()),
         }
+    }
+}
+
+/// # Layers
+#[cfg(feature = "verifier")]
+impl<C: Claims> Verifier<C> {
+    /// The layer that authenticates requests by their access token, as [`Auth::layer`] does at the issuer.
+    ///
+    /// Requests wait only as long as the issuer's keys or revocations are not known, and are refused with 503
+    /// `store_unavailable` if they do not become known.
+    pub fn layer(&self) -> AuthLayer<C> {
+        AuthLayer { authenticator: self.authenticator().clone(), optional: false }
     }
 }
 
@@ -126,6 +140,6 @@ impl<C: Claims> Check for AuthLayer<C> {
 impl<C: Claims> Auth<C> {
     /// The layer that authenticates requests by their access token: see [`AuthLayer`].
     pub fn layer(&self) -> AuthLayer<C> {
-        AuthLayer { auth: self.clone(), optional: false }
+        AuthLayer { authenticator: self.authenticator().clone(), optional: false }
     }
 }

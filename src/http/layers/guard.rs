@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::http::bearer::bearer;
 use crate::http::extract::client_info;
 use crate::http::head::Head;
-use crate::http::identify::{PresentedToken, identify, identify_after_catching_up, remember_refused, remembered};
+use crate::http::identify::{Pending, identify, identify_after_catching_up, remember_refused, remembered};
 use crate::http::problem::Problem;
 use crate::http::rejection::AuthRejection;
 use crate::metrics::Meter;
@@ -80,7 +80,7 @@ impl<S, C> Layer<S> for GuardLayer<C> {
 /// What the store has to be asked about.
 pub(crate) enum Unsure<C> {
     /// Whether the token is revoked.
-    Token(PresentedToken<C>),
+    Token(Pending<C>),
     /// Whether the session is live and this client's.
     Session(Arc<Verified<C>>),
 }
@@ -98,13 +98,13 @@ impl<C: Claims> Check for GuardLayer<C> {
     }
 
     fn check(&self, head: &mut impl Head) -> Decision<(), Unsure<C>, Refusal> {
-        let checked = match remembered(&self.auth, head) {
+        let checked = match remembered(self.auth.authenticator(), head) {
             Some(token) => self.check_session(token, head),
-            None => match identify(&self.auth, self.optional, head) {
+            None => match identify(self.auth.authenticator(), self.optional, head) {
                 Decision::Pass(Some(token)) => self.check_session(&token, head),
                 Decision::Pass(None) => return Decision::Pass(()),
                 Decision::Refuse(problem) => return Decision::Refuse(self.refuse(head, problem)),
-                Decision::AskStore(presented) => return Decision::AskStore(Unsure::Token(presented)),
+                Decision::AskStore(pending) => return Decision::AskStore(Unsure::Token(pending)),
             },
         };
         match checked {
@@ -117,9 +117,11 @@ impl<C: Claims> Check for GuardLayer<C> {
     async fn check_in_store(&self, parts: &mut Parts, unsure: Unsure<C>) -> Result<(), Refusal> {
         let token = match unsure {
             Unsure::Session(token) => Some(token),
-            Unsure::Token(presented) => identify_after_catching_up(&self.auth, self.optional, parts, presented)
-                .await
-                .map_err(|problem| self.refuse(parts, problem))?,
+            Unsure::Token(pending) => {
+                identify_after_catching_up(self.auth.authenticator(), self.optional, parts, pending)
+                    .await
+                    .map_err(|problem| self.refuse(parts, problem))?
+            }
         };
         let Some(token) = token else { return Ok(()) };
         let checked = self.auth.check_session_in_store(&token, client_info(parts)).await;
@@ -146,7 +148,7 @@ impl<C: Claims> GuardLayer<C> {
         let problem = of_presented_token(error);
         let has_header = head.headers().get_all(AUTHORIZATION).iter().any(|value| bearer(value).is_some());
         if self.optional && !has_header && problem.is_unauthorized() {
-            remember_refused(&self.auth, head, Some(problem));
+            remember_refused(self.auth.authenticator(), head, Some(problem));
             return None;
         }
         Some(self.refuse(head, problem))

@@ -12,7 +12,7 @@ use crate::config::SettingsError;
 use crate::http::csrf::cookie_is_trusted;
 use crate::http::extract::client_info;
 use crate::http::head::Head;
-use crate::http::identify::{PresentedToken, Unidentified, remember, remember_refused, remembered, verified_token};
+use crate::http::identify::{Pending, Unidentified, remember, remember_refused, remembered, verified_token};
 use crate::http::passive::use_of;
 use crate::http::problem::Problem;
 use crate::http::rejection::AuthRejection;
@@ -141,7 +141,7 @@ impl<C: Claims> Auth<C> {
 /// What the store has to be asked for.
 pub(crate) enum Unsure<C> {
     /// Whether the access token is revoked.
-    Token(PresentedToken<C>),
+    Token(Pending<C>),
     /// A refresh.
     Refresh,
 }
@@ -167,7 +167,7 @@ impl<C: Claims> PagesLayer<C> {
                 }
             }
             Unidentified::NoToken | Unidentified::Cookie(_) | Unidentified::Header(_) => {
-                remember_refused(&self.auth, head, None);
+                remember_refused(self.auth.authenticator(), head, None);
                 Decision::Pass(())
             }
         }
@@ -187,13 +187,13 @@ impl<C: Claims> PagesLayer<C> {
         let candidates: Vec<_> = self.refresh_tokens(parts).collect();
         match auth.refresh_page(candidates, || client_info(parts), use_of(parts)).await {
             Ok(PageRefresh { tokens, token, unsent }) => {
-                remember(auth, parts, token, auth.now());
+                remember(auth.authenticator(), parts, token, auth.now());
                 Ok(Some(Granted { tokens, since, unsent }))
             }
             Err(error) if Problem::from(&error).is_unauthorized() => {
                 // The user is still logged in, and has to confirm it.
                 let reason = Some(Problem::from(&error)).filter(Problem::is_step_up);
-                remember_refused(auth, parts, reason);
+                remember_refused(auth.authenticator(), parts, reason);
                 Ok(None)
             }
             Err(error) => Err(self.refuse(parts, Problem::reported(&error))),
@@ -210,16 +210,16 @@ impl<C: Claims> Check for PagesLayer<C> {
     }
 
     fn check(&self, head: &mut impl Head) -> Decision<(), Unsure<C>, Refusal> {
-        if remembered(&self.auth, head).is_some() {
+        if remembered(self.auth.authenticator(), head).is_some() {
             return Decision::Pass(());
         }
         let now = self.auth.now();
-        match verified_token(&self.auth, head, now) {
+        match verified_token(self.auth.authenticator(), head, now) {
             Decision::Pass(token) => {
-                remember(&self.auth, head, Some(token), now);
+                remember(self.auth.authenticator(), head, Some(token), now);
                 Decision::Pass(())
             }
-            Decision::AskStore(presented) => Decision::AskStore(Unsure::Token(presented)),
+            Decision::AskStore(pending) => Decision::AskStore(Unsure::Token(pending)),
             Decision::Refuse(reason) => match self.without_token(head, &reason) {
                 Decision::Pass(()) => Decision::Pass(()),
                 Decision::AskStore(unsure) => Decision::AskStore(unsure),
@@ -229,10 +229,10 @@ impl<C: Claims> Check for PagesLayer<C> {
     }
 
     async fn check_in_store(&self, parts: &mut Parts, unsure: Unsure<C>) -> Result<Option<Granted>, Refusal> {
-        if let Unsure::Token(presented) = unsure {
-            match presented.admit_after_catching_up(&self.auth).await {
+        if let Unsure::Token(pending) = unsure {
+            match pending.settle(self.auth.authenticator(), parts).await {
                 Ok(Ok(token)) => {
-                    remember(&self.auth, parts, Some(token), self.auth.now());
+                    remember(self.auth.authenticator(), parts, Some(token), self.auth.now());
                     return Ok(None);
                 }
                 Ok(Err(reason)) => match self.without_token(parts, &reason) {

@@ -159,6 +159,15 @@ where
 }
 
 /// # Layers
+#[cfg(feature = "verifier")]
+impl<C> crate::auth::Verifier<C> {
+    /// The layer that shows refusals in the app's own form: see [`Auth::refusals`].
+    pub fn refusals<F>(&self, show: F) -> RefusalsLayer<F> {
+        RefusalsLayer { show: Arc::new(show) }
+    }
+}
+
+/// # Layers
 impl<C> Auth<C> {
     /// The layer that shows refusals in the app's own form: those of this crate, of all layers, extractors and routers inside,
     /// and [problems](Problem::new) of the app's own.

@@ -6,10 +6,12 @@ use http::request::Parts;
 use tower_layer::Layer;
 
 use super::{Check, CheckService, Refusal, RequireService};
-use crate::auth::{Auth, Claims, Decision, NoClaims};
+#[cfg(feature = "verifier")]
+use crate::auth::Verifier;
+use crate::auth::{Auth, Authenticator, Claims, Decision, NoClaims};
 use crate::config::SettingsError;
 use crate::http::head::Head;
-use crate::http::identify::{Identity, PresentedToken, identify, identify_after_catching_up};
+use crate::http::identify::{Identity, Pending, identify, identify_after_catching_up};
 use crate::http::problem::Problem;
 use crate::http::rejection::AuthRejection;
 use crate::http::step_up::Requirement;
@@ -17,13 +19,13 @@ use crate::metrics::Meter;
 
 /// Requires a recent or a strong authentication. Made by [`Auth::require`].
 pub struct RequireLayer<C = NoClaims> {
-    auth: Auth<C>,
+    authenticator: Authenticator<C>,
     requirement: Requirement,
 }
 
 impl<C> Clone for RequireLayer<C> {
     fn clone(&self) -> Self {
-        Self { auth: self.auth.clone(), requirement: self.requirement.clone() }
+        Self { authenticator: self.authenticator.clone(), requirement: self.requirement.clone() }
     }
 }
 
@@ -49,33 +51,55 @@ impl<C: Claims> RequireLayer<C> {
     }
 
     fn refuse(&self, head: &impl Head, problem: Problem) -> Refusal {
-        AuthRejection::new(self.auth.resolved(), head, problem).render()
+        AuthRejection::new(self.authenticator.resolved(), head, problem).render()
     }
 }
 
 impl<C: Claims> Check for RequireLayer<C> {
-    type Found = PresentedToken<C>;
+    type Found = Pending<C>;
     type Addition = ();
 
     fn meter(&self) -> Meter {
-        self.auth.resolved().meter
+        self.authenticator.resolved().meter
     }
 
-    fn check(&self, head: &mut impl Head) -> Decision<(), PresentedToken<C>, Refusal> {
-        match identify(&self.auth, false, head) {
+    fn check(&self, head: &mut impl Head) -> Decision<(), Pending<C>, Refusal> {
+        match identify(&self.authenticator, false, head) {
             Decision::Pass(_) => match self.check_identified(head) {
                 Ok(()) => Decision::Pass(()),
                 Err(problem) => Decision::Refuse(self.refuse(head, problem)),
             },
             Decision::Refuse(problem) => Decision::Refuse(self.refuse(head, problem)),
-            Decision::AskStore(presented) => Decision::AskStore(presented),
+            Decision::AskStore(pending) => Decision::AskStore(pending),
         }
     }
 
-    async fn check_in_store(&self, parts: &mut Parts, presented: PresentedToken<C>) -> Result<(), Refusal> {
-        let identified = identify_after_catching_up(&self.auth, false, parts, presented).await;
+    async fn check_in_store(&self, parts: &mut Parts, pending: Pending<C>) -> Result<(), Refusal> {
+        let identified = identify_after_catching_up(&self.authenticator, false, parts, pending).await;
         let checked = identified.and_then(|_| self.check_identified(parts));
         checked.map_err(|problem| self.refuse(parts, problem))
+    }
+}
+
+/// # Layers
+#[cfg(feature = "verifier")]
+impl<C: Claims> Verifier<C> {
+    /// The layer for routes that require a recent or a strong authentication, as [`Auth::require`] has it at the issuer. The
+    /// client authenticates there, and comes back with another access token.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError`] for what no login can reach: a time below a second, or a class that is not among the
+    /// [`acr_values`](crate::Settings::acr_values) of this service.
+    pub fn require(&self, requirement: impl Into<Requirement>) -> Result<RequireLayer<C>, SettingsError> {
+        RequireLayer::new(self.authenticator(), requirement.into())
+    }
+}
+
+impl<C> RequireLayer<C> {
+    fn new(authenticator: &Authenticator<C>, requirement: Requirement) -> Result<Self, SettingsError> {
+        requirement.validate(authenticator.resolved())?;
+        Ok(Self { authenticator: authenticator.clone(), requirement })
     }
 }
 
@@ -113,8 +137,6 @@ impl<C: Claims> Auth<C> {
     /// }
     /// ```
     pub fn require(&self, requirement: impl Into<Requirement>) -> Result<RequireLayer<C>, SettingsError> {
-        let requirement = requirement.into();
-        requirement.validate(self.resolved())?;
-        Ok(RequireLayer { auth: self.clone(), requirement })
+        RequireLayer::new(self.authenticator(), requirement.into())
     }
 }

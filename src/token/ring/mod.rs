@@ -25,7 +25,7 @@ const PROBE: &str = "e30";
 /// A key with its fixed header.
 pub(crate) struct Key {
     /// The encoded header and the dot after it.
-    pub(super) header: String,
+    pub(crate) header: String,
     /// The key id in the header.
     #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     pub(super) id: String,
@@ -43,9 +43,12 @@ enum Algorithm {
 }
 
 impl Key {
+    /// The same bytes in every process: a service that verifies may have other features of `serde_json`, which order the members
+    /// of a map otherwise.
     fn header(algorithm: &str, key_id: &str) -> String {
-        let header = serde_json::json!({"typ": "at+jwt", "alg": algorithm, "kid": key_id});
-        URL_SAFE_NO_PAD.encode(header.to_string()) + "."
+        let key_id = serde_json::Value::from(key_id);
+        let header = format!(r#"{{"alg":"{algorithm}","kid":{key_id},"typ":"at+jwt"}}"#);
+        URL_SAFE_NO_PAD.encode(header) + "."
     }
 
     pub(crate) fn hs256(secret: &Secret, scope: &str) -> Self {
@@ -70,6 +73,18 @@ impl Key {
         let id = keys.id(realm);
         let header = Self::header(keys.algorithm_name(), &id);
         Self { header, id, algorithm: Algorithm::Asymmetric(keys), life: Some(Arc::default()) }
+    }
+
+    /// A public key that an issuer has published with this id.
+    #[cfg(any(feature = "verifier", all(fuzzing, feature = "signing")))]
+    pub(crate) fn published(keys: super::asymmetric::KeyPair, id: &str) -> Self {
+        let header = Self::header(keys.algorithm_name(), id);
+        Self { header, id: id.to_owned(), algorithm: Algorithm::Asymmetric(keys), life: Some(Arc::default()) }
+    }
+
+    #[cfg(any(all(test, feature = "verifier"), all(fuzzing, feature = "signing")))]
+    pub(crate) fn id(&self) -> &str {
+        &self.id
     }
 
     /// Returns the public key for a JWKS; `None` for a symmetric key.
@@ -221,8 +236,16 @@ impl KeyRing {
         #[cfg(any(feature = "aws_lc_rs", feature = "signing"))] rotation: Rotation,
     ) -> Self {
         let others = others.into_iter().map(|key| Entry::new(key, None));
+        Self::of(
+            std::iter::once(Entry::new(signing, Some(ALWAYS))).chain(others).collect(),
+            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+            rotation,
+        )
+    }
+
+    fn of(entries: Vec<Entry>, #[cfg(any(feature = "aws_lc_rs", feature = "signing"))] rotation: Rotation) -> Self {
         let keys = Keys {
-            entries: std::iter::once(Entry::new(signing, Some(ALWAYS))).chain(others).collect(),
+            entries,
             #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
             dropped: Vec::new(),
         };
@@ -231,6 +254,12 @@ impl KeyRing {
             #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
             rotation,
         }
+    }
+
+    /// A ring that only verifies, and has no key yet.
+    #[cfg(feature = "verifier")]
+    pub(super) fn verifying(rotation: Rotation) -> Self {
+        Self::of(Vec::new(), rotation)
     }
 
     pub(super) fn keys(&self) -> Arc<Keys> {

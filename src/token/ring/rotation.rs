@@ -68,6 +68,12 @@ pub(crate) struct Rotation {
     /// published the next key late and goes on signing with this one for as long as that takes.
     retention: Duration,
     reported: Mutex<Option<Instant>>,
+    /// Whether the keys are what an issuer publishes.
+    #[cfg(feature = "verifier")]
+    is_published: bool,
+    /// Whether a token that is signed, and cannot be read here, was reported.
+    #[cfg(feature = "verifier")]
+    has_reported_unfit: AtomicBool,
 }
 
 impl Rotation {
@@ -76,7 +82,17 @@ impl Rotation {
         Self {
             retention: JWKS_MAX_AGE + policy.access_ttl + settings.leeway + policy.grace,
             reported: Mutex::default(),
+            #[cfg(feature = "verifier")]
+            is_published: false,
+            #[cfg(feature = "verifier")]
+            has_reported_unfit: AtomicBool::new(false),
         }
+    }
+
+    /// The rules of keys that an issuer publishes.
+    #[cfg(feature = "verifier")]
+    pub(in super::super) fn published(settings: &Settings) -> Self {
+        Self { is_published: true, ..Self::new(settings) }
     }
 
     /// Decides until when each key is accepted.
@@ -191,6 +207,45 @@ impl KeyRing {
         })
     }
 
+    /// Has these keys, which their issuer has published, and no others. Tokens of a key that is gone are refused from now on.
+    #[cfg(feature = "verifier")]
+    pub(crate) fn follow_set(&self, published: Vec<Key>) {
+        let gone = self.replace(|keys| {
+            let mut gone = std::mem::take(&mut keys.entries);
+            for key in published {
+                let is_same = |entry: &Entry| {
+                    let thumbprint = |key: &Key| key.key_pair().map(super::super::asymmetric::KeyPair::thumbprint);
+                    entry.key.id == key.id && thumbprint(&entry.key) == thumbprint(&key)
+                };
+                let known = gone.iter().position(is_same).map(|known| gone.swap_remove(known));
+                keys.entries.push(known.unwrap_or_else(|| Entry::new(key, None)));
+            }
+            gone
+        });
+        for life in gone.iter().filter_map(|entry| entry.key.life.as_ref()) {
+            life.end(ALWAYS);
+        }
+    }
+
+    /// Reports the first token that the issuer has signed, and that cannot be read here: this service is set up wrongly.
+    #[cfg(feature = "verifier")]
+    pub(in super::super) fn report_unfit(&self, problem: impl FnOnce() -> String) {
+        if self.rotation.is_published && !self.rotation.has_reported_unfit.swap(true, Ordering::Relaxed) {
+            tracing::warn!(target: "axum_refresh", "an access token of the issuer is refused here: {}", problem());
+        }
+    }
+
+    #[cfg(feature = "verifier")]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys().entries.is_empty()
+    }
+
+    /// Whether a token has the form of ours, and names a key that is not known here.
+    #[cfg(feature = "verifier")]
+    pub(crate) fn lacks_key_of(&self, token: &[u8]) -> bool {
+        key_id_of_ours(token).is_some_and(|id| self.keys().position(&id).is_none())
+    }
+
     /// Reports a key that signs for the first time, and drops those whose last token is over.
     pub(super) fn follow(&self, keys: &Keys, signing: &Key, now: Timestamp) {
         if let Some(life) = &signing.life
@@ -221,6 +276,11 @@ impl KeyRing {
     /// Reports a token of ours, by its form, whose key is not known here: a node has begun to sign with a key that this one was
     /// not given.
     pub(in super::super) fn report_unknown_key(&self, keys: &Keys, message: &[u8]) {
+        // The issuer is asked instead.
+        #[cfg(feature = "verifier")]
+        if self.rotation.is_published {
+            return;
+        }
         let mut own = keys.entries.iter().filter(|entry| entry.key.is_public()).map(|entry| &entry.key.id);
         let Some(realm) = own.next().and_then(|id| id.get(THUMBPRINT_CHARS..)) else { return };
         let Some(key_id) = key_id(message, realm).filter(|id| !keys.dropped.contains(id)) else { return };
@@ -256,14 +316,19 @@ fn report_next(key_id: &str, at: Timestamp, signs_from: Timestamp) {
 
 /// The key id of a token that has the form of ours. None for any other text, so that the log has no text of a stranger.
 fn key_id(message: &[u8], realm: &str) -> Option<String> {
+    let id = key_id_of_ours(message)?;
+    let thumbprint = id.strip_suffix(realm).filter(|thumbprint| thumbprint.len() == THUMBPRINT_CHARS)?;
+    let is_base64url = thumbprint.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    is_base64url.then(|| id.clone())
+}
+
+/// The key id of a token whose header has the members of ours.
+fn key_id_of_ours(message: &[u8]) -> Option<String> {
     let header = message.split(|byte| *byte == b'.').next().filter(|header| header.len() <= 512)?;
     let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
     let text = |name| header.get(name).and_then(Value::as_str);
     let is_ours = text("typ") == Some("at+jwt") && matches!(text("alg"), Some("EdDSA" | "ES256"));
-    let id = text("kid").filter(|_| is_ours)?;
-    let thumbprint = id.strip_suffix(realm).filter(|thumbprint| thumbprint.len() == THUMBPRINT_CHARS)?;
-    let is_base64url = thumbprint.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    is_base64url.then(|| id.to_owned())
+    text("kid").filter(|_| is_ours).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -28,6 +28,12 @@ const SETTINGS: &[&str] = &[
     "HINT_COOKIE",
     "INSECURE_DEV_COOKIES",
     "REALM",
+    "SIGNING_KEY",
+    "VERIFIER_TOKEN",
+    "ISSUER",
+    "MAX_STALENESS",
+    "ISSUER_TIMEOUT",
+    "AUDIENCE",
     "RUST_LOG",
 ];
 
@@ -55,6 +61,11 @@ fn pages() -> &'static Path {
 fn hyper() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| named_by("HYPER_BIN").unwrap_or_else(|| build("hyper", ALL_FEATURES, None)))
+}
+
+fn verifier() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| named_by("VERIFIER_BIN").unwrap_or_else(|| build("verifier", ALL_FEATURES, None)))
 }
 
 /// The binary that `tests/run` has built and named in the environment.
@@ -138,6 +149,14 @@ impl Process {
     /// Its output, if it exited or was not ready within 20 seconds.
     pub async fn start_hyper(settings: &[(&str, &str)]) -> Result<Self, String> {
         Self::spawn(command_of(hyper(), settings)).await
+    }
+
+    /// Starts the service that verifies the tokens of the demo, in the same way.
+    ///
+    /// # Errors
+    /// Its output, if it exited or was not ready within 20 seconds.
+    pub async fn start_verifier(settings: &[(&str, &str)]) -> Result<Self, String> {
+        Self::spawn(command_of(verifier(), settings)).await
     }
 
     /// Starts a program that prints its address as the examples do.

@@ -17,6 +17,7 @@ mod admin;
 mod body;
 mod client;
 mod cookies;
+mod feed;
 mod hostile;
 mod jwks;
 mod login;

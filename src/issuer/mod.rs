@@ -1,0 +1,234 @@
+//! What a service without the store learns from the issuer of its access tokens: the keys that verify them, and the sessions
+//! that were revoked.
+
+mod feed;
+mod keys;
+mod request;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use reqwest::{Client, Url};
+use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::time::Instant;
+
+use self::feed::Marks;
+use self::keys::Fetched;
+use crate::config::{Notice, ResolvedSettings};
+use crate::event::{Event, Events};
+use crate::node::revocations::{Known, LiveRevocations};
+use crate::session::SessionId;
+use crate::store::StoreError;
+use crate::time::{Clock, Timestamp};
+use crate::token::access::AccessKeys;
+
+/// How often revocations that no token outlives are forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// How many sessions are asked about at the same time. A revocation of everyone makes all requests ask.
+const MAX_ASKING: usize = 32;
+
+/// A greater difference between this clock and the issuer's is reported.
+const MAX_DIFFERENCE_SECONDS: u64 = 2;
+
+/// Where the issuer publishes its revocations.
+pub(crate) struct FeedSource {
+    pub(crate) url: Url,
+    /// The header that shows the verifier's token.
+    pub(crate) token: http::HeaderValue,
+}
+
+/// What is known of an issuer, and the background task that keeps it up to date.
+pub(crate) struct Issuer {
+    settings: Arc<ResolvedSettings>,
+    events: Events,
+    clock: Clock,
+    keys: Arc<AccessKeys>,
+    revoked: Arc<LiveRevocations>,
+    marks: Marks,
+    client: Client,
+    /// None if the keys are given.
+    jwks: Option<Url>,
+    /// None if revocations are not followed.
+    feed: Option<FeedSource>,
+    /// Locked while the keys are fetched, so that many requests that need them cause one fetch.
+    fetched: Mutex<Fetched>,
+    /// How often the keys were fetched.
+    fetches: watch::Sender<u64>,
+    /// Whether the last connection to the feed has failed. Marked as changed by whatever is heard of it.
+    is_failing: watch::Sender<bool>,
+    asking: Semaphore,
+    /// Closed when the last clone of the verifier is dropped.
+    stop: watch::Receiver<()>,
+    running: AtomicBool,
+    /// By how many seconds this clock is ahead of the issuer's, as of the last answer.
+    ahead_by: AtomicI64,
+}
+
+impl Issuer {
+    /// Returns what is known and the handle that keeps the background task alive: dropping the handle stops the task.
+    #[expect(clippy::too_many_arguments, reason = "each is needed, and there is one caller")]
+    pub(crate) fn new(
+        settings: Arc<ResolvedSettings>,
+        events: Events,
+        clock: Clock,
+        keys: Arc<AccessKeys>,
+        revoked: Arc<LiveRevocations>,
+        client: Client,
+        jwks: Option<Url>,
+        feed: Option<FeedSource>,
+    ) -> (Arc<Self>, watch::Sender<()>) {
+        let (sender, receiver) = watch::channel(());
+        let issuer = Self {
+            events: events.counted_by(settings.meter),
+            settings,
+            clock,
+            keys,
+            revoked,
+            marks: Marks::default(),
+            client,
+            jwks,
+            feed,
+            fetched: Mutex::default(),
+            fetches: watch::Sender::new(0),
+            is_failing: watch::Sender::new(false),
+            asking: Semaphore::new(MAX_ASKING),
+            stop: receiver,
+            running: AtomicBool::new(false),
+            ahead_by: AtomicI64::new(0),
+        };
+        (Arc::new(issuer), sender)
+    }
+
+    pub(crate) fn has_keys(&self) -> bool {
+        !self.keys.ring.is_empty()
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.clock)().into()
+    }
+
+    /// Starts the background task, if it is not running and there is a runtime to run it on.
+    pub(crate) fn start(self: &Arc<Self>) {
+        if self.running.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if !self.running.swap(true, Ordering::Relaxed) {
+            let running = Running(Arc::clone(self));
+            runtime.spawn(async move {
+                let issuer = &running.0;
+                let mut stop = issuer.stop.clone();
+                tokio::select! {
+                    _ = stop.changed() => {}
+                    _ = async { tokio::join!(issuer.keep_keys(), issuer.keep_following(), issuer.keep_forgetting(), issuer.revoked.keep_checking_age()) } => {}
+                }
+            });
+        }
+    }
+
+    async fn keep_forgetting(&self) {
+        loop {
+            tokio::time::sleep(FORGET_EVERY).await;
+            self.revoked.forget(self.now());
+            self.marks.forget(&self.revoked);
+        }
+    }
+
+    /// Waits until the revocations are known as of just now.
+    pub(crate) async fn catch_up(self: &Arc<Self>) -> Result<(), StoreError> {
+        self.start();
+        let mut heard = self.is_failing.subscribe();
+        let wait = async {
+            while !self.revoked.is_current(self.now()) {
+                if *heard.borrow_and_update() {
+                    return Err(StoreError::new("the issuer's revocations are not known, because its feed fails"));
+                }
+                heard.changed().await.map_err(StoreError::new)?;
+            }
+            Ok(())
+        };
+        self.within_timeout(wait, "the issuer's revocations were not received in time").await?
+    }
+
+    /// Asks whether a session of a revoked user is one of those that go on, unless it is known by now.
+    pub(crate) async fn ask_about(&self, id: SessionId, user_id: &str) -> Result<(), StoreError> {
+        let Known::Unknown(standing) = self.revoked.known(id, user_id) else { return Ok(()) };
+        if *self.is_failing.borrow() {
+            return Err(StoreError::new("the issuer is not asked about a session, because its feed fails"));
+        }
+        let ask = async {
+            let _turn = self.asking.acquire().await.map_err(StoreError::new)?;
+            // Another request may have asked meanwhile.
+            if self.revoked.known(id, user_id) != Known::Unknown(standing) {
+                return Ok(None);
+            }
+            self.is_revoked(id).await.map(Some)
+        };
+        let asked = self.within_timeout(ask, "the issuer did not answer in time").await.and_then(|asked| asked);
+        match asked.inspect_err(|error| self.report("ask_about_session", error))? {
+            Some(true) => self.revoked.found_revoked(id, self.kept_until()),
+            Some(false) => self.revoked.spare(id, standing),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Until when a revocation of just now is kept: no access token from before is accepted here any longer.
+    fn kept_until(&self) -> Timestamp {
+        self.now().after(crate::node::retention(&self.settings))
+    }
+
+    async fn within_timeout<T>(&self, work: impl Future<Output = T>, otherwise: &'static str) -> Result<T, StoreError> {
+        tokio::time::timeout(self.settings.store_timeout, work).await.map_err(|_| StoreError::new(otherwise))
+    }
+
+    fn report(&self, request: &'static str, error: &StoreError) {
+        // Without "session store".
+        let error = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+        self.events.emit(Event::IssuerFailed { request, error });
+    }
+
+    /// Reports tokens that are refused here before they expire, because their issuer has another setting.
+    pub(crate) fn check_life(&self, life: Duration) {
+        let access_ttl = self.settings.policy.access_ttl;
+        if life > access_ttl && self.settings.notices.is_first(Notice::LongTokens) {
+            tracing::warn!(
+                target: "axum_refresh",
+                "the issuer's access tokens live for {}, and are refused here after {}; set `policy.access_ttl` as at the issuer",
+                humantime::format_duration(life),
+                humantime::format_duration(access_ttl)
+            );
+        }
+    }
+
+    /// Reports a difference between this clock and the issuer's, once until it is gone or has changed much. `date` is the
+    /// issuer's, in whole seconds, from between these times.
+    fn compare_clocks(&self, asked_at: Timestamp, date: SystemTime) {
+        let date = Timestamp::from(date).as_secs();
+        let ahead_by =
+            if date < asked_at.as_secs() { asked_at.as_secs() - date } else { (self.now().as_secs() - date).min(0) };
+        let before = self.ahead_by.swap(ahead_by, Ordering::Relaxed);
+        let differs = |ahead_by: i64| ahead_by.unsigned_abs() > MAX_DIFFERENCE_SECONDS;
+        if differs(ahead_by) && (!differs(before) || differs(ahead_by - before)) {
+            self.events.emit(Event::ClockDiffers { ahead_by_millis: ahead_by * 1000 });
+        }
+    }
+
+    /// The revocations are known as of this moment, by a clock that nobody sets.
+    fn complete_as_of(&self, as_of: Instant) {
+        // Another node of the issuer may be behind: what was known stays known.
+        let as_of = self.revoked.read_as_of().map_or(as_of, |before| before.max(as_of)).min(Instant::now());
+        self.revoked.caught_up(self.now().before(as_of.elapsed()), as_of);
+        self.is_failing.send_replace(false);
+    }
+}
+
+/// Owned by the task and dropped with it, also if the task panics or its runtime ends.
+struct Running(Arc<Issuer>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.store(false, Ordering::Relaxed);
+    }
+}
