@@ -17,6 +17,7 @@ use crate::client::ClientInfo;
 use crate::client::user_agent::{self, Family};
 use crate::config::resolved::{ResolvedCookie, ResolvedSettings};
 use crate::config::{CookieSettings, Settings, Transport};
+use crate::feed::lines::{Lines, Received};
 use crate::http::admin::RevokeTokenRequest;
 use crate::http::{bearer, cookie, negotiate, tokens};
 use crate::session::{Actor, Authentication, SecretHash, SessionId};
@@ -272,4 +273,30 @@ pub fn family(user_agent: &str) -> String {
 /// Whether a session that is bound to the one accepts the other.
 pub fn is_same_family(one: &str, other: &str) -> bool {
     user_agent::is_same_family(one, other)
+}
+
+/// The key ids of a JWK set and the public members of the keys, as this crate publishes them; the error otherwise.
+#[cfg(feature = "signing")]
+pub fn read_jwks(document: &[u8]) -> Result<Vec<(String, serde_json::Value)>, String> {
+    let keys = crate::token::jwks::read(document).map_err(|error| error.to_string())?;
+    Ok(keys.iter().map(|key| (key.id().to_owned(), key.jwk().unwrap_or_default())).collect())
+}
+
+/// What the feed of revocations says, read in pieces that end at these positions: for each what it is and its text. And whether
+/// it could be read to its end.
+pub fn read_feed(bytes: &[u8], ends: &[usize]) -> (Vec<(&'static str, String)>, bool) {
+    let (mut lines, mut received) = (Lines::default(), Vec::new());
+    let mut begin = 0;
+    let mut is_read = true;
+    for end in ends.iter().copied().chain([bytes.len()]) {
+        let piece = bytes.get(begin..end).unwrap_or_default();
+        begin = begin.max(end);
+        is_read = is_read && lines.read(piece, &mut received).is_ok();
+    }
+    let said = received.into_iter().map(|received| match received {
+        Received::Revoked(announcement) => ("revoked", serde_json::to_string(&announcement).unwrap_or_default()),
+        Received::Position(id) => ("position", id),
+        Received::Complete(millis) => ("complete", millis.to_string()),
+    });
+    (said.collect(), is_read)
 }
