@@ -13,6 +13,8 @@ use axum::http::{Extensions, Request, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use axum_refresh::config::{Binding, BindingMode};
+use axum_refresh::keys::SigningKey;
+use axum_refresh::verifier::Verifier;
 use axum_refresh::{
     Auth, AuthUser, ClientInfo, MemoryStore, Policy, PostgresStore, RevocationReason, Secret, SessionStore, Settings,
 };
@@ -23,6 +25,7 @@ use tower::layer::layer_fn;
 
 use crate::CLIENTS;
 
+const VERIFIER_TOKEN: &str = "Zk8vQ2mX7pL4tR9wB3nY6cD1fH5jK0sA";
 pub(crate) const USER_AGENT: &str = "Mozilla/5.0 Chrome/138.0.0.0";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -84,6 +87,26 @@ pub(crate) async fn serve(sessions: usize) {
     for _ in 0..10_000 {
         revoke_another().await;
     }
+    // Its access tokens are signed with a private key, and verified here and as another service does it.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let store: Arc<dyn SessionStore> = Arc::new(MemoryStore::new());
+    let issuer = |token_cache: usize| {
+        let key = SigningKey::from_pem(include_bytes!("../../../../src/token/keys_for_tests/ed25519.pem")).unwrap();
+        let builder = Auth::<Claims>::builder(Secret::new("k4Jx0pQm1vN8sT2wZ7yB5cD9fG3hL6rA"), Arc::clone(&store));
+        let builder = builder.signing_key(key).verifier_token(Secret::new(VERIFIER_TOKEN));
+        builder.configure(|settings| settings.token_cache = token_cache).build().unwrap()
+    };
+    let token_cache = Settings::default().token_cache;
+    let (eddsa, eddsa_uncached) = (issuer(token_cache), issuer(0));
+    let verifier = |token_cache: usize| {
+        Verifier::<Claims>::from_url(format!("http://{address}/.well-known/jwks.json"))
+            .revocations(format!("http://{address}/issuer/revocations"), Secret::new(VERIFIER_TOKEN))
+            .configure(|settings| settings.token_cache = token_cache)
+            .build()
+            .unwrap()
+    };
+    let (verified, verified_uncached) = (verifier(token_cache), verifier(0));
     // Every refresh rotates: a second is an hour here.
     let (began, started) = (SystemTime::now(), Instant::now());
     let refreshing = Auth::<Claims>::builder(Secret::new("k4Jx0pQm1vN8sT2wZ7yB5cD9fG3hL6rA"), open_store().await)
@@ -100,6 +123,7 @@ pub(crate) async fn serve(sessions: usize) {
         std::fs::File::create(path).map(std::io::BufWriter::new).unwrap()
     };
     let (mut tokens, mut refresh_tokens, mut by_hand) = (files("access"), files("refresh"), files("by-hand"));
+    let mut eddsa_tokens = files("eddsa");
     let client = || ClientInfo::new().user_agent(USER_AGENT).ip([10, 0, 0, 1].into());
     for n in 0..sessions {
         // Memory is measured without claims.
@@ -108,11 +132,13 @@ pub(crate) async fn serve(sessions: usize) {
         if n < CLIENTS {
             writeln!(tokens, "{}", login.access_token).unwrap();
             writeln!(by_hand, "{}", ByHand::issue(&format!("user-{n:09}"), &login.session_id.to_string())).unwrap();
+            let login = eddsa.login(format!("user-{n:09}"), claims.clone()).client(client()).await.unwrap().tokens;
+            writeln!(eddsa_tokens, "{}", login.access_token).unwrap();
             let login = refreshing.login(format!("user-{n:09}"), claims).client(client()).await.unwrap().tokens;
             writeln!(refresh_tokens, "{}", login.refresh_token.unwrap()).unwrap();
         }
     }
-    for mut file in [tokens, refresh_tokens, by_hand] {
+    for mut file in [tokens, refresh_tokens, by_hand, eddsa_tokens] {
         file.flush().unwrap();
     }
 
@@ -142,6 +168,12 @@ pub(crate) async fn serve(sessions: usize) {
                 .route_layer(layer_fn(move |inner| Constant(inner, Arc::clone(&constant)))),
         )
         .route("/by-hand", get(|user: ByHand| async move { answer(user.sub, user.role) }))
+        .route("/eddsa-known", get(by_user).route_layer(eddsa.layer()))
+        .route("/eddsa-unknown", get(by_user).route_layer(eddsa_uncached.layer()))
+        .route("/eddsa-verifier-known", get(by_user).route_layer(verified.layer()))
+        .route("/eddsa-verifier-unknown", get(by_user).route_layer(verified_uncached.layer()))
+        .nest("/issuer", eddsa.router())
+        .merge(eddsa.jwks_router().unwrap())
         .route("/known", get(by_user).route_layer(auth.layer()))
         .route("/unknown", get(by_user).route_layer(uncached.layer()))
         .route("/revoking", get(while_revoking).route_layer(revoking.layer()))
@@ -150,8 +182,7 @@ pub(crate) async fn serve(sessions: usize) {
         .route("/updated", get(by_user).route_layer((elsewhere.layer(), elsewhere.guard())))
         .route("/mark", get(async || mark()))
         .nest("/auth", refreshing.router());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    println!("{}", listener.local_addr().unwrap());
+    println!("{address}");
     axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await.unwrap();
 }
 

@@ -83,7 +83,14 @@ fn send(address: &str, folder: &Path, requests: &Requests, count: usize, refresh
         "POST" if is_refresh => Vec::new(),
         "POST" => refresh_tokens.iter().map(|token| with_cookie(&forged(token))).collect(),
         _ => {
-            let tokens = read_tokens(folder, if *path == "/by-hand" { "by-hand" } else { "access" });
+            let tokens = read_tokens(
+                folder,
+                match *path {
+                    "/by-hand" => "by-hand",
+                    path if path.starts_with("/eddsa") => "eddsa",
+                    _ => "access",
+                },
+            );
             tokens.iter().map(|token| format!("{start}Authorization: Bearer {token}\r\n\r\n")).collect()
         }
     };
