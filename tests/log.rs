@@ -47,6 +47,36 @@ impl Write for Log {
     }
 }
 
+#[tokio::test]
+async fn who_sends_a_request_is_recorded_in_its_span_if_the_settings_allow_it_and_the_span_has_the_fields() {
+    use tracing::Instrument as _;
+    use tracing::field::Empty;
+    let log = Log::default();
+    let _guard = log.start();
+    for trace_users in [false, true] {
+        let settings = Settings { trace_users, ..Settings::default() };
+        let auth: Auth =
+            Auth::builder(Secret::random().unwrap(), MemoryStore::new()).settings(settings).build().unwrap();
+        let login = auth.login("alice", NoClaims {}).await.unwrap().tokens;
+        let handler = async || tracing::info!("handled");
+        let app: Router = Router::new().route("/", get(handler)).route_layer((auth.layer(), auth.guard()));
+        let call = async |span: tracing::Span| {
+            let request = Request::get("/").header("authorization", format!("Bearer {}", login.access_token));
+            let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).instrument(span).await.unwrap();
+            assert_eq!(response.status(), 200);
+            log.take()
+        };
+        // The second time the token is known.
+        for _ in 0..2 {
+            let logged = call(tracing::info_span!("request", user.id = Empty, session.id = Empty)).await;
+            assert!(logged.contains("handled"), "{logged}");
+            assert_eq!(logged.contains("user.id=\"alice\""), trace_users, "{logged}");
+            assert_eq!(logged.contains(&format!("session.id={}", login.session_id)), trace_users, "{logged}");
+        }
+        assert!(!call(tracing::info_span!("request")).await.contains("alice"));
+    }
+}
+
 #[test]
 fn a_second_auth_with_the_same_keys_and_realm_is_an_error_in_the_log() {
     let log = Log::default();

@@ -139,6 +139,10 @@ pub struct Settings {
     /// `insufficient_user_authentication`. `POST /logout` is never refused. Default: none, any age. At least 1 second.
     #[serde(with = "optional_duration")]
     pub revocation_max_age: Option<Duration>,
+    /// Whether the layers record who sends a request in the current span of `tracing`, such as that of tower-http's `TraceLayer`:
+    /// in its fields `user.id` and `session.id`, the attributes of OpenTelemetry, if it has them. Default: `false`, because
+    /// whoever reads the traces then knows who has done what ([guide](crate::guide::observability#logs-and-spans)).
+    pub trace_users: bool,
 }
 
 /// The longest leeway.
@@ -173,6 +177,7 @@ impl Default for Settings {
             login_page: None,
             step_up_page: None,
             revocation_max_age: None,
+            trace_users: false,
         }
     }
 }

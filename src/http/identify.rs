@@ -202,10 +202,21 @@ pub(super) fn remember<C: Claims>(
 ) {
     match token {
         Some(token) => {
+            if authenticator.resolved().trace_users {
+                trace(&token);
+            }
             head.extensions_mut().insert(Identity::User(token, now));
         }
         None => remember_refused(authenticator, head, None),
     }
+}
+
+/// Records who sends a request, by the attributes of OpenTelemetry. Fields that the span does not have are left out.
+#[cold]
+fn trace<C>(token: &Verified<C>) {
+    let span = tracing::Span::current();
+    span.record("user.id", &*token.user_id);
+    span.record("session.id", tracing::field::display(token.session_id));
 }
 
 /// Lets the request pass as an anonymous one, for layers inside that allow it.
