@@ -274,7 +274,7 @@ pub(super) async fn listing<C: Claims>(
 }
 
 /// The last second of the year 9999, the last one that RFC 3339 can write.
-const MAX_RFC3339: Duration = Duration::from_secs(253_402_300_799);
+pub(super) const MAX_RFC3339: Duration = Duration::from_secs(253_402_300_799);
 
 /// A session as it is listed: no token, no hash, no secret.
 fn describe(session: &Session, current: Option<SessionId>) -> Value {

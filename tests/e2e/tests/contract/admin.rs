@@ -179,3 +179,19 @@ async fn a_revocation_without_a_valid_token_or_id_is_refused() {
     }
     demo.me(&admin.access).await.is(200);
 }
+
+#[tokio::test]
+async fn the_expiry_of_a_token_has_any_offset_or_a_fraction() {
+    let demo = Demo::new().await;
+    let admin = demo.logged_in("alice").await;
+    for expires_at in [json!("2100-01-05T12:00:00+01:00"), json!("2100-01-05t12:00:00.5z"), json!(4_102_833_600.25)] {
+        let browser = demo.logged_in("bob").await;
+        let jti = claims(&browser.access)["jti"].take();
+        revoke(&admin, &json!({ "jti": jti, "expires_at": expires_at })).await;
+        only_the_token_is_revoked(browser).await;
+    }
+    // Milliseconds would be a time in 130,000 years.
+    let body = json!({ "jti": "x", "expires_at": 4_102_833_600_000_i64 });
+    let call = admin.request(Method::POST, "/admin/tokens/revoke").bearer(&admin.access).json(&body);
+    call.send().await.refused(400, "malformed_body");
+}
