@@ -15,6 +15,7 @@ use super::extract::client_info;
 use super::identify::Identity;
 use super::problem::Problem;
 use super::router::{MAX_RFC3339, json_response, listing, rfc3339, session_id};
+use super::routes::admin;
 use super::tokens::read_json;
 use crate::auth::{Auth, Claims};
 use crate::client::ClientInfo;
@@ -44,10 +45,10 @@ impl<C: Claims> Auth<C> {
     /// ```
     pub fn admin_router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         let router = Router::new()
-            .route("/users/{user}/sessions", get(list::<C>).delete(revoke_all::<C>))
-            .route("/sessions", delete(revoke_everyone::<C>))
-            .route("/sessions/{id}", delete(revoke::<C>))
-            .route("/tokens/revoke", post(revoke_token::<C>));
+            .route(admin::USER_SESSIONS, get(list::<C>).delete(revoke_all::<C>))
+            .route(admin::ALL_SESSIONS, delete(revoke_everyone::<C>))
+            .route(admin::SESSION, delete(revoke::<C>))
+            .route(admin::REVOKE_TOKEN, post(revoke_token::<C>));
         self.finish(router, self.csrf())
     }
 }

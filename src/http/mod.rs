@@ -22,6 +22,7 @@ mod problem;
 mod rejection;
 mod revocations;
 mod router;
+mod routes;
 mod step_up;
 pub(crate) mod tokens;
 
@@ -33,5 +34,5 @@ pub use self::layers::{
 pub use self::negotiate::local_next;
 pub use self::problem::Problem;
 pub use self::rejection::AuthRejection;
-pub use self::router::{Route, Routes};
+pub use self::routes::{Route, Routes};
 pub use self::step_up::{Acr, Recent, Required, Requirement, Rule};

@@ -20,66 +20,13 @@ use super::identify::access_tokens;
 use super::layers::{CsrfLayer, MountLayer, RequireLayer};
 use super::negotiate::wants_html;
 use super::passive::use_of;
+use super::routes::{Route, Routes};
 use super::step_up::Recent;
 use super::{revocations, tokens};
 use crate::auth::{Auth, AuthUser, Claims, LoggedOut};
 use crate::client::ClientInfo;
 use crate::error::Error;
 use crate::session::{RevocationReason, Session, SessionId};
-
-/// A route of [`Auth::router`](crate::Auth::router).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Route {
-    /// `POST /refresh`
-    Refresh,
-    /// `POST /logout`
-    Logout,
-    /// `POST /logout/all`
-    LogoutAll,
-    /// `POST /logout/others`
-    LogoutOthers,
-    /// `GET /sessions`
-    Sessions,
-    /// `DELETE /sessions/{id}`
-    RevokeSession,
-    /// `GET /revocations` and `GET /revocations/{id}`, for services that verify access tokens without the store. Only if there
-    /// is a [verifier's token](crate::AuthBuilder::verifier_token)
-    Revocations,
-    /// `GET /client.js`, the module for browsers
-    #[cfg(feature = "browser")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "browser")))]
-    Browser,
-}
-
-/// The routes of [`Auth::router_with`](crate::Auth::router_with).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Routes(Vec<Route>);
-
-impl Routes {
-    /// All of them.
-    pub fn all() -> Self {
-        use Route::{Logout, LogoutAll, LogoutOthers, Refresh, Revocations, RevokeSession, Sessions};
-        Self(vec![
-            Refresh,
-            Logout,
-            LogoutAll,
-            LogoutOthers,
-            Sessions,
-            RevokeSession,
-            Revocations,
-            #[cfg(feature = "browser")]
-            Route::Browser,
-        ])
-    }
-
-    /// Leaves out a route.
-    #[must_use]
-    pub fn without(mut self, route: Route) -> Self {
-        self.0.retain(|other| *other != route);
-        self
-    }
-}
 
 /// # Routers
 impl<C: Claims> Auth<C> {
@@ -95,8 +42,7 @@ impl<C: Claims> Auth<C> {
     /// [in the body](crate::Settings::transport), a request that carries no cookie of this `Auth` needs no check if it has a
     /// bearer token or a JSON body: browsers do not send these to another origin unasked.
     ///
-    /// Every response but the module for browsers has
-    /// `Cache-Control: no-store`.
+    /// Every response but the module for browsers has `Cache-Control: no-store`.
     pub fn router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         self.router_with(&Routes::all())
     }
@@ -115,38 +61,31 @@ impl<C: Claims> Auth<C> {
     pub fn router_with<S: Clone + Send + Sync + 'static>(&self, routes: &Routes) -> Router<S> {
         let mut open = Router::new();
         let mut closed = Router::new();
+        // Public and cacheable: no origin check and no `no-store` for these.
+        #[cfg_attr(not(feature = "browser"), allow(unused_mut, reason = "there is none without the feature"))]
+        let mut public = Router::new();
         let recent = self.revocation_requirement();
         for route in &routes.0 {
+            let path = route.path();
             match route {
-                Route::Refresh => open = open.route("/refresh", post(refresh::<C>)),
-                Route::Logout => open = open.route("/logout", post(logout::<C>)),
-                Route::LogoutAll => closed = closed.route("/logout/all", required(post(logout_all::<C>), &recent)),
-                Route::LogoutOthers => {
-                    closed = closed.route("/logout/others", required(post(logout_others::<C>), &recent))
-                }
-                Route::Sessions => closed = closed.route("/sessions", get(sessions::<C>)),
-                Route::RevokeSession => closed = closed.route("/sessions/{id}", delete(revoke_own_session::<C>)),
-                Route::Revocations if self.has_verifiers() => {
-                    open = open
-                        .route("/revocations", get(revocations::feed::<C>))
-                        .route("/revocations/{id}", get(revocations::session::<C>));
-                }
-                Route::Revocations => {}
+                Route::Refresh => open = open.route(path, post(refresh::<C>)),
+                Route::Logout => open = open.route(path, post(logout::<C>)),
+                Route::LogoutAll => closed = closed.route(path, required(post(logout_all::<C>), &recent)),
+                Route::LogoutOthers => closed = closed.route(path, required(post(logout_others::<C>), &recent)),
+                Route::Sessions => closed = closed.route(path, get(sessions::<C>)),
+                Route::RevokeSession => closed = closed.route(path, delete(revoke_own_session::<C>)),
+                Route::Revocations | Route::SessionState if !self.has_verifiers() => {}
+                Route::Revocations => open = open.route(path, get(revocations::feed::<C>)),
+                Route::SessionState => open = open.route(path, get(revocations::session::<C>)),
                 #[cfg(feature = "browser")]
-                Route::Browser => {}
+                Route::Browser => public = public.route(path, get(super::browser::script)),
             }
         }
         if closed.has_routes() {
             closed = closed.route_layer((self.layer(), self.guard()));
         }
         let mount = MountLayer { settings: Arc::clone(self.resolved()) };
-        let router = self.finish(open.merge(closed), self.router_csrf());
-        // The module is public and cacheable: no origin check and no `no-store` for it.
-        #[cfg(feature = "browser")]
-        if routes.0.contains(&Route::Browser) {
-            return router.route("/client.js", get(super::browser::script)).layer(mount);
-        }
-        router.layer(mount)
+        self.finish(open.merge(closed), self.router_csrf()).merge(public).layer(mount)
     }
 
     /// What the routes require that end sessions. The setting is valid, so the requirement can be met.
