@@ -128,6 +128,9 @@ pub mod verifier {
 
 pub mod router {
     //! Choosing the routes of [`Auth::router_with`](crate::Auth::router_with).
+    #[cfg(feature = "openapi")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "openapi")))]
+    pub use crate::http::openapi_route;
     pub use crate::http::{Route, Routes};
 }
 

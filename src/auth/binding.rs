@@ -40,6 +40,18 @@ impl<C: Claims> Auth<C> {
         self.settings().policy.binding.is_on() || self.inner.risk_hook.is_some()
     }
 
+    /// The errors for a client that does not match, as far as the settings and the app's hook may lead to them.
+    #[cfg(feature = "openapi")]
+    pub(crate) fn mismatches(&self) -> Vec<Error> {
+        let policy = &self.settings().policy.binding;
+        let judged_by_app = self.inner.risk_hook.is_some();
+        let may_be =
+            |modes: &[BindingMode]| judged_by_app || [policy.ip, policy.user_agent].iter().any(|it| modes.contains(it));
+        let rejected = may_be(&[BindingMode::Reject, BindingMode::Revoke]).then_some(BindingVerdict::Rejected);
+        let step_up = may_be(&[BindingMode::StepUp]).then_some(BindingVerdict::StepUp);
+        rejected.into_iter().chain(step_up).map(mismatch).collect()
+    }
+
     /// The client that has sent a request with this token.
     pub(super) fn client_of(&self, token: &Verified<C>, client: ClientInfo) -> Client {
         self.resolve(client.acting(token.actor().cloned()))

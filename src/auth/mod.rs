@@ -192,6 +192,11 @@ impl<C> Auth<C> {
 }
 
 impl<C> Auth<C> {
+    #[cfg(feature = "openapi")]
+    pub(crate) fn has_claims_hook(&self) -> bool {
+        self.inner.claims_hook.is_some()
+    }
+
     pub(crate) fn resolved(&self) -> &Arc<ResolvedSettings> {
         &self.inner.node.settings
     }

@@ -14,7 +14,7 @@ use crate::auth::{Auth, Claims};
 use crate::config::SettingsError;
 use crate::token::ring::JWKS_MAX_AGE;
 
-const PATH: &str = "/.well-known/jwks.json";
+pub(super) const PATH: &str = "/.well-known/jwks.json";
 
 /// # Routers
 impl<C: Claims> Auth<C> {
@@ -46,21 +46,30 @@ impl<C: Claims> Auth<C> {
     /// If there is no public key, because access tokens are signed with the secret (HS256): a verifier that fetches an empty set
     /// would refuse every token.
     pub fn jwks_router<S: Clone + Send + Sync + 'static>(&self) -> Result<Router<S>, SettingsError> {
-        if !self.has_public_keys() {
-            return Err(SettingsError::new(
-                "signing_key",
-                "missing, and the JWK set of an `Auth` that signs with its secret is empty; call \
-                 `AuthBuilder::signing_key`, or do not mount `jwks_router`",
-            ));
-        }
+        self.check_public_keys()?;
         Ok(Router::new().route(PATH, get(jwks::<C>)).with_state(self.clone()))
     }
+
+    pub(super) fn check_public_keys(&self) -> Result<(), SettingsError> {
+        if self.has_public_keys() {
+            return Ok(());
+        }
+        Err(SettingsError::new(
+            "signing_key",
+            "missing, and the JWK set of an `Auth` that signs with its secret is empty; call `AuthBuilder::signing_key`, or \
+             do not mount `jwks_router`",
+        ))
+    }
+}
+
+pub(super) fn cache_control() -> String {
+    format!("public, max-age={}", JWKS_MAX_AGE.as_secs())
 }
 
 async fn jwks<C: Claims>(State(auth): State<Auth<C>>, headers: HeaderMap) -> Response {
     let body = auth.jwks().to_string();
     let tag = etag::of(&body);
-    let cache = format!("public, max-age={}", JWKS_MAX_AGE.as_secs());
+    let cache = cache_control();
     let common: [(HeaderName, &str); 4] = [
         (ETAG, &tag),
         (CACHE_CONTROL, &cache),

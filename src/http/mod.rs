@@ -8,7 +8,7 @@ pub(crate) mod bearer;
 mod browser;
 pub(crate) mod cookie;
 mod csrf;
-#[cfg(any(feature = "browser", feature = "aws_lc_rs", feature = "signing"))]
+#[cfg(any(feature = "browser", feature = "aws_lc_rs", feature = "openapi", feature = "signing"))]
 mod etag;
 mod extract;
 pub(crate) mod head;
@@ -17,6 +17,8 @@ pub(crate) mod identify;
 mod jwks;
 mod layers;
 pub(crate) mod negotiate;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod passive;
 mod problem;
 mod rejection;
@@ -32,6 +34,8 @@ pub use self::layers::{
     ResponseFuture,
 };
 pub use self::negotiate::local_next;
+#[cfg(feature = "openapi")]
+pub use self::openapi::openapi_route;
 pub use self::problem::Problem;
 pub use self::rejection::AuthRejection;
 pub use self::routes::{Route, Routes};

@@ -6,7 +6,7 @@ use super::head::Head;
 use crate::auth::Use;
 
 /// `Auth-Passive: ?1`, a boolean of RFC 9651 §3.3.6: what the browser module sends with requests of its own.
-const AUTH_PASSIVE: HeaderName = HeaderName::from_static("auth-passive");
+pub(super) const AUTH_PASSIVE: HeaderName = HeaderName::from_static("auth-passive");
 
 /// Marks a request as passive, in its extensions.
 #[derive(Clone, Copy)]

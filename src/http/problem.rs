@@ -135,6 +135,17 @@ impl Problem {
         problem
     }
 
+    /// The value of `WWW-Authenticate`.
+    pub(super) fn challenge(&self) -> Option<HeaderValue> {
+        self.challenge.as_ref().and_then(Challenge::header)
+    }
+
+    /// The seconds of `Retry-After`.
+    #[cfg(feature = "openapi")]
+    pub(super) const fn retry_after(&self) -> Option<u32> {
+        self.retry_after
+    }
+
     pub(super) fn is_unauthorized(&self) -> bool {
         self.status == StatusCode::UNAUTHORIZED
     }
@@ -230,7 +241,7 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(challenge) = self.challenge.as_ref().and_then(Challenge::header) {
+        if let Some(challenge) = self.challenge() {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
         if let Some(seconds) = self.retry_after {

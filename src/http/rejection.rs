@@ -14,7 +14,7 @@ use super::negotiate::{LoginPage, login_page};
 use super::problem::Problem;
 use crate::config::ResolvedSettings;
 
-const HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
+pub(super) const HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
 const GRPC: &[u8] = b"application/grpc";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");

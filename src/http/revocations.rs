@@ -19,9 +19,9 @@ use crate::error::Error;
 use crate::feed::REVOKED;
 use crate::node::announcements::Message;
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells nginx to send each event at once.
-const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+pub(super) const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// An empty comment follows a silence of this long.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);

@@ -42,7 +42,8 @@ impl<C: Claims> Auth<C> {
     /// [in the body](crate::Settings::transport), a request that carries no cookie of this `Auth` needs no check if it has a
     /// bearer token or a JSON body: browsers do not send these to another origin unasked.
     ///
-    /// Every response but the module for browsers has `Cache-Control: no-store`.
+    /// Every response but those that are the same for everybody (the module for browsers, and the OpenAPI document) has
+    /// `Cache-Control: no-store`.
     pub fn router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         self.router_with(&Routes::all())
     }
@@ -62,10 +63,13 @@ impl<C: Claims> Auth<C> {
         let mut open = Router::new();
         let mut closed = Router::new();
         // Public and cacheable: no origin check and no `no-store` for these.
-        #[cfg_attr(not(feature = "browser"), allow(unused_mut, reason = "there is none without the feature"))]
+        #[cfg_attr(
+            not(any(feature = "browser", feature = "openapi")),
+            allow(unused_mut, reason = "there is none without these features")
+        )]
         let mut public = Router::new();
         let recent = self.revocation_requirement();
-        for route in &routes.0 {
+        for route in routes.0.iter().filter(|route| self.has_route(**route)) {
             let path = route.path();
             match route {
                 Route::Refresh => open = open.route(path, post(refresh::<C>)),
@@ -74,11 +78,12 @@ impl<C: Claims> Auth<C> {
                 Route::LogoutOthers => closed = closed.route(path, required(post(logout_others::<C>), &recent)),
                 Route::Sessions => closed = closed.route(path, get(sessions::<C>)),
                 Route::RevokeSession => closed = closed.route(path, delete(revoke_own_session::<C>)),
-                Route::Revocations | Route::SessionState if !self.has_verifiers() => {}
                 Route::Revocations => open = open.route(path, get(revocations::feed::<C>)),
                 Route::SessionState => open = open.route(path, get(revocations::session::<C>)),
                 #[cfg(feature = "browser")]
                 Route::Browser => public = public.route(path, get(super::browser::script)),
+                #[cfg(feature = "openapi")]
+                Route::OpenApi => public = public.route(path, super::openapi::route(self, routes)),
             }
         }
         if closed.has_routes() {
@@ -86,6 +91,11 @@ impl<C: Claims> Auth<C> {
         }
         let mount = MountLayer { settings: Arc::clone(self.resolved()) };
         self.finish(open.merge(closed), self.router_csrf()).merge(public).layer(mount)
+    }
+
+    /// Whether a route is there if it is chosen.
+    pub(super) fn has_route(&self, route: Route) -> bool {
+        !matches!(route, Route::Revocations | Route::SessionState) || self.has_verifiers()
     }
 
     /// What the routes require that end sessions. The setting is valid, so the requirement can be met.

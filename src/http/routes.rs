@@ -25,6 +25,10 @@ pub enum Route {
     #[cfg(feature = "browser")]
     #[cfg_attr(docsrs, doc(cfg(feature = "browser")))]
     Browser,
+    /// `GET /openapi.json`, the document of these routes: see [`Auth::openapi`](crate::Auth::openapi)
+    #[cfg(feature = "openapi")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "openapi")))]
+    OpenApi,
 }
 
 impl Route {
@@ -41,6 +45,8 @@ impl Route {
             Self::SessionState => "/revocations/{id}",
             #[cfg(feature = "browser")]
             Self::Browser => "/client.js",
+            #[cfg(feature = "openapi")]
+            Self::OpenApi => "/openapi.json",
         }
     }
 }
@@ -64,6 +70,8 @@ impl Routes {
             SessionState,
             #[cfg(feature = "browser")]
             Route::Browser,
+            #[cfg(feature = "openapi")]
+            Route::OpenApi,
         ])
     }
 

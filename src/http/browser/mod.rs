@@ -43,7 +43,7 @@ use super::etag;
 const MODULE: &str = include_str!("client.js");
 
 /// One day. The URL has no version, so a browser may use the previous release's module for that long.
-const CACHE: &str = "public, max-age=86400";
+pub(super) const CACHE: &str = "public, max-age=86400";
 
 static TAG: LazyLock<String> = LazyLock::new(|| etag::of(MODULE));
 

@@ -24,6 +24,8 @@ pub use self::auth::AuthLayer;
 pub use self::csrf::CsrfLayer;
 pub use self::guard::GuardLayer;
 pub(super) use self::mount::MountLayer;
+#[cfg(feature = "openapi")]
+pub(super) use self::mount::public_path;
 pub use self::pages::PagesLayer;
 pub use self::passive::PassiveLayer;
 pub use self::refusals::{RefusalsFuture, RefusalsLayer, RefusalsService};

@@ -104,7 +104,7 @@ impl Check for MountLayer {
 }
 
 /// The path as the browser sees it, if a proxy that has removed a prefix names it.
-fn public_path<'a>(settings: &ResolvedSettings, head: &'a impl Head) -> Cow<'a, str> {
+pub(in crate::http) fn public_path<'a>(settings: &ResolvedSettings, head: &'a impl Head) -> Cow<'a, str> {
     let path = original_uri(head).path();
     let prefix = head.headers().get(FORWARDED_PREFIX).and_then(|prefix| prefix.to_str().ok());
     // Of several proxies, it is unknown which of them has removed what.
