@@ -8,6 +8,7 @@
 //! `password`. The settings are environment variables, listed in `examples/README.md`.
 
 mod config;
+mod openapi;
 #[cfg(feature = "metrics")]
 mod prometheus;
 mod signing;
@@ -120,9 +121,10 @@ fn app(Config { auth, transfer_max_age, has_signing_key, .. }: &Config) -> Resul
         .route("/", get(page))
         .route("/page.js", get(script))
         .route("/page.css", get(style))
-        .nest("/auth", auth.router())
+        .nest("/auth", auth.router_with(&openapi::routes()))
         .nest("/admin", admin)
         .merge(jwks)
+        .merge(openapi::router(auth, *has_signing_key)?)
         .with_state(auth.clone());
     #[cfg(feature = "metrics")]
     let app = app.route("/metrics", get(prometheus::scrape));

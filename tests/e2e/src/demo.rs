@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
+use crate::document::Contract;
 use crate::example::{Process, command, command_with_default_features};
 use crate::stores;
 
@@ -63,6 +64,7 @@ pub struct Demo {
     process: Process,
     base: Url,
     http: Client,
+    contract: Contract,
 }
 
 impl Demo {
@@ -85,7 +87,8 @@ impl Demo {
         let process = Process::start(settings).await.unwrap_or_else(|problem| panic!("{problem}"));
         let base = format!("http://127.0.0.1:{}", process.port).parse().unwrap();
         let http = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self { process, base, http }
+        let contract = Contract::new(&base, http.clone());
+        Self { process, base, http, contract }
     }
 
     pub fn port(&self) -> u16 {
@@ -103,7 +106,7 @@ impl Demo {
     }
 
     pub fn browser(&self) -> Browser {
-        Browser::new(self.base.clone(), self.http.clone())
+        Browser { contract: Some(self.contract.clone()), ..Browser::new(self.base.clone(), self.http.clone()) }
     }
 
     /// A browser in which this user has just logged in.
@@ -115,7 +118,8 @@ impl Demo {
 
     /// A request with only the headers that the test adds.
     pub fn call(&self, method: Method, path: &str) -> Call {
-        Call(self.http.request(method, self.base.join(path).unwrap()))
+        let request = self.http.request(method, self.base.join(path).unwrap());
+        Call { request, contract: Some(self.contract.clone()) }
     }
 
     pub fn get(&self, path: &str) -> Call {
@@ -170,12 +174,17 @@ impl Demo {
 
 /// A request that is not sent yet.
 #[must_use]
-pub struct Call(reqwest::RequestBuilder);
+pub struct Call {
+    request: reqwest::RequestBuilder,
+    /// What every response is held against; none if it does not come from a demo.
+    contract: Option<Contract>,
+}
 
 impl Call {
     /// Adds a header. It does not replace one of the same name.
     pub fn header(self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        Self(self.0.header(name, HeaderValue::from_bytes(value.as_ref()).unwrap()))
+        let value = HeaderValue::from_bytes(value.as_ref()).unwrap();
+        Self { request: self.request.header(name, value), ..self }
     }
 
     pub fn bearer(self, token: &str) -> Self {
@@ -191,16 +200,24 @@ impl Call {
     }
 
     pub fn body(self, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
-        Self(self.header("content-type", content_type).0.body(body.into()))
+        let call = self.header("content-type", content_type);
+        Self { request: call.request.body(body.into()), ..call }
     }
 
     pub async fn send(self) -> Answer {
-        let response = self.0.send().await.expect("a response");
-        Answer {
+        let (http, request) = self.request.build_split();
+        let request = request.unwrap();
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = http.execute(request).await.expect("a response");
+        let answer = Answer {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
             body: response.bytes().await.expect("a complete response").to_vec(),
+        };
+        if let Some(contract) = self.contract {
+            contract.check(&method, &path, &answer).await;
         }
+        answer
     }
 }
 
@@ -382,13 +399,15 @@ pub struct Browser {
     base: Url,
     jar: CookieStore,
     headers: Vec<(String, String)>,
+    contract: Option<Contract>,
     pub access: String,
 }
 
 impl Browser {
     /// A browser without cookies, for paths at `base`.
     pub fn new(base: Url, http: Client) -> Self {
-        Self { http, base, jar: CookieStore::default(), headers: Vec::new(), access: String::new() }
+        let (jar, headers, access) = (CookieStore::default(), Vec::new(), String::new());
+        Self { http, base, jar, headers, contract: None, access }
     }
 
     pub fn with_user_agent(mut self, user_agent: &str) -> Self {
@@ -411,7 +430,8 @@ impl Browser {
 
     /// A request with this browser's cookies and headers, without the access token.
     pub fn request(&self, method: Method, path: &str) -> Call {
-        let mut call = Call(self.http.request(method, self.base.join(path).unwrap()));
+        let request = self.http.request(method, self.base.join(path).unwrap());
+        let mut call = Call { request, contract: self.contract.clone() };
         if let Some(cookies) = self.cookies_for(path) {
             call = call.header("cookie", cookies);
         }

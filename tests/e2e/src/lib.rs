@@ -6,6 +6,7 @@
 
 pub mod app;
 pub mod demo;
+pub mod document;
 pub mod example;
 pub mod exporter;
 pub mod fill;

@@ -21,6 +21,7 @@ mod feed;
 mod hostile;
 mod jwks;
 mod login;
+mod openapi;
 mod origin;
 mod races;
 mod refresh;
