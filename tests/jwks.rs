@@ -291,6 +291,100 @@ async fn the_only_key_cannot_be_removed() {
 }
 
 #[tokio::test]
+async fn a_removed_key_is_refused_also_if_it_was_given_as_a_verifying_key_too() {
+    let public = VerifyingKey::from_pem(ED25519_PUBLIC).unwrap();
+    let node = Node::with(|builder| builder.signing_key(ed25519()).verifying_key(public.clone()).verifying_key(public));
+    let token = node.access_token().await;
+    assert_eq!(key_ids(&node.auth).await, [ed25519().thumbprint()]);
+    node.auth.rotate_to(seeded(2), node.time()).await.unwrap();
+    assert_eq!(node.auth.remove_key(&ed25519().thumbprint()), Ok(true));
+    assert_eq!(code(node.auth.authenticate(&token).await), "access_token_invalid");
+    assert_eq!(key_ids(&node.auth).await, [seeded(2).thumbprint()]);
+}
+
+#[tokio::test]
+async fn a_removed_key_does_not_come_back_when_the_configuration_is_read_again() {
+    let node = node();
+    let at = node.time() + 60 * MINUTE;
+    node.auth.rotate_to(seeded(2), at).await.unwrap();
+    assert_eq!(node.auth.remove_key(&seeded(2).thumbprint()), Ok(true));
+    let error = node.auth.rotate_to(seeded(2), at).await.unwrap_err();
+    assert!(error.to_string().contains("take it out of the configuration"), "{error}");
+    node.clock.advance(90 * MINUTE);
+    assert_eq!(key_id(&node.access_token().await), ed25519().thumbprint());
+}
+
+#[tokio::test]
+async fn a_key_of_a_realm_is_removed_by_its_id_or_its_thumbprint() {
+    let node = Node::with(|builder| {
+        builder.signing_key(ed25519()).configure(|settings| {
+            settings.realm = Some("jwks-remove".to_owned());
+            settings.audience = "shop.example/remove".to_owned();
+        })
+    });
+    let token = node.access_token().await;
+    for key in [seeded(2), seeded(3)] {
+        node.auth.rotate_to(key, node.time()).await.unwrap();
+    }
+    assert_eq!(node.auth.remove_key(&format!("{}.jwks-remove", seeded(3).thumbprint())), Ok(true));
+    assert_eq!(node.auth.remove_key(&ed25519().thumbprint()), Ok(true));
+    assert_eq!(code(node.auth.authenticate(&token).await), "access_token_invalid");
+    assert_eq!(node.auth.signing_key_id(), Some(format!("{}.jwks-remove", seeded(2).thumbprint())));
+}
+
+#[tokio::test]
+async fn the_key_that_signs_has_a_name_unless_it_is_the_secret() {
+    let node = Node::new();
+    assert_eq!(node.auth.signing_key_id(), None);
+    node.auth.rotate_to(es256(), node.time()).await.unwrap();
+    assert_eq!(node.auth.signing_key_id(), None);
+    node.clock.advance(5 * MINUTE);
+    assert_eq!(node.auth.signing_key_id(), Some(es256().thumbprint()));
+}
+
+/// Until `at`, other services accept no tokens of such an app, but their setup can be tested.
+#[tokio::test]
+async fn an_app_that_will_change_from_its_secret_serves_the_set_with_the_key_that_will_come() {
+    let clock = Clock::new();
+    let at = SystemTime::from(clock.now()) + 60 * MINUTE;
+    let node = Node::on(support::FaultyStore::default(), clock, |builder| builder.next_signing_key(es256(), at));
+    assert_eq!(key_ids(&node.auth).await, [es256().thumbprint()]);
+    assert_eq!(node.auth.signing_key_id(), None);
+    node.clock.advance(60 * MINUTE);
+    let token = node.access_token().await;
+    assert_eq!(verified_elsewhere(&token, &fetch(&node.auth).await).as_deref(), Some("alice"));
+}
+
+#[tokio::test]
+async fn if_a_key_is_removed_that_has_taken_the_place_of_the_secret_other_services_accept_the_next_token() {
+    let node = Node::new();
+    node.auth.rotate_to(seeded(1), node.time()).await.unwrap();
+    node.clock.advance(60 * MINUTE);
+    node.auth.rotate_to(seeded(2), node.time()).await.unwrap();
+    assert_eq!(node.auth.remove_key(&seeded(1).thumbprint()), Ok(true));
+    let token = node.access_token().await;
+    assert_eq!(verified_elsewhere(&token, &fetch(&node.auth).await).as_deref(), Some("alice"));
+}
+
+/// As the recipe has it: a configuration with a current key and a next one.
+#[tokio::test]
+async fn a_change_is_called_off_by_the_current_key_as_the_next_one() {
+    let running = node();
+    let at = running.time() + 60 * MINUTE;
+    running.auth.rotate_to(seeded(2), at).await.unwrap();
+    running.auth.rotate_to(ed25519(), at).await.unwrap();
+    let started = Node::on(running.store.clone(), running.clock.clone(), |builder| {
+        builder.signing_key(ed25519()).next_signing_key(ed25519(), at)
+    });
+    running.clock.advance(61 * MINUTE);
+    for (one, other) in [(&running, &started), (&started, &running)] {
+        other.auth.authenticate(&one.access_token().await).await.unwrap();
+    }
+    running.clock.advance(60 * MINUTE);
+    assert_eq!(key_ids(&running.auth).await, [ed25519().thumbprint()]);
+}
+
+#[tokio::test]
 async fn an_app_that_signs_with_its_secret_may_change_to_a_private_key() {
     let node = Node::new();
     let old = node.access_token().await;

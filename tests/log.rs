@@ -491,6 +491,20 @@ mod keys {
         let text = log.take();
         assert!(text.contains("INFO") && text.contains("signs from"), "{text}");
     }
+
+    #[tokio::test]
+    async fn a_change_that_has_no_effect_is_a_warning_that_names_the_key_that_signs() {
+        let log = Log::default();
+        let now = SystemTime::now();
+        let hours_ago = |hours: u64| now - Duration::from_secs(hours * 3600);
+        let builder = Auth::<NoClaims>::builder(Secret::random().unwrap(), MemoryStore::new());
+        let auth = builder.next_signing_key(key(ES256), hours_ago(1)).build().unwrap();
+        let _guard = log.start();
+        auth.rotate_to(key(ED25519), hours_ago(2)).await.unwrap();
+        let text = log.take();
+        assert!(text.contains("WARN") && text.contains("has no effect"), "{text}");
+        assert!(text.contains(&key(ES256).thumbprint()) && text.contains(&key(ED25519).thumbprint()), "{text}");
+    }
 }
 
 #[cfg(feature = "verifier")]

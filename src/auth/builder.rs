@@ -135,7 +135,10 @@ impl<C: Claims> AuthBuilder<C> {
 
     /// Signs access tokens with another key from `at` on, for a node that starts while the app's nodes change to that key: see
     /// [`Auth::rotate_to`]. If `at` is over, it signs at once, and the key before it is accepted for as long as there. May be
-    /// called several times; of the keys whose time has come, the last one signs.
+    /// called several times; of the keys whose time has come, the one with the latest `at` signs.
+    ///
+    /// It is in the JWK set from the start. For an app that signs with its secret (HS256) until `at`, this is the way to serve
+    /// [`Auth::jwks_router`] already.
     #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "signing"))))]
     pub fn next_signing_key(mut self, key: SigningKey, at: SystemTime) -> Self {

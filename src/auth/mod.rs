@@ -146,6 +146,14 @@ impl<C> Auth<C> {
         self.access_keys().ring.jwks(self.now())
     }
 
+    /// The `kid` of the key that signs access tokens now: which one that is after [`rotate_to`](Self::rotate_to). None if the
+    /// secret signs them (HS256).
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "aws_lc_rs", feature = "signing"))))]
+    pub fn signing_key_id(&self) -> Option<String> {
+        self.access_keys().ring.signing_key_id(self.now())
+    }
+
     #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
     pub(crate) fn has_public_keys(&self) -> bool {
         self.access_keys().ring.has_public_keys()

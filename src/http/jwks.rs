@@ -44,7 +44,8 @@ impl<C: Claims> Auth<C> {
     /// # Errors
     ///
     /// If there is no public key, because access tokens are signed with the secret (HS256): a verifier that fetches an empty set
-    /// would refuse every token.
+    /// would refuse every token. An app that will change from its secret to a key names that key in
+    /// [`next_signing_key`](crate::AuthBuilder::next_signing_key), or awaits [`rotate_to`](Self::rotate_to) before it calls this.
     pub fn jwks_router<S: Clone + Send + Sync + 'static>(&self) -> Result<Router<S>, SettingsError> {
         self.check_public_keys()?;
         Ok(Router::new().route(PATH, get(jwks::<C>)).with_state(self.clone()))
@@ -57,7 +58,7 @@ impl<C: Claims> Auth<C> {
         Err(SettingsError::new(
             "signing_key",
             "missing, and the JWK set of an `Auth` that signs with its secret is empty; call `AuthBuilder::signing_key`, or \
-             do not mount `jwks_router`",
+             `AuthBuilder::next_signing_key` to change to a key later, or do not mount `jwks_router`",
         ))
     }
 }

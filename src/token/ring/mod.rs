@@ -2,6 +2,8 @@
 
 #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
 mod rotation;
+#[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+mod schedule;
 
 use std::sync::{Arc, PoisonError, RwLock};
 #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
@@ -12,7 +14,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::Mac as _;
 
 #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-pub(crate) use self::rotation::{JWKS_MAX_AGE, KeyLife, Rotation};
+pub(crate) use self::rotation::{JWKS_MAX_AGE, KeyLife, OnlyKey, Rotation, WasRemoved};
+#[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+use self::schedule::Schedule;
 use super::keys::{HmacSha256, Purpose, Secret, hmac};
 #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
 use super::signer::BoxError;
@@ -177,7 +181,7 @@ impl Key {
     }
 }
 
-/// All keys. The key that was added last signs, of those whose time has come.
+/// All keys. Which of them signs depends on the time.
 pub(crate) struct KeyRing {
     /// Replaced as a whole, so that each token is verified with one set.
     keys: RwLock<Arc<Keys>>,
@@ -187,27 +191,28 @@ pub(crate) struct KeyRing {
 
 #[derive(Clone)]
 pub(super) struct Keys {
+    /// Each public key once.
     pub(super) entries: Vec<Entry>,
-    /// The ids of the last keys that were dropped.
+    /// Which of them signs when.
     #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-    pub(super) dropped: Vec<String>,
+    schedule: Schedule,
+    /// The ids of keys that the app has removed. They never come back.
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+    removed: Vec<String>,
 }
 
 #[derive(Clone)]
 pub(super) struct Entry {
     pub(super) key: Arc<Key>,
-    /// When it begins to sign. None if it only verifies.
-    pub(super) signs_from: Option<Timestamp>,
     /// Since when it verifies here, and is in the JWK set.
     #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-    pub(super) published_at: Timestamp,
+    published_at: Timestamp,
 }
 
 impl Entry {
-    pub(super) fn new(key: Key, signs_from: Option<Timestamp>) -> Self {
+    fn new(key: Key) -> Self {
         Self {
             key: Arc::new(key),
-            signs_from,
             #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
             published_at: ALWAYS,
         }
@@ -215,39 +220,55 @@ impl Entry {
 }
 
 /// Before every other time.
-pub(super) const ALWAYS: Timestamp = Timestamp::from_millis(i64::MIN);
+#[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+const ALWAYS: Timestamp = Timestamp::from_millis(i64::MIN);
 
+#[cfg(not(any(feature = "aws_lc_rs", feature = "signing")))]
 impl Keys {
-    /// The entry that signs. There always is one: if the clock was set back, the first one whose time will come.
-    fn signing(&self, now: Timestamp) -> Option<&Entry> {
-        self.due(now).or_else(|| self.entries.iter().find(|entry| entry.signs_from.is_some()))
-    }
-
-    /// The last entry whose time has come.
-    fn due(&self, now: Timestamp) -> Option<&Entry> {
-        self.entries.iter().rev().find(|entry| entry.signs_from.is_some_and(|from| from <= now))
+    /// The key that signs: the first one.
+    fn signing(&self, _: Timestamp) -> Option<&Arc<Key>> {
+        self.entries.first().map(|entry| &entry.key)
     }
 }
 
 impl KeyRing {
+    /// The first key signs, unless the schedule has others.
     pub(super) fn new(
         signing: Key,
         others: Vec<Key>,
         #[cfg(any(feature = "aws_lc_rs", feature = "signing"))] rotation: Rotation,
     ) -> Self {
-        let others = others.into_iter().map(|key| Entry::new(key, None));
+        #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+        let schedule = Schedule::of(&signing.id);
+        let mut entries: Vec<Entry> = Vec::with_capacity(1 + others.len());
+        for key in std::iter::once(signing).chain(others) {
+            // A key that was given twice would still be there after it is removed.
+            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+            if key.is_public() && entries.iter().any(|entry| entry.key.id == key.id) {
+                continue;
+            }
+            entries.push(Entry::new(key));
+        }
         Self::of(
-            std::iter::once(Entry::new(signing, Some(ALWAYS))).chain(others).collect(),
+            entries,
+            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+            schedule,
             #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
             rotation,
         )
     }
 
-    fn of(entries: Vec<Entry>, #[cfg(any(feature = "aws_lc_rs", feature = "signing"))] rotation: Rotation) -> Self {
+    fn of(
+        entries: Vec<Entry>,
+        #[cfg(any(feature = "aws_lc_rs", feature = "signing"))] schedule: Schedule,
+        #[cfg(any(feature = "aws_lc_rs", feature = "signing"))] rotation: Rotation,
+    ) -> Self {
         let keys = Keys {
             entries,
             #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-            dropped: Vec::new(),
+            schedule,
+            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+            removed: Vec::new(),
         };
         Self {
             keys: RwLock::new(Arc::new(keys)),
@@ -259,7 +280,7 @@ impl KeyRing {
     /// A ring that only verifies, and has no key yet.
     #[cfg(feature = "verifier")]
     pub(super) fn verifying(rotation: Rotation) -> Self {
-        Self::of(Vec::new(), rotation)
+        Self::of(Vec::new(), Schedule::default(), rotation)
     }
 
     pub(super) fn keys(&self) -> Arc<Keys> {
@@ -279,9 +300,9 @@ impl KeyRing {
     /// The key that signs.
     pub(super) fn signer(&self, now: Timestamp) -> Option<Arc<Key>> {
         let keys = self.keys();
-        let key = Arc::clone(&keys.signing(now)?.key);
+        let key = Arc::clone(keys.signing(now)?);
         #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-        self.follow(&keys, &key, now);
+        Self::follow(&keys, &key, now);
         Some(key)
     }
 }

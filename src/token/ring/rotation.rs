@@ -1,16 +1,17 @@
 //! Keys that change while the app runs: the next one is published before it signs, and an old one verifies until the last token
 //! that it has signed is over.
 //!
-//! Which key signs depends on the time alone, so that nothing has to run for it.
+//! Which key signs and which ones verify depends on the time alone, so that nothing has to run for it.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
+use super::schedule::Change;
 use super::{ALWAYS, Entry, Key, KeyRing, Keys};
 use crate::config::Settings;
 use crate::time::Timestamp;
@@ -20,8 +21,6 @@ pub(crate) const JWKS_MAX_AGE: Duration = Duration::from_secs(300);
 
 /// The shortest time between two reports of unknown keys. Anybody can send a token that names one.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
-/// How many dropped keys are remembered, so that a late token of one is not reported.
-const MAX_DROPPED: usize = 16;
 /// The length of a thumbprint, in base64url.
 const THUMBPRINT_CHARS: usize = 43;
 
@@ -33,12 +32,19 @@ const LAST_TIME: Timestamp = Timestamp::from_millis(253_402_300_799_000);
 pub(crate) struct KeyLife {
     /// In milliseconds.
     accepted_until: AtomicI64,
+    /// Whether it was reported that it signs.
     has_signed: AtomicBool,
+    /// Whether it was reported that its last token is over.
+    is_over: AtomicBool,
 }
 
 impl Default for KeyLife {
     fn default() -> Self {
-        Self { accepted_until: AtomicI64::new(i64::MAX), has_signed: AtomicBool::new(false) }
+        Self {
+            accepted_until: AtomicI64::new(i64::MAX),
+            has_signed: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+        }
     }
 }
 
@@ -57,7 +63,7 @@ impl Key {
         self.life.as_ref().is_none_or(|life| life.is_accepted(now))
     }
 
-    fn is_public(&self) -> bool {
+    pub(super) fn is_public(&self) -> bool {
         self.key_pair().is_some()
     }
 }
@@ -95,32 +101,69 @@ impl Rotation {
         Self { is_published: true, ..Self::new(settings) }
     }
 
-    /// Decides until when each key is accepted.
+    /// Decides until when each key is accepted: one that has never signed, for good.
     fn settle(&self, keys: &Keys) {
-        // When one of the later keys begins to sign.
-        let mut next = None;
-        for Entry { key, signs_from, .. } in keys.entries.iter().rev() {
-            let Some(from) = *signs_from else { continue };
-            if let Some(life) = &key.life {
-                let end = next.map_or(Timestamp::MAX, |next: Timestamp| next.max(from).after(self.retention));
-                life.end(end);
+        for entry in &keys.entries {
+            let ends = keys.schedule.ends(self.retention).filter(|(change, _)| change.key_id == entry.key.id);
+            if let Some(life) = &entry.key.life {
+                life.end(ends.map(|(_, end)| end).max().unwrap_or(Timestamp::MAX));
             }
-            next = Some(next.map_or(from, |next| next.min(from)));
         }
     }
 }
 
 impl Keys {
-    fn position(&self, key_id: &str) -> Option<usize> {
-        self.entries.iter().position(|entry| entry.key.is_public() && entry.key.id == key_id)
+    /// The key that signs.
+    pub(super) fn signing(&self, now: Timestamp) -> Option<&Arc<Key>> {
+        self.key(&self.schedule.signing(now)?.key_id)
     }
 
-    fn remember_dropped(&mut self, key_id: &str) {
-        self.dropped.push(key_id.to_owned());
-        let excess = self.dropped.len().saturating_sub(MAX_DROPPED);
-        self.dropped.drain(..excess);
+    fn key(&self, id: &str) -> Option<&Arc<Key>> {
+        self.entries.iter().map(|entry| &entry.key).find(|key| key.id == id)
+    }
+
+    fn public_entry(&mut self, id: &str) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.key.is_public() && entry.key.id == id)
+    }
+
+    /// Adds a key, or its private key if it is known. Returns since when it is published.
+    fn publish(&mut self, mut key: Key, now: Timestamp) -> Timestamp {
+        let Some(known) = self.public_entry(&key.id) else {
+            self.entries.push(Entry { published_at: now, ..Entry::new(key) });
+            return now;
+        };
+        if !known.key.is_accepted(now) {
+            // It was not in the set any more.
+            known.published_at = now;
+        }
+        key.life.clone_from(&known.key.life);
+        known.key = Arc::new(key);
+        known.published_at
+    }
+
+    /// The key that signs in place of this one from now on.
+    fn successor_of(&self, key_id: &str, now: Timestamp) -> Option<&str> {
+        let signing = &self.schedule.signing(now)?.key_id;
+        if signing != key_id {
+            return Some(signing);
+        }
+        let others = || {
+            let others = self.schedule.changes().filter(|change| change.key_id != key_id);
+            others.filter_map(|change| Some((change, self.key(&change.key_id)?)))
+        };
+        let has_begun = |change: &Change| change.from <= now;
+        let before = others().rfind(|(change, key)| has_begun(change) && key.is_public() && key.is_accepted(now));
+        let next = || others().filter(|(change, key)| !has_begun(change) && key.is_public());
+        // Other services do not accept the secret, so it comes last.
+        let secret = || others().rfind(|(change, key)| has_begun(change) && !key.is_public());
+        let successor = before.or_else(|| next().min_by_key(|(change, _)| change.from)).or_else(secret);
+        successor.map(|(change, _)| change.key_id.as_str())
     }
 }
+
+/// A key that was removed does not come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WasRemoved;
 
 /// The only key that signs cannot be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,64 +186,77 @@ impl KeyRing {
     pub(crate) fn publish(&self, now: Timestamp) {
         self.replace(|keys| keys.entries.iter_mut().for_each(|entry| entry.published_at = now));
         // That it signs is no change.
-        if let Some(life) = self.keys().signing(now).and_then(|entry| entry.key.life.as_ref()) {
+        if let Some(life) = self.keys().signing(now).and_then(|key| key.life.as_ref()) {
             life.has_signed.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Adds a key that signs from this time on, whenever that was.
-    pub(crate) fn add_next(&self, key: Key, signs_from: Timestamp) {
+    /// The id of the key that signs. None if that is the secret.
+    pub(crate) fn signing_key_id(&self, now: Timestamp) -> Option<String> {
+        self.keys().signing(now).filter(|key| key.is_public()).map(|key| key.id.clone())
+    }
+
+    /// Adds a key that signs from this time on, whenever that was: other nodes have published it.
+    pub(crate) fn add_next(&self, key: Key, at: Timestamp) {
         self.replace(|keys| {
-            let known = keys.position(&key.id).map(|known| keys.entries.remove(known));
-            // The key that signs already goes on.
-            let begun = known.and_then(|known| known.signs_from);
-            let signs_from = begun.map_or(signs_from, |begun| begun.min(signs_from));
-            keys.entries.push(Entry::new(key, Some(signs_from)));
+            let key_id = key.id.clone();
+            keys.publish(key, ALWAYS);
+            keys.schedule.add(Change { key_id, at, from: at });
             self.rotation.settle(keys);
         });
+    }
+
+    pub(crate) fn was_removed(&self, key: &Key) -> bool {
+        self.keys().removed.contains(&key.id)
     }
 
     /// Has a key sign from `at` on, but not before it was published here for as long as others may keep the set without it.
-    /// Returns from when it signs.
-    pub(crate) fn rotate_to(&self, mut key: Key, at: Timestamp, now: Timestamp) -> Timestamp {
+    /// Returns from when the change counts.
+    pub(crate) fn rotate_to(&self, key: Key, at: Timestamp, now: Timestamp) -> Result<Timestamp, WasRemoved> {
         let id = key.id.clone();
-        let (signs_from, is_new) = self.replace(|keys| {
-            let signs_now = keys.signing(now).is_some_and(|entry| entry.key.is_public() && entry.key.id == key.id);
-            let known = keys.position(&key.id).map(|known| keys.entries.remove(known));
-            let published_at = known.as_ref().map_or(now, |known| known.published_at);
-            // A key that signs already goes on.
-            let begun = known.as_ref().and_then(|known| known.signs_from).filter(|_| signs_now);
-            let signs_from = begun.unwrap_or_else(|| at.max(published_at.after(JWKS_MAX_AGE)).max(now));
-            let is_new = known.as_ref().is_none_or(|known| known.signs_from != Some(signs_from));
-            if let Some(known) = known {
-                key.life.clone_from(&known.key.life);
+        let (from, is_new) = self.replace(|keys| {
+            if keys.removed.contains(&id) {
+                return Err(WasRemoved);
             }
-            keys.entries.push(Entry { published_at, ..Entry::new(key, Some(signs_from)) });
+            if let Some(known) = keys.schedule.find(&id, at) {
+                return Ok((known.from, false));
+            }
+            let published_at = keys.publish(key, now);
+            let from = at.max(published_at.after(JWKS_MAX_AGE)).max(now);
+            keys.schedule.add(Change { key_id: id.clone(), at, from });
             self.rotation.settle(keys);
-            (signs_from, is_new)
-        });
+            if let Some(life) = keys.key(&id).and_then(|key| key.life.as_ref()) {
+                life.is_over.store(false, Ordering::Relaxed);
+            }
+            keys.schedule.forget(self.rotation.retention, now);
+            let Keys { entries, schedule, .. } = keys;
+            entries.retain(|entry| entry.key.is_accepted(now) || schedule.has_key(&entry.key.id));
+            Ok((from, true))
+        })?;
         if is_new {
-            report_next(&id, at, signs_from);
+            let keys = self.keys();
+            let other = keys.schedule.signing(from).filter(|change| change.key_id != id);
+            report_next(&id, at, from, other.map(|change| &*change.key_id));
         }
-        signs_from
+        Ok(from)
     }
 
-    /// Drops a key at once. Returns whether there was one.
-    pub(crate) fn remove(&self, key_id: &str, now: Timestamp) -> Result<bool, OnlyKey> {
+    /// Drops a key at once, by its id or by its thumbprint. Returns whether there was one.
+    pub(crate) fn remove(&self, name: &str, now: Timestamp) -> Result<bool, OnlyKey> {
         self.replace(|keys| {
-            let Some(known) = keys.position(key_id) else { return Ok(false) };
-            let mut left = keys.clone();
-            let removed = left.entries.remove(known);
-            if left.due(now).is_none() {
-                // The next one begins at once.
-                let next = left.entries.iter_mut().find(|entry| entry.signs_from.is_some()).ok_or(OnlyKey)?;
-                next.signs_from = Some(now);
-            }
-            self.rotation.settle(&left);
-            left.remember_dropped(key_id);
-            *keys = left;
+            let has_name = |entry: &Entry| {
+                let thumbprint = || entry.key.key_pair().is_some_and(|keys| keys.thumbprint() == name);
+                entry.key.is_public() && (entry.key.id == name || thumbprint())
+            };
+            let Some(position) = keys.entries.iter().position(has_name) else { return Ok(false) };
+            let Some(Entry { key, .. }) = keys.entries.get(position).cloned() else { return Ok(false) };
+            let successor = keys.successor_of(&key.id, now).ok_or(OnlyKey)?.to_owned();
+            keys.entries.remove(position);
+            keys.schedule.replace_key(&key.id, &successor, now);
+            keys.removed.push(key.id.clone());
+            self.rotation.settle(keys);
             // For the tokens that were verified before.
-            if let Some(life) = &removed.key.life {
+            if let Some(life) = &key.life {
                 life.end(ALWAYS);
             }
             Ok(true)
@@ -218,7 +274,7 @@ impl KeyRing {
                     entry.key.id == key.id && thumbprint(&entry.key) == thumbprint(&key)
                 };
                 let known = gone.iter().position(is_same).map(|known| gone.swap_remove(known));
-                keys.entries.push(known.unwrap_or_else(|| Entry::new(key, None)));
+                keys.entries.push(known.unwrap_or_else(|| Entry::new(key)));
             }
             gone
         });
@@ -243,33 +299,23 @@ impl KeyRing {
     /// Whether a token has the form of ours, and names a key that is not known here.
     #[cfg(feature = "verifier")]
     pub(crate) fn lacks_key_of(&self, token: &[u8]) -> bool {
-        key_id_of_ours(token).is_some_and(|id| self.keys().position(&id).is_none())
+        key_id_of_ours(token).is_some_and(|id| self.keys().key(&id).is_none())
     }
 
-    /// Reports a key that signs for the first time, and drops those whose last token is over.
-    pub(super) fn follow(&self, keys: &Keys, signing: &Key, now: Timestamp) {
-        if let Some(life) = &signing.life
-            && !life.has_signed.load(Ordering::Relaxed)
-            && !life.has_signed.swap(true, Ordering::Relaxed)
-        {
+    /// Reports a key that signs for the first time, and those whose last token is over.
+    pub(super) fn follow(keys: &Keys, signing: &Key, now: Timestamp) {
+        let is_first = |said: &AtomicBool| !said.load(Ordering::Relaxed) && !said.swap(true, Ordering::Relaxed);
+        if signing.life.as_ref().is_some_and(|life| is_first(&life.has_signed)) {
             tracing::info!(target: "axum_refresh", kid = signing.id, "a new key signs access tokens from now on");
         }
-        if keys.entries.iter().all(|entry| entry.key.is_accepted(now)) {
-            return;
-        }
-        let over: Vec<Entry> = self.replace(|keys| {
-            let entries = std::mem::take(&mut keys.entries);
-            let (left, over): (_, Vec<Entry>) = entries.into_iter().partition(|entry| entry.key.is_accepted(now));
-            keys.entries = left;
-            over.iter().for_each(|entry| keys.remember_dropped(&entry.key.id));
-            over
-        });
-        for entry in over {
-            tracing::info!(
-                target: "axum_refresh",
-                kid = entry.key.id,
-                "a key is dropped, because the last access token that it has signed is over"
-            );
+        for Entry { key, .. } in &keys.entries {
+            if key.life.as_ref().is_some_and(|life| !life.is_accepted(now) && is_first(&life.is_over)) {
+                tracing::info!(
+                    target: "axum_refresh",
+                    kid = key.id,
+                    "a key is no longer in the JWK set, because the last access token that it has signed is over"
+                );
+            }
         }
     }
 
@@ -283,7 +329,7 @@ impl KeyRing {
         }
         let mut own = keys.entries.iter().filter(|entry| entry.key.is_public()).map(|entry| &entry.key.id);
         let Some(realm) = own.next().and_then(|id| id.get(THUMBPRINT_CHARS..)) else { return };
-        let Some(key_id) = key_id(message, realm).filter(|id| !keys.dropped.contains(id)) else { return };
+        let Some(key_id) = key_id(message, realm).filter(|id| !keys.removed.contains(id)) else { return };
         let mut reported = self.rotation.reported.lock().unwrap_or_else(PoisonError::into_inner);
         if reported.is_some_and(|at| at.elapsed() < REPORT_EVERY) {
             return;
@@ -299,10 +345,17 @@ impl KeyRing {
     }
 }
 
-fn report_next(key_id: &str, at: Timestamp, signs_from: Timestamp) {
-    let time = signs_from.clamp(Timestamp::from_millis(0), LAST_TIME);
+/// Reports a change, and whether another key signs in spite of it.
+fn report_next(key_id: &str, at: Timestamp, from: Timestamp, other: Option<&str>) {
+    let time = from.clamp(Timestamp::from_millis(0), LAST_TIME);
     let time = humantime::format_rfc3339_seconds(time.into());
-    if signs_from > at {
+    if let Some(other) = other {
+        tracing::warn!(
+            target: "axum_refresh",
+            kid = key_id,
+            "a change to this key has no effect, because {other} signs since a later `at`, or goes on at the same `at`"
+        );
+    } else if from > at {
         tracing::warn!(
             target: "axum_refresh",
             kid = key_id,
@@ -385,7 +438,7 @@ mod tests {
     #[test]
     fn the_next_key_is_published_at_once_and_signs_after_one_max_age() {
         let ring = ring();
-        assert_eq!(ring.rotate_to(key(2), NOW, NOW), after(5));
+        assert_eq!(ring.rotate_to(key(2), NOW, NOW), Ok(after(5)));
         assert_eq!(published(&ring, NOW), [1, 2]);
         assert_eq!(signing(&ring, after(5).before(Duration::from_millis(1))), 1);
         assert_eq!(signing(&ring, after(5)), 2);
@@ -394,7 +447,7 @@ mod tests {
     #[test]
     fn a_key_does_not_sign_before_its_time() {
         let ring = ring();
-        assert_eq!(ring.rotate_to(key(2), after(60), NOW), after(60));
+        assert_eq!(ring.rotate_to(key(2), after(60), NOW), Ok(after(60)));
         assert_eq!((signing(&ring, after(59)), signing(&ring, after(60))), (1, 2));
     }
 
@@ -402,24 +455,22 @@ mod tests {
     fn the_old_key_is_accepted_until_its_last_token_is_over() {
         let ring = ring();
         let old = ring.signer(NOW).unwrap();
-        ring.rotate_to(key(2), after(60), NOW);
+        ring.rotate_to(key(2), after(60), NOW).unwrap();
         let end = after(60).after(RETENTION);
         let just_before = end.before(Duration::from_millis(1));
         assert!(old.is_accepted(just_before) && !old.is_accepted(end));
         assert_eq!((published(&ring, just_before), published(&ring, end)), (vec![1, 2], vec![2]));
-        // The next signature drops it.
         assert_eq!(signing(&ring, end), 2);
-        assert_eq!(ring.keys().entries.len(), 1);
     }
 
     #[test]
     fn a_key_that_was_published_for_long_enough_signs_at_once() {
         let ring = ring_of(key(1), vec![key(2)]);
-        assert_eq!(ring.rotate_to(key(2), NOW, after(2)), after(5));
+        assert_eq!(ring.rotate_to(key(2), NOW, after(2)), Ok(after(5)));
         let ring = ring_of(key(1), vec![key(2)]);
-        assert_eq!(ring.rotate_to(key(2), NOW, after(20)), after(20));
+        assert_eq!(ring.rotate_to(key(2), NOW, after(20)), Ok(after(20)));
         assert_eq!(signing(&ring, after(20)), 2);
-        // It took the place of the key that was there before.
+        // It took the place of the public key that was there before.
         assert_eq!(ring.keys().entries.len(), 2);
     }
 
@@ -427,40 +478,83 @@ mod tests {
     fn the_same_change_again_changes_nothing() {
         let ring = ring();
         for minute in [0, 3, 59, 60, 61, 300] {
-            assert_eq!(ring.rotate_to(key(2), after(60), after(minute)), after(60), "{minute}");
+            assert_eq!(ring.rotate_to(key(2), after(60), after(minute)), Ok(after(60)), "{minute}");
             assert_eq!(signing(&ring, after(minute)), if minute < 60 { 1 } else { 2 }, "{minute}");
         }
         assert_eq!(published(&ring, after(60).after(RETENTION)), [2]);
     }
 
     #[test]
-    fn the_key_that_signs_calls_off_a_change() {
-        let ring = ring();
-        ring.rotate_to(key(2), after(60), NOW);
-        ring.rotate_to(key(1), after(10), after(10));
-        // Another node may sign with the other one.
-        let end = after(60).after(RETENTION);
-        assert_eq!(published(&ring, end.before(MINUTE)), [1, 2]);
-        assert_eq!(published(&ring, end), [1]);
-        assert_eq!((signing(&ring, after(10)), signing(&ring, after(600))), (1, 1));
+    fn a_change_is_called_off_by_one_to_the_current_key_at_the_same_time() {
+        for called_off_first in [false, true] {
+            let ring = ring();
+            let mut changes = [(2, NOW), (1, after(10))];
+            if called_off_first {
+                changes = [(1, NOW), (2, after(10))];
+            }
+            for (seed, now) in changes {
+                ring.rotate_to(key(seed), after(60), now).unwrap();
+            }
+            // Another node may sign with the other one.
+            let end = after(60).after(RETENTION);
+            assert_eq!(published(&ring, end.before(MINUTE)), [1, 2]);
+            assert_eq!(published(&ring, end), [1]);
+            assert_eq!((signing(&ring, after(10)), signing(&ring, after(600))), (1, 1));
+        }
     }
 
     #[test]
-    fn of_several_keys_the_last_one_signs_whose_time_has_come() {
+    fn a_change_that_is_given_again_does_not_undo_or_call_off_a_later_one() {
         let ring = ring();
-        ring.rotate_to(key(2), after(60), NOW);
-        ring.rotate_to(key(3), after(30), NOW);
-        ring.rotate_to(key(4), after(90), NOW);
-        let signs: Vec<_> = [29, 30, 60, 89, 90].iter().map(|minute| signing(&ring, after(*minute))).collect();
-        assert_eq!(signs, [1, 3, 3, 3, 4]);
+        ring.rotate_to(key(2), after(60), NOW).unwrap();
+        ring.rotate_to(key(3), after(120), after(61)).unwrap();
+        ring.rotate_to(key(2), after(60), after(62)).unwrap();
+        assert_eq!((signing(&ring, after(119)), signing(&ring, after(120))), (2, 3));
+        assert_eq!(ring.rotate_to(key(2), after(60), after(121)), Ok(after(60)));
+        assert_eq!((signing(&ring, after(121)), signing(&ring, after(1000))), (3, 3));
+    }
+
+    #[test]
+    fn nodes_that_get_changes_at_different_moments_end_up_with_the_same_key() {
+        let changes = [(2, 60), (1, 70), (3, 80), (2, 90)];
+        // When each change reaches the node, in minutes.
+        for received in [[0, 0, 0, 0], [30, 20, 10, 0], [65, 0, 75, 0], [95, 94, 93, 92], [0, 92, 61, 91]] {
+            let ring = ring();
+            for minute in 0..=100 {
+                let now_received = changes.iter().zip(received).filter(|(_, received)| *received == minute);
+                for ((seed, at), _) in now_received {
+                    ring.rotate_to(key(*seed), after(*at), after(minute)).unwrap();
+                }
+            }
+            assert_eq!(signing(&ring, after(100)), 2, "{received:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_to_the_key_that_signs_counts_when_its_time_has_come() {
+        // This node was given the change back before it was given the change to the other key.
+        let ring = ring();
+        ring.rotate_to(key(1), after(70), NOW).unwrap();
+        ring.rotate_to(key(2), after(60), after(1)).unwrap();
+        assert_eq!([59, 60, 70].map(|minute| signing(&ring, after(minute))), [1, 2, 1]);
+    }
+
+    #[test]
+    fn of_several_keys_the_one_signs_whose_time_has_come_last() {
+        let ring = ring();
+        ring.rotate_to(key(2), after(60), NOW).unwrap();
+        ring.rotate_to(key(3), after(30), NOW).unwrap();
+        ring.rotate_to(key(4), after(90), NOW).unwrap();
+        let signs = [29, 30, 59, 60, 89, 90].map(|minute| signing(&ring, after(minute)));
+        assert_eq!(signs, [1, 3, 3, 2, 2, 4]);
         assert_eq!(published(&ring, after(90).after(RETENTION)), [4]);
     }
 
     #[test]
     fn an_old_key_may_come_back() {
         let ring = ring();
-        ring.rotate_to(key(2), after(60), NOW);
-        assert_eq!(ring.rotate_to(key(1), after(65), after(61)), after(65));
+        ring.rotate_to(key(2), after(60), NOW).unwrap();
+        assert_eq!(ring.rotate_to(key(1), after(65), after(61)), Ok(after(65)));
         assert_eq!((signing(&ring, after(64)), signing(&ring, after(65))), (2, 1));
         assert_eq!(published(&ring, after(65).after(RETENTION)), [1]);
     }
@@ -469,7 +563,7 @@ mod tests {
     fn a_removed_key_is_refused_at_once_and_the_next_one_signs() {
         let ring = ring();
         let old = ring.signer(NOW).unwrap();
-        ring.rotate_to(key(2), after(60), NOW);
+        ring.rotate_to(key(2), after(60), NOW).unwrap();
         assert_eq!(ring.remove(&key(1).id, NOW), Ok(true));
         assert!(!old.is_accepted(NOW));
         assert_eq!((published(&ring, NOW), signing(&ring, NOW)), (vec![2], 2));
@@ -479,7 +573,7 @@ mod tests {
     #[test]
     fn if_the_new_key_is_removed_the_old_one_signs_again() {
         let ring = ring();
-        ring.rotate_to(key(2), after(60), NOW);
+        ring.rotate_to(key(2), after(60), NOW).unwrap();
         assert_eq!(signing(&ring, after(61)), 2);
         assert_eq!(ring.remove(&key(2).id, after(61)), Ok(true));
         assert_eq!((signing(&ring, after(61)), signing(&ring, after(600))), (1, 1));
@@ -510,16 +604,113 @@ mod tests {
         let ring = ring();
         ring.add_next(key(1), after(60));
         assert_eq!((signing(&ring, NOW), signing(&ring, after(60))), (1, 1));
-        assert_eq!(ring.rotate_to(key(1), after(60), NOW), ALWAYS);
+        assert_eq!(ring.rotate_to(key(1), after(60), NOW), Ok(after(60)));
         assert_eq!(signing(&ring, NOW), 1);
     }
 
     #[test]
     fn a_clock_that_is_set_back_leaves_a_key_that_signs() {
         let ring = ring();
-        ring.rotate_to(key(2), after(60), NOW);
+        ring.rotate_to(key(2), after(60), NOW).unwrap();
         assert_eq!(signing(&ring, after(120)), 2);
-        assert_eq!(signing(&ring, NOW), 2);
+        assert_eq!((signing(&ring, NOW), published(&ring, NOW)), (1, vec![1, 2]));
+        // Also if the key from before is gone.
+        assert_eq!(ring.remove(&key(1).id, NOW), Ok(true));
+        assert_eq!(signing(&ring, NOW.before(1000 * MINUTE)), 2);
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_for_a_moment_loses_no_key() {
+        let ring = ring();
+        let old = ring.signer(NOW).unwrap();
+        ring.rotate_to(key(2), after(60), NOW).unwrap();
+        assert_eq!(signing(&ring, after(24 * 60)), 2);
+        assert_eq!((signing(&ring, after(1)), published(&ring, after(1))), (1, vec![1, 2]));
+        assert!(old.is_accepted(after(1)));
+    }
+
+    #[test]
+    fn a_key_that_was_given_twice_is_there_once_and_gone_when_it_is_removed() {
+        for others in [vec![key(1)], vec![key(1), key(2), key(2)]] {
+            let ring = ring_of(key(1), others);
+            ring.rotate_to(key(2), NOW, NOW).unwrap();
+            assert_eq!(ring.jwks(NOW)["keys"].as_array().unwrap().len(), 2);
+            assert_eq!(ring.remove(&key(1).id, NOW), Ok(true));
+            assert_eq!((published(&ring, NOW), signing(&ring, NOW)), (vec![2], 2));
+        }
+    }
+
+    #[test]
+    fn a_removed_key_does_not_come_back() {
+        let ring = ring();
+        ring.rotate_to(key(2), after(60), NOW).unwrap();
+        assert_eq!(ring.remove(&key(2).id, NOW), Ok(true));
+        for at in [60, 70] {
+            assert_eq!(ring.rotate_to(key(2), after(at), after(61)), Err(WasRemoved));
+        }
+        assert!(ring.was_removed(&key(2)) && !ring.was_removed(&key(1)));
+        assert_eq!((published(&ring, after(100)), signing(&ring, after(100))), (vec![1], 1));
+    }
+
+    #[test]
+    fn a_key_whose_last_token_is_over_does_not_sign_in_place_of_a_removed_one() {
+        let ring = ring();
+        ring.rotate_to(key(2), after(10), NOW).unwrap();
+        // Nothing was signed here meanwhile.
+        let late = after(10 + 120);
+        assert_eq!(ring.remove(&key(2).id, late), Err(OnlyKey));
+        ring.rotate_to(key(3), late, late).unwrap();
+        assert_eq!(ring.remove(&key(2).id, late), Ok(true));
+        assert_eq!((published(&ring, late), signing(&ring, late)), (vec![3], 3));
+    }
+
+    #[test]
+    fn removing_a_key_brings_no_key_before_it_back_into_the_set() {
+        let ring = ring();
+        ring.rotate_to(key(2), after(10), NOW).unwrap();
+        ring.rotate_to(key(3), after(40), NOW).unwrap();
+        // The last token of the first key is over half a minute before.
+        let now = after(31);
+        assert_eq!(published(&ring, now), [2, 3]);
+        assert_eq!(ring.remove(&key(2).id, now), Ok(true));
+        assert_eq!((published(&ring, now), signing(&ring, now)), (vec![3], 3));
+    }
+
+    #[test]
+    fn a_key_that_comes_back_into_the_set_waits_again() {
+        let ring = ring();
+        ring.rotate_to(key(2), after(10), NOW).unwrap();
+        let late = after(10 + 120);
+        assert_eq!(published(&ring, late), [2]);
+        assert_eq!(ring.rotate_to(key(1), late, late), Ok(late.after(JWKS_MAX_AGE)));
+        assert_eq!((published(&ring, late), signing(&ring, late)), (vec![1, 2], 2));
+    }
+
+    #[test]
+    fn if_a_key_is_removed_that_signs_in_place_of_the_secret_the_next_public_one_signs_at_once() {
+        let secret = || Key::hs256(&Secret::new("k4Jx0pQm1vN8sT2wZ7yB5cD9fG3hL6rA"), "app");
+        let ring = ring_of(secret(), Vec::new());
+        ring.rotate_to(key(1), NOW, NOW).unwrap();
+        let now = after(1000);
+        ring.rotate_to(key(2), now, now).unwrap();
+        assert_eq!(signing(&ring, now), 1);
+        assert_eq!(ring.remove(&key(1).id, now), Ok(true));
+        assert_eq!(signing(&ring, now), 2);
+        // The secret signs again only if there is nothing else.
+        assert_eq!(ring.remove(&key(2).id, now), Ok(true));
+        assert_eq!(ring.signer(now).unwrap().id, secret().id);
+        assert_eq!(ring.signing_key_id(now), None);
+    }
+
+    #[test]
+    fn a_node_that_never_signs_does_not_keep_all_keys() {
+        let ring = ring();
+        for n in 1..200 {
+            let at = after(u32::from(n) * 60);
+            ring.rotate_to(key(n), at, at).unwrap();
+        }
+        let count = ring.keys().entries.len();
+        assert!(count <= super::super::schedule::MIN_CHANGES + 1, "{count}");
     }
 
     #[test]
@@ -527,7 +718,7 @@ mod tests {
         let secret = || Key::hs256(&Secret::new("k4Jx0pQm1vN8sT2wZ7yB5cD9fG3hL6rA"), "app");
         let ring = ring_of(secret(), Vec::new());
         assert!(!ring.has_public_keys());
-        ring.rotate_to(key(2), NOW, NOW);
+        ring.rotate_to(key(2), NOW, NOW).unwrap();
         assert!(ring.has_public_keys());
         let much_later = after(100_000);
         assert_eq!(signing(&ring, much_later), 2);
@@ -558,6 +749,72 @@ mod tests {
         }
         for message in ["", "x", "eyJhIjoxfQ", &"a".repeat(600)] {
             assert_eq!(key_id(message.as_bytes(), ""), None);
+        }
+    }
+
+    /// A generator of numbers that is good enough for a test (xorshift).
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, n: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 % n
+        }
+    }
+
+    /// Three nodes, whose clocks differ by less than the grace period, get the same changes at different moments, each of them
+    /// five minutes before its time, and get all of them again now and then.
+    #[test]
+    fn nodes_that_change_keys_accept_the_tokens_of_each_other() {
+        let keys: Vec<Key> = (0..6).map(key).collect();
+        let copy = |seed: u64| {
+            let known = &keys[usize::try_from(seed).unwrap()];
+            Key::asymmetric(known.key_pair().unwrap().clone(), None)
+        };
+        let second = |second: u64| NOW.after(Duration::from_secs(second));
+        for run in 1..=12 {
+            let mut random = Random(0x9E37_79B9_7F4A_7C15 ^ run);
+            let rings = [0; 3].map(|_| ring_of(copy(0), Vec::new()));
+            let skews = [0; 3].map(|_| random.below(15));
+            let mut time = 600;
+            let changes: Vec<_> = (0..6)
+                .map(|_| {
+                    let received = [0; 3].map(|_| time + random.below(300));
+                    let change = (received, random.below(6), second(time + 300 + 330 + random.below(3600)));
+                    time += 300 + random.below(4000);
+                    change
+                })
+                .collect();
+            // The ids of keys, and when they have signed.
+            let mut tokens: Vec<(String, u64)> = Vec::new();
+            for now in (0..time + 6000).step_by(20) {
+                for (node, ring) in rings.iter().enumerate() {
+                    let at = second(now + skews[node]);
+                    for (received, seed, time) in &changes {
+                        let since = now.checked_sub(received[node]);
+                        if since.is_some_and(|since| since < 20 || random.below(50) == 0) {
+                            ring.rotate_to(copy(*seed), *time, at).unwrap();
+                        }
+                    }
+                    if random.below(4) == 0 {
+                        let id = ring.signer(at).unwrap().id.clone();
+                        assert!(ring.jwks(at).to_string().contains(&id));
+                        tokens.push((id, now));
+                    }
+                }
+                tokens.retain(|(_, signed_at)| now < signed_at + 15 * 60);
+                for (node, ring) in rings.iter().enumerate() {
+                    let (keys, at) = (ring.keys(), second(now + skews[node]));
+                    for (id, signed_at) in &tokens {
+                        let is_accepted = keys.key(id).is_some_and(|key| key.is_accepted(at));
+                        assert!(is_accepted, "run {run}: node {node} refuses at {now} what was signed at {signed_at}");
+                    }
+                }
+            }
+            let ids = [0, 1, 2].map(|node| rings[node].signing_key_id(second(time + 6000)));
+            assert!(ids.iter().all(|id| *id == ids[0]), "run {run}: {ids:?}");
         }
     }
 }
