@@ -104,12 +104,18 @@ impl VerifyingKey {
     ///
     /// # Errors
     ///
-    /// [`SettingsError`] if `jwk` is neither, or has a private key in it.
+    /// [`SettingsError`] if `jwk` is neither, has a private key in it, or is for something else: an `alg` other than `EdDSA` or
+    /// `ES256` respectively, a `use` other than `sig`, or `key_ops` without `verify`. A point that is not on its curve, or for
+    /// which anybody could sign, is no key. (With the feature `aws_lc_rs`, an Ed25519 point that is not on the curve is not
+    /// recognized; no signature verifies for it.)
     pub fn from_jwk(jwk: &Value) -> Result<Self, SettingsError> {
         let text = |name| jwk.get(name).and_then(Value::as_str);
         let bytes = |name| URL_SAFE_NO_PAD.decode(text(name)?).ok();
         if jwk.get("d").is_some() {
             return Err(invalid_verifying_key("the JWK has a private key; leave out `d`"));
+        }
+        if !verifies_tokens(jwk) {
+            return Err(invalid_verifying_key("the JWK is for something else, by its `alg`, `use` or `key_ops`"));
         }
         let point = match (text("kty"), text("crv")) {
             (Some("OKP"), Some("Ed25519")) => bytes("x").and_then(|x| Point::ed25519(&x)),
@@ -125,6 +131,16 @@ impl VerifyingKey {
     pub fn thumbprint(&self) -> String {
         self.0.thumbprint()
     }
+}
+
+/// Whether a JWK says nothing else than that it verifies signatures with the algorithm of its curve.
+pub(super) fn verifies_tokens(jwk: &Value) -> bool {
+    let is_absent_or = |name, allowed: &str| jwk.get(name).is_none_or(|value| value.as_str() == Some(allowed));
+    let algorithm = if jwk.get("kty").is_some_and(|kty| kty == "EC") { "ES256" } else { "EdDSA" };
+    let verifies = jwk.get("key_ops").is_none_or(|operations| {
+        operations.as_array().is_some_and(|operations| operations.iter().any(|one| one.as_str() == Some("verify")))
+    });
+    is_absent_or("alg", algorithm) && is_absent_or("use", "sig") && verifies
 }
 
 fn invalid_signing_key(problem: impl fmt::Display) -> SettingsError {
@@ -365,6 +381,32 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
         assert_eq!(jwks["keys"][0]["kid"], THUMBPRINT);
         let symmetric = AccessKeys::new(hs256(), Vec::new(), &Settings::default()).unwrap();
         assert_eq!(symmetric.ring.jwks(Timestamp::from_millis(0)), json!({ "keys": [] }));
+    }
+
+    #[test]
+    fn a_jwk_for_something_else_is_rejected() {
+        for pem in [ED25519, P256] {
+            let key = SigningKey::from_pem(pem).unwrap().0;
+            let jwk = key.jwk("id");
+            let with = |name: &str, value: Value| {
+                let mut jwk = jwk.clone();
+                jwk[name] = value;
+                VerifyingKey::from_jwk(&jwk)
+            };
+            assert!(with("key_ops", json!(["verify"])).is_ok());
+            let other = if key.algorithm_name() == "EdDSA" { "ES256" } else { "EdDSA" };
+            for (name, value) in [
+                ("alg", json!(other)),
+                ("alg", json!("ECDH-ES")),
+                ("alg", Value::Null),
+                ("use", json!("enc")),
+                ("key_ops", json!(["encrypt"])),
+                ("key_ops", json!("verify")),
+                ("d", Value::Null),
+            ] {
+                assert!(with(name, value.clone()).is_err(), "{name} {value}");
+            }
+        }
     }
 
     #[test]

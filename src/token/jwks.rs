@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::asymmetric::VerifyingKey;
+use super::asymmetric::{VerifyingKey, verifies_tokens};
 use super::ring::Key;
 use crate::config::SettingsError;
 
@@ -65,17 +65,8 @@ pub(crate) fn read_value(document: &Value) -> Result<Vec<Key>, SettingsError> {
 
 /// Whether a key is there to verify signatures of an algorithm of ours.
 fn is_for_our_tokens(jwk: &Value, kty: &str) -> bool {
-    let text = |name| jwk.get(name).and_then(Value::as_str);
-    let algorithm = match (kty, text("crv")) {
-        ("OKP", Some("Ed25519")) => "EdDSA",
-        ("EC", Some("P-256")) => "ES256",
-        _ => return false,
-    };
-    let is_absent_or = |name, allowed: &str| jwk.get(name).is_none_or(|value| value.as_str() == Some(allowed));
-    let verifies = jwk.get("key_ops").is_none_or(|operations| {
-        operations.as_array().is_some_and(|operations| operations.iter().any(|one| one.as_str() == Some("verify")))
-    });
-    is_absent_or("alg", algorithm) && is_absent_or("use", "sig") && verifies
+    let curve = jwk.get("crv").and_then(Value::as_str);
+    matches!((kty, curve), ("OKP", Some("Ed25519")) | ("EC", Some("P-256"))) && verifies_tokens(jwk)
 }
 
 fn invalid(problem: impl std::fmt::Display) -> SettingsError {
