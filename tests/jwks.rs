@@ -473,6 +473,7 @@ enum Service {
     Fails,
     Hangs,
     HasAnotherKey,
+    Panics,
 }
 
 #[derive(Clone)]
@@ -507,6 +508,7 @@ impl Signer for Kms {
         let (algorithm, key) = match (service, self.pem == ES256) {
             (Service::Fails, _) => return Err("no quorum".into()),
             (Service::Hangs, _) => std::future::pending().await,
+            (Service::Panics, _) => panic!("in the signer"),
             (Service::HasAnotherKey, _) => (Algorithm::EdDSA, EncodingKey::from_ed_der(&seeded_der(9))),
             (_, true) => (Algorithm::ES256, EncodingKey::from_ec_pem(ES256)?),
             (_, false) => (Algorithm::EdDSA, EncodingKey::from_ed_pem(ED25519)?),
@@ -548,7 +550,7 @@ async fn a_signer_that_fails_is_503_and_changes_nothing() {
     let node = Node::with(|builder| builder.signing_key(kms.key()));
     let login = node.login("alice").await.tokens;
     let refresh = login.refresh_token.unwrap();
-    for service in [Service::Fails, Service::Hangs, Service::HasAnotherKey, Service::ReturnsDer] {
+    for service in [Service::Fails, Service::Hangs, Service::HasAnotherKey, Service::ReturnsDer, Service::Panics] {
         kms.set(service);
         node.after_grace();
         node.store.calls();

@@ -409,7 +409,7 @@ impl<C: Claims> Auth<C> {
     /// - [`Error::Claims`] or [`Error::InvalidUserId`] if the arguments are invalid, or if the claims are too large for the
     ///   [access cookie](crate::Settings::access_cookie).
     /// - [`Error::Login`] if the builder asks for what the settings do not allow.
-    /// - [`Error::Store`] if the store fails.
+    /// - [`Error::Store`] if the store fails, and `Error::Signer` if the signing key has a [signer](crate::keys) that does.
     ///
     /// ```
     /// # use axum_refresh::{Auth, ClientInfo, Error, Login, NoClaims};
@@ -470,7 +470,7 @@ impl<C: Claims> Auth<C> {
     /// - [`Error::SessionNotFound`] if the session is revoked, expired or idle.
     /// - [`Error::Claims`] if the claims are invalid, or too large for the access cookie. The old claims stay.
     /// - [`Error::RefreshBusy`] if other writers changed the session at every attempt.
-    /// - [`Error::Store`] if the store fails.
+    /// - [`Error::Store`] if the store fails, and `Error::Signer` if the signing key has a [signer](crate::keys) that does.
     pub async fn update_claims(&self, caller: &AuthUser<C>, claims: C) -> Result<Login, Error> {
         let node = &self.inner.node;
         let claims = write_claims(&claims)?;

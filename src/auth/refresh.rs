@@ -76,7 +76,8 @@ impl<C: Claims> Auth<C> {
     ///   claims are invalid.
     /// - [`Error::SessionOutdated`] if there is no claims hook, and the claims kept with the session cannot be read by this
     ///   version of the app. The session stays as it is.
-    /// - [`Error::Store`] if the store fails. The client keeps its token and tries again.
+    /// - [`Error::Store`] if the store fails, and `Error::Signer` if the signing key has a [signer](crate::keys) that does. The
+    ///   client keeps its token and tries again.
     pub async fn refresh(&self, refresh_token: &str, client: ClientInfo) -> Result<Refreshed, Error> {
         let token = self.inner.refresh.decode(refresh_token.as_bytes()).ok_or(Error::RefreshTokenInvalid)?;
         let request = RefreshRequest { client: self.resolve(client), how: Use::Active, pauses: &[] };

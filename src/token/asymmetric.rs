@@ -2,11 +2,13 @@
 //! issue any.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -249,8 +251,11 @@ impl KeyPair {
         message: &[u8],
         time_limit: Duration,
     ) -> Result<Vec<u8>, BoxError> {
-        let signature = tokio::time::timeout(time_limit, signer.sign(message)).await;
-        let signature = signature.map_err(|_| format!("no signature within {time_limit:?}"))??;
+        // A panic in the app's signer must not take down whoever waits for the request.
+        let signing = AssertUnwindSafe(async { signer.sign(message).await }).catch_unwind();
+        let signature = tokio::time::timeout(time_limit, signing).await;
+        let signature = signature.map_err(|_| format!("no signature within {time_limit:?}"))?;
+        let signature = signature.map_err(|_| "it panicked")??;
         let signature = match self.point {
             Point::Ed25519 { .. } => Some(signature),
             Point::P256 { .. } => fixed_length(signature),

@@ -7,10 +7,10 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Signs access tokens with a private key that is not in this process, such as in a key management service or a hardware
 /// security module. For [`SigningKey::with_signer`](super::asymmetric::SigningKey::with_signer).
 ///
-/// It is called once for each login, refresh and update of claims, before anything is stored. Verifying needs no call: the
-/// public key is in memory.
+/// It is called at least once for each login, refresh and update of claims, before anything is stored, and once more if the
+/// session was changed meanwhile. Verifying needs no call: the public key is in memory.
 ///
-/// - A call that takes longer than [`store_timeout`](crate::Settings::store_timeout), or fails, is
+/// - A call that takes longer than [`store_timeout`](crate::Settings::store_timeout), fails or panics is
 ///   [`Error::Signer`](crate::Error::Signer): 503 `store_unavailable`. Nobody is logged out, and the client tries again.
 /// - Each signature is verified before its token is handed out.
 /// - [`Auth::rotate_to`](crate::Auth::rotate_to) tries it before anything changes.
