@@ -451,6 +451,33 @@ async fn the_lag_of_a_revocation_is_recorded_once_by_every_node_that_learns_of_i
     drop((there, late));
 }
 
+/// As [`pass`], and the entries of the feed become older meanwhile.
+async fn pass_with_feed(node: &Node, time: Duration) {
+    for _ in 0..time.as_millis().div_ceil(250) {
+        node.store.age_feed(Duration::from_millis(250));
+        pass(node, Duration::from_millis(250)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_lag_is_recorded_of_a_revocation_that_is_read_again_after_it_was_forgotten() {
+    // In each phase of the comparison with the feed, which is once in a minute.
+    for second in (0..60).step_by(12) {
+        let recorded = Recorded::default();
+        let _installed = recorded.install();
+        let node = Node::new();
+        pass(&node, Duration::from_secs(2)).await;
+        // After a failure, the feed is compared at once.
+        node.store.set(Fault::Fails);
+        pass(&node, Duration::from_millis(1_500)).await;
+        node.store.set(Fault::None);
+        pass(&node, Duration::from_secs(60 + second)).await;
+        node.auth.logout(&node.refresh_token("alice").await).await.unwrap();
+        pass_with_feed(&node, MINUTE * 18).await;
+        assert_eq!(recorded.samples("revocation_lag_seconds"), [0.0; 0], "{second}");
+    }
+}
+
 // ---- Gauges ---------------------------------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]

@@ -108,7 +108,8 @@ impl Node {
                             && let Some(item) = self.realm.own_item(item)
                         {
                             let is_new = self.revoked.apply(&item, now.after(self.retention()).before(age), age);
-                            if is_new && !is_first {
+                            // An older one was forgotten, and is read again for the comparison.
+                            if is_new && !is_first && age < self.retention() {
                                 self.meter().revocation_lagged(age);
                             }
                         }
