@@ -66,7 +66,7 @@ impl<C: Claims> Auth<C> {
         if ring.was_removed(&key) {
             return Err(was_removed());
         }
-        key.check(self.settings().store_timeout).await?;
+        key.check(self.settings().store_timeout, self.resolved().meter).await?;
         let from = ring.rotate_to(key, at.into(), self.now()).map_err(|WasRemoved| was_removed())?;
         // The key that the `Auth` was built with has always signed.
         Ok(from.max(Timestamp::from_millis(0)).into())

@@ -291,7 +291,8 @@ impl<C> Auth<C> {
     async fn sign(&self, unsigned: Unsigned) -> Result<Issued, Error> {
         #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
         if unsigned.is_signed_by_app() {
-            return unsigned.sign_by_app(self.settings().store_timeout).await.map_err(Error::Signer);
+            let signed = unsigned.sign_by_app(self.settings().store_timeout, self.resolved().meter).await;
+            return signed.map_err(Error::Signer);
         }
         unsigned.sign().ok_or(Error::Random)
     }

@@ -15,7 +15,7 @@ pub(crate) use self::off::{Counted, Meter};
 #[cfg(feature = "metrics")]
 pub(crate) use self::on::{Counted, Meter};
 
-/// How a call of the store has ended.
+/// How a call of the store or of a signer has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Ok,
@@ -31,7 +31,7 @@ pub(crate) struct Levels {
     pub(crate) live_users: usize,
     pub(crate) live_tokens: usize,
     pub(crate) staleness: f64,
-    /// In seconds since the Unix epoch; 0 if the feed was never read.
+    /// In seconds since the Unix epoch.
     pub(crate) read_at: f64,
     /// In seconds; positive if the clock of this node is ahead.
     pub(crate) clock_difference: f64,

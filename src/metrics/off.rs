@@ -7,6 +7,14 @@ use super::{Levels, Outcome};
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Meter(());
 
+/// Nothing is timed.
+#[derive(Debug)]
+pub(crate) struct Call(());
+
+impl Call {
+    pub(crate) const fn end(self, _: Outcome) {}
+}
+
 /// Nothing is counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Counted;
@@ -45,7 +53,14 @@ impl Meter {
 
     pub(crate) const fn token_cache_miss(self) {}
 
-    pub(crate) const fn store_called(self, _: &'static str, _: Outcome, _: Duration) {}
+    pub(crate) const fn store_call(self, _: &'static str) -> Call {
+        Call(())
+    }
+
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+    pub(crate) const fn signer_call(self) -> Call {
+        Call(())
+    }
 
     pub(crate) const fn revocation_lagged(self, _: Duration) {}
 

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{Label, SharedString, Unit, counter, gauge, histogram};
+use tokio::time::Instant;
 
 use super::tally::Tally;
 use super::{Levels, Outcome};
@@ -17,6 +18,8 @@ const SECURITY_EVENTS: &str = "axum_refresh_security_events_total";
 const PURGED: &str = "axum_refresh_purged_sessions_total";
 const TOKEN_CACHE: &str = "axum_refresh_token_cache_requests_total";
 const STORE_CALLS: &str = "axum_refresh_store_call_duration_seconds";
+#[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+const SIGNER_CALLS: &str = "axum_refresh_signer_call_duration_seconds";
 const LAG: &str = "axum_refresh_revocation_lag_seconds";
 const LIVE: &str = "axum_refresh_live_revocations";
 const STALENESS: &str = "axum_refresh_revocations_staleness_seconds";
@@ -96,6 +99,44 @@ impl Counted {
     }
 }
 
+/// A call that is being timed. If it is dropped before its end, that is recorded too.
+#[derive(Debug)]
+pub(crate) struct Call {
+    meter: Meter,
+    histogram: &'static str,
+    operation: Option<&'static str>,
+    began: Instant,
+    /// None until its end.
+    outcome: Option<Outcome>,
+}
+
+impl Call {
+    fn new(meter: Meter, histogram: &'static str, operation: Option<&'static str>) -> Self {
+        Self { meter, histogram, operation, began: Instant::now(), outcome: None }
+    }
+
+    pub(crate) fn end(mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let outcome = match self.outcome {
+            Some(Outcome::Ok) => "ok",
+            Some(Outcome::Error) => "error",
+            Some(Outcome::Timeout) => "timeout",
+            // Nobody waits for it any more.
+            None => "cancelled",
+        };
+        let labels = match self.operation {
+            Some(operation) => self.meter.labels([("operation", operation), ("outcome", outcome)]),
+            None => self.meter.labels([("outcome", outcome)]),
+        };
+        histogram!(self.histogram, labels).record(self.began.elapsed());
+    }
+}
+
 impl Default for Meter {
     fn default() -> Self {
         Self::new(None)
@@ -169,13 +210,13 @@ impl Meter {
         self.0.cache_misses.add_one();
     }
 
-    pub(crate) fn store_called(self, operation: &'static str, outcome: Outcome, duration: Duration) {
-        let outcome = match outcome {
-            Outcome::Ok => "ok",
-            Outcome::Error => "error",
-            Outcome::Timeout => "timeout",
-        };
-        histogram!(STORE_CALLS, self.labels([("operation", operation), ("outcome", outcome)])).record(duration);
+    pub(crate) fn store_call(self, operation: &'static str) -> Call {
+        Call::new(self, STORE_CALLS, Some(operation))
+    }
+
+    #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+    pub(crate) fn signer_call(self) -> Call {
+        Call::new(self, SIGNER_CALLS, None)
     }
 
     pub(crate) fn revocation_lagged(self, age: Duration) {
@@ -228,14 +269,16 @@ fn describe() {
         (PURGED, "Expired sessions that this node has deleted from the store."),
         (TOKEN_CACHE, "Access tokens looked up among those verified before, by result."),
     ];
-    let histograms = [
+    let histograms: &[(&'static str, &'static str)] = &[
         (STORE_CALLS, "How long calls of the session store took, by operation and outcome."),
+        #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+        (SIGNER_CALLS, "How long calls of the signer of access tokens took, by outcome."),
         (LAG, "How old revocations by other nodes were when this node learned of them."),
     ];
     let gauges = [
         (LIVE, Unit::Count, "Revocations that are in force on this node, by target."),
         (STALENESS, Unit::Seconds, "How long ago this node has read the revocations from the store."),
-        (READ_AT, Unit::Seconds, "When this node has last read the revocations from the store; 0 if never."),
+        (READ_AT, Unit::Seconds, "When this node has last read the revocations from the store, or else has started."),
         (CLOCK, Unit::Seconds, "By how much the clock of this node is ahead of the store's."),
         (PENDING_ACTIVITY, Unit::Count, "Sessions with activity that is not written to the store yet."),
         (PENDING_REVOCATIONS, Unit::Count, "Sessions whose revocation the store has not confirmed yet."),
@@ -247,7 +290,7 @@ fn describe() {
             recorder.describe_counter(name.into(), Some(Unit::Count), text(help));
         }
         for (name, help) in histograms {
-            recorder.describe_histogram(name.into(), Some(Unit::Seconds), text(help));
+            recorder.describe_histogram((*name).into(), Some(Unit::Seconds), text(help));
         }
         for (name, unit, help) in gauges {
             recorder.describe_gauge(name.into(), Some(unit), text(help));

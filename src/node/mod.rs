@@ -211,7 +211,7 @@ impl Node {
         call: &'static str,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let call_began = Instant::now();
+        let (call_began, timed) = (Instant::now(), self.meter().store_call(call));
         let result = self.within_timeout(call, work).await;
         // A driver may have a timeout of its own, and report it as an error.
         let (is_response, outcome) = match &result {
@@ -219,9 +219,7 @@ impl Node {
             Ok(Err(_)) => (call_began.elapsed() < self.settings.store_timeout.min(MAX_ERROR_DELAY), Outcome::Error),
             Err(_) => (false, Outcome::Timeout),
         };
-        if Meter::IS_ON {
-            self.meter().store_called(call, outcome, call_began.elapsed());
-        }
+        timed.end(outcome);
         if is_response {
             self.outage.end();
         } else {

@@ -17,7 +17,7 @@ impl Node {
         let mut has_begun = false;
         loop {
             tokio::select! {
-                _ = stop.changed() => return,
+                _ = stop.changed() => break,
                 _ = tick.tick() => {}
             }
             // The app may install its recorder at any time.
@@ -26,6 +26,8 @@ impl Node {
             }
             self.report();
         }
+        // That it has stopped.
+        self.report();
     }
 
     pub(super) fn report(&self) {
@@ -33,15 +35,17 @@ impl Node {
             return;
         }
         let (live_sessions, live_users, live_tokens) = self.revoked.numbers();
-        let read_at = self.revoked.read_at();
-        let since_start = self.revoked.age();
+        let now = self.now();
+        let read_at = self.revoked.read_at().unwrap_or_else(|| now.before(self.revoked.age()));
+        // A node that has stopped reads nothing, and is not stale either.
+        let unless_stopped = |value: f64| if self.is_stopped() { f64::NAN } else { value };
         self.meter().report(Levels {
             live_sessions,
             live_users,
             live_tokens,
-            staleness: read_at.map_or(since_start, |read_at| self.now().since(read_at)).as_secs_f64(),
-            read_at: read_at.map_or(0.0, |read_at| seconds(read_at.as_millis())),
-            clock_difference: seconds(self.ahead_by.load(Ordering::Relaxed)),
+            staleness: unless_stopped(now.since(read_at).as_secs_f64()),
+            read_at: unless_stopped(seconds(read_at.as_millis())),
+            clock_difference: unless_stopped(seconds(self.ahead_by.load(Ordering::Relaxed))),
             pending_activity: self.write_behind.len(),
             pending_revocations: self.unfinished.len(),
             watched_sessions: self.revoked.waiters().sessions(),

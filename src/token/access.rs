@@ -90,9 +90,13 @@ impl Unsigned {
 
     /// Has it signed by the app's signer.
     #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-    pub(crate) async fn sign_by_app(self, time_limit: Duration) -> Result<Issued, super::signer::BoxError> {
+    pub(crate) async fn sign_by_app(
+        self,
+        time_limit: Duration,
+        meter: crate::metrics::Meter,
+    ) -> Result<Issued, super::signer::BoxError> {
         let key = Arc::clone(&self.key);
-        let signature = key.sign_by_app(self.message.as_bytes(), time_limit).await?;
+        let signature = key.sign_by_app(self.message.as_bytes(), time_limit, meter).await?;
         Ok(self.signed(&signature))
     }
 

@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::backend::{Point, PrivateKey, PublicKey};
 use super::signer::{BoxError, Signer, fixed_length};
 use crate::config::SettingsError;
+use crate::metrics::{Meter, Outcome};
 
 /// A private key that signs access tokens, for [`AuthBuilder::signing_key`](crate::AuthBuilder::signing_key). The
 /// `Debug` output shows only the key's thumbprint.
@@ -250,18 +251,27 @@ impl KeyPair {
         signer: &dyn Signer,
         message: &[u8],
         time_limit: Duration,
+        meter: Meter,
     ) -> Result<Vec<u8>, BoxError> {
-        // A panic in the app's signer must not take down whoever waits for the request.
-        let signing = AssertUnwindSafe(async { signer.sign(message).await }).catch_unwind();
-        let signature = tokio::time::timeout(time_limit, signing).await;
-        let signature = signature.map_err(|_| format!("no signature within {time_limit:?}"))?;
-        let signature = signature.map_err(|_| "it panicked")??;
-        let signature = match self.point {
-            Point::Ed25519 { .. } => Some(signature),
-            Point::P256 { .. } => fixed_length(signature),
+        let call = meter.signer_call();
+        let signing = async {
+            // A panic in the app's signer must not take down whoever waits for the request.
+            let signing = AssertUnwindSafe(async { signer.sign(message).await }).catch_unwind();
+            let signature = signing.await.map_err(|_| "it panicked")??;
+            let signature = match self.point {
+                Point::Ed25519 { .. } => Some(signature),
+                Point::P256 { .. } => fixed_length(signature),
+            };
+            let signature = signature.filter(|signature| self.verify(message, signature));
+            signature.ok_or_else(|| BoxError::from("the signature is not one of the public key; compare the two"))
         };
-        let signature = signature.filter(|signature| self.verify(message, signature));
-        signature.ok_or_else(|| "the signature is not one of the public key; compare the two".into())
+        let result = tokio::time::timeout(time_limit, signing).await;
+        call.end(match &result {
+            Ok(Ok(_)) => Outcome::Ok,
+            Ok(Err(_)) => Outcome::Error,
+            Err(_) => Outcome::Timeout,
+        });
+        result.map_err(|_| format!("no signature within {time_limit:?}"))?
     }
 
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {

@@ -21,6 +21,8 @@ use super::keys::{HmacSha256, Purpose, Secret, hmac};
 #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
 use super::signer::BoxError;
 use crate::config::SettingsError;
+#[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+use crate::metrics::Meter;
 use crate::time::Timestamp;
 
 /// The payload of a token that only tries a key: an empty object.
@@ -117,10 +119,15 @@ impl Key {
 
     /// Has a message signed by the app's signer.
     #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-    pub(super) async fn sign_by_app(&self, message: &[u8], time_limit: Duration) -> Result<Vec<u8>, BoxError> {
+    pub(super) async fn sign_by_app(
+        &self,
+        message: &[u8],
+        time_limit: Duration,
+        meter: Meter,
+    ) -> Result<Vec<u8>, BoxError> {
         let keys = self.key_pair().and_then(|keys| Some((keys, keys.signer()?)));
         let (keys, signer) = keys.ok_or("the key has no signer")?;
-        keys.sign_by(signer, message, time_limit).await
+        keys.sign_by(signer, message, time_limit, meter).await
     }
 
     /// Refuses a key that does not verify what it signs. A signer of the app's is not asked.
@@ -139,11 +146,11 @@ impl Key {
 
     /// The same; a signer of the app's is asked.
     #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-    pub(crate) async fn check(&self, time_limit: Duration) -> Result<(), SettingsError> {
+    pub(crate) async fn check(&self, time_limit: Duration, meter: Meter) -> Result<(), SettingsError> {
         if !self.is_of_app() {
             return self.check_here();
         }
-        let signature = self.sign_by_app(self.probe().as_bytes(), time_limit).await;
+        let signature = self.sign_by_app(self.probe().as_bytes(), time_limit, meter).await;
         signature.map(drop).map_err(|error| SettingsError::new("signing_key", format!("the signer failed: {error}")))
     }
 
