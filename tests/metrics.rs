@@ -20,7 +20,8 @@ use axum::routing::{get, post};
 use axum_refresh::config::{Binding, BindingMode, OnReuse};
 use axum_refresh::rejection::Problem;
 use axum_refresh::step_up::Recent;
-use axum_refresh::{Auth, AuthUser, ClientInfo, Error, Policy, RevocationReason};
+use axum_refresh::store::{InsertOptions, SecretHash};
+use axum_refresh::{Auth, AuthUser, ClientInfo, Error, Policy, RevocationReason, SessionStore as _};
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use support::{Claims, Clock, Fault, FaultyStore, Node, claims};
 use tower::ServiceExt as _;
@@ -182,6 +183,40 @@ async fn logins_and_refreshes_are_counted_by_verdict() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_forged_refresh_token_is_counted_as_a_refresh_and_as_a_security_event() {
+    let recorded = Recorded::default();
+    let _installed = recorded.install();
+    let node = Node::new();
+    let login = node.login("alice").await.tokens;
+    // Its tag is valid, but its session has another secret.
+    let mut row = node.store.inner.load(login.session_id).await.unwrap().unwrap();
+    row.secret_hash = SecretHash::from_bytes([1; 32]);
+    let other = Node::new();
+    other.store.inner.insert(&row, InsertOptions::default()).await.unwrap();
+    recorded.changes();
+    other.refresh(&login.refresh_token.unwrap()).await.unwrap_err();
+    recorded.counted(&[r#"refreshes_total{verdict="forged"}"#, r#"security_events_total{event="forged"}"#]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_ends_before_its_verdict_counts_is_a_refusal_alone() {
+    let recorded = Recorded::default();
+    let _installed = recorded.install();
+    let node = Node::with(|builder| builder.claims_hook(async |_| Ok::<_, std::io::Error>(None)));
+    let token = node.refresh_token("alice").await;
+    recorded.changes();
+    assert_eq!(node.refresh(&token).await.unwrap_err().code(), "user_refused");
+    recorded.counted(&[]);
+    let node = Node::new();
+    let token = node.refresh_token("alice").await;
+    node.clock.advance(Policy::default().lifetime * 2);
+    node.auth.purge().await.unwrap();
+    recorded.changes();
+    assert_eq!(node.refresh(&token).await.unwrap_err().code(), "refresh_token_invalid");
+    recorded.counted(&[]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn revocations_are_counted_by_target_and_reason() {
     let recorded = Recorded::default();
     let _installed = recorded.install();
@@ -288,6 +323,7 @@ fn app(auth: &Auth<Claims>) -> Router {
         .route("/me", get(me))
         .route("/recent", get(recent))
         .route("/quota", get(|| async { QUOTA_EXCEEDED }))
+        .route("/internal", get(|| async { Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal") }))
         .route_layer((map_response(again), auth.layer(), auth.guard()))
         .route(
             "/optional",
@@ -340,6 +376,7 @@ async fn a_refusal_is_counted_once_however_many_layers_it_passes() {
         ("DELETE", "/auth/sessions/x", vec![own, ("user-agent", "curl/8.5.0")], 404, Some("session_not_found")),
         ("GET", "/me", vec![own, ("user-agent", "curl/8.5.0")], 200, None),
         ("GET", "/quota", vec![own, ("user-agent", "curl/8.5.0")], 429, None),
+        ("GET", "/internal", vec![own, ("user-agent", "curl/8.5.0")], 500, None),
         ("GET", "/nowhere", vec![], 404, None),
     ] {
         let what = format!("{method} {path} {headers:?}");
@@ -359,6 +396,23 @@ async fn a_refusal_is_counted_once_however_many_layers_it_passes() {
     node.store.set(Fault::Fails);
     assert_eq!(send(&app, "GET", "/auth/sessions", &headers).await, 503);
     recorded.counted(&[r#"refusals_total{code="store_unavailable"}"#]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_the_app_makes_anew_is_counted_once() {
+    async fn anew(response: Response) -> Response {
+        match response.extensions().get::<Problem>() {
+            Some(problem) => Problem::new(problem.status(), problem.code()).into_response(),
+            None => response,
+        }
+    }
+    let recorded = Recorded::default();
+    let _installed = recorded.install();
+    let node = Node::new();
+    let app: Router =
+        Router::new().route("/", get(me)).layer(node.auth.layer()).layer(map_response(anew)).layer(node.auth.csrf());
+    assert_eq!(send(&app, "GET", "/", &[]).await, 401);
+    recorded.counted(&[r#"refusals_total{code="access_token_missing"}"#]);
 }
 
 #[tokio::test(start_paused = true)]

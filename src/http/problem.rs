@@ -89,15 +89,15 @@ impl Challenge {
 }
 
 impl Problem {
-    pub(super) const BODY_TOO_LARGE: Self = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large");
+    pub(super) const BODY_TOO_LARGE: Self = Self::ours(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large");
     pub(super) const UNSUPPORTED_MEDIA_TYPE: Self =
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type");
-    pub(super) const MALFORMED_BODY: Self = Self::new(StatusCode::BAD_REQUEST, "malformed_body");
-    pub(super) const CROSS_ORIGIN: Self = Self::new(StatusCode::FORBIDDEN, "cross_origin");
-    pub(super) const INTERNAL: Self = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal");
+        Self::ours(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type");
+    pub(super) const MALFORMED_BODY: Self = Self::ours(StatusCode::BAD_REQUEST, "malformed_body");
+    pub(super) const CROSS_ORIGIN: Self = Self::ours(StatusCode::FORBIDDEN, "cross_origin");
+    pub(super) const INTERNAL: Self = Self::ours(StatusCode::INTERNAL_SERVER_ERROR, "internal");
 
     /// A problem of the app's own: a handler or a middleware that returns it refuses in the same form as this crate, and
-    /// [`Auth::refusals`](crate::Auth::refusals) shows both alike.
+    /// [`Auth::refusals`](crate::Auth::refusals) shows both alike. The [metrics](crate::guide::observability) do not count it.
     ///
     /// ```
     /// use axum::http::StatusCode;
@@ -112,6 +112,13 @@ impl Problem {
     /// # let _: axum::Router = axum::Router::new().route("/export", axum::routing::get(export));
     /// ```
     pub const fn new(status: StatusCode, code: &'static str) -> Self {
+        let mut problem = Self::ours(status, code);
+        problem.counted = Counted::NEVER;
+        problem
+    }
+
+    /// A problem of this crate, which is counted.
+    const fn ours(status: StatusCode, code: &'static str) -> Self {
         let challenge = if status.as_u16() == 401 { Some(Challenge::Bare) } else { None };
         Self { status, code, challenge, retry_after: None, counted: Counted::NOT_YET }
     }

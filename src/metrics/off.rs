@@ -21,6 +21,7 @@ pub(crate) struct Counted;
 
 impl Counted {
     pub(crate) const NOT_YET: Self = Self;
+    pub(crate) const NEVER: Self = Self;
 
     pub(crate) const fn is_first(&mut self) -> bool {
         false

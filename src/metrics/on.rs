@@ -35,7 +35,7 @@ const VERDICTS: [&str; 12] = [
 ];
 const SECURITY: [&str; 7] =
     ["ahead", "client_mismatch", "forged", "many_recoveries", "reuse", "revocation_delayed", "revocations_lost"];
-/// The codes of the refusals of this crate. Those of the app are not counted.
+/// The codes of the refusals of this crate.
 const CODES: [&str; 24] = [
     "access_token_expired",
     "access_token_invalid",
@@ -92,6 +92,8 @@ impl PartialEq for Counted {
 
 impl Counted {
     pub(crate) const NOT_YET: Self = Self(false);
+    /// As if it was counted already.
+    pub(crate) const NEVER: Self = Self(true);
 
     /// Returns whether it was not counted so far. From now on it was.
     pub(crate) const fn is_first(&mut self) -> bool {
@@ -193,9 +195,7 @@ impl Meter {
     }
 
     pub(crate) fn refused(self, code: &'static str) {
-        if CODES.contains(&code) {
-            self.count(REFUSALS, [("code", code)], 1);
-        }
+        self.count(REFUSALS, [("code", code)], 1);
     }
 
     pub(crate) fn purged(self, sessions: usize) {
@@ -300,6 +300,8 @@ fn describe() {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -318,5 +320,58 @@ mod tests {
         assert!(!counted.is_first());
         assert!(!counted.clone().is_first());
         assert_eq!(counted, Counted::NOT_YET);
+    }
+
+    /// All string literals in a part of a source file.
+    fn words(source: &str) -> impl Iterator<Item = &str> {
+        source.split('"').skip(1).step_by(2)
+    }
+
+    /// A source file without its comments and its tests.
+    fn code_of(source: &str) -> String {
+        let lines = source.lines().take_while(|line| !line.starts_with("#[cfg(test)]"));
+        let is_code = |line: &&str| !["//", "#["].iter().any(|start| line.trim_start().starts_with(start));
+        lines.filter(is_code).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The codes of errors, and those of problems that are no errors, as the sources have them.
+    #[test]
+    fn every_code_of_a_refusal_is_there_from_the_start_and_in_the_guide() {
+        let error = code_of(include_str!("../error.rs"));
+        let (_, body) = error.split_once("pub const fn code(&self) -> &'static str {").unwrap();
+        let (body, _) = body.split_once("\n    }\n").unwrap();
+        let mut found: BTreeSet<String> = words(body).map(str::to_owned).collect();
+        assert!(found.len() > 15, "{found:?}");
+        let problem = code_of(include_str!("../http/problem.rs"));
+        let calls: Vec<&str> = problem.split("Self::ours(StatusCode::").skip(1).collect();
+        assert!(calls.len() > 3, "{calls:?}");
+        found.extend(calls.iter().flat_map(|call| words(call.split(')').next().unwrap())).map(str::to_owned));
+        let found: Vec<&str> = found.iter().map(String::as_str).collect();
+        assert_eq!(CODES.as_slice(), found);
+        // The guide lists the same.
+        let guide = include_str!("../guide/http.md");
+        let rows = guide.lines().skip_while(|line| *line != "| status | code | when |").skip(2);
+        let rows = rows.take_while(|line| line.starts_with('|'));
+        let listed: BTreeSet<&str> =
+            rows.flat_map(|row| row.split('|').nth(2).unwrap().split('`').skip(1).step_by(2)).collect();
+        assert_eq!(listed.into_iter().collect::<Vec<_>>(), found);
+    }
+
+    #[test]
+    fn every_verdict_and_every_security_event_is_there_from_the_start() {
+        let count = code_of(include_str!("../event/count.rs"));
+        let (_, body) = count.split_once("const fn verdict_name").unwrap();
+        let (body, _) = body.split_once("\n}\n").unwrap();
+        let found: BTreeSet<&str> = words(body).collect();
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), VERDICTS);
+        let event = include_str!("../event/mod.rs");
+        let (_, body) = event.split_once("pub const fn is_security").unwrap();
+        let (body, _) = body.split_once("\n    }\n").unwrap();
+        let variants: BTreeSet<&str> = body.split("Self::").skip(1).map(|it| it.split(' ').next().unwrap()).collect();
+        let (_, names) = event.split_once("pub const fn name").unwrap();
+        let name = |variant: &str| words(names.split_once(&format!("Self::{variant} ")).unwrap().1).next().unwrap();
+        let mut found: Vec<&str> = variants.into_iter().map(name).collect();
+        found.sort_unstable();
+        assert_eq!(found, SECURITY);
     }
 }

@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn every_problem_is_among_the_refusals() {
         let source = include_str!("../problem.rs");
-        let constants = source.split("Self::new(StatusCode::").skip(1);
+        let constants = source.split("Self::ours(StatusCode::").skip(1);
         let codes: Vec<_> = constants.map(|text| text.split('"').nth(1).unwrap()).collect();
         assert!(codes.len() >= 5 && codes.contains(&"cross_origin"), "{codes:?}");
         for code in codes {
