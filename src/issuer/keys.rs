@@ -7,8 +7,8 @@ use http::header::{ACCEPT, AGE, CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::{Instant, sleep};
 
-use super::Issuer;
 use super::request::{check_status, read_body, send};
+use super::{Issuer, outcome};
 use crate::store::StoreError;
 use crate::token::jwks;
 
@@ -101,7 +101,9 @@ impl Issuer {
     /// keys stay known.
     async fn fetch(&self, fetched: &mut Fetched) -> Option<Duration> {
         fetched.began = Some(Instant::now());
+        let timed = self.settings.meter.store_call("fetch_keys");
         let result = self.within_timeout(self.try_fetch(fetched.etag.clone()), "it took too long").await;
+        timed.end(outcome(&result));
         self.fetches.send_modify(|fetches| *fetches += 1);
         match result.and_then(|result| result) {
             Ok((etag, max_age)) => {

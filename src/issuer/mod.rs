@@ -3,6 +3,7 @@
 
 mod feed;
 mod keys;
+mod report;
 mod request;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use self::feed::Marks;
 use self::keys::Fetched;
 use crate::config::{Notice, ResolvedSettings};
 use crate::event::{Event, Events};
+use crate::metrics::Outcome;
 use crate::node::revocations::{Known, LiveRevocations};
 use crate::session::SessionId;
 use crate::store::StoreError;
@@ -121,8 +123,9 @@ impl Issuer {
                 let mut stop = issuer.stop.clone();
                 tokio::select! {
                     _ = stop.changed() => {}
-                    _ = async { tokio::join!(issuer.keep_keys(), issuer.keep_following(), issuer.keep_forgetting(), issuer.revoked.keep_checking_age()) } => {}
+                    _ = async { tokio::join!(issuer.keep_keys(), issuer.keep_following(), issuer.keep_forgetting(), issuer.revoked.keep_checking_age(), issuer.keep_reporting()) } => {}
                 }
+                issuer.report_levels(true);
             });
         }
     }
@@ -165,7 +168,10 @@ impl Issuer {
             }
             self.is_revoked(id).await.map(Some)
         };
-        let asked = self.within_timeout(ask, "the issuer did not answer in time").await.and_then(|asked| asked);
+        let timed = self.settings.meter.store_call("ask_about_session");
+        let asked = self.within_timeout(ask, "the issuer did not answer in time").await;
+        timed.end(outcome(&asked));
+        let asked = asked.and_then(|asked| asked);
         match asked.inspect_err(|error| self.report("ask_about_session", error))? {
             Some(true) => self.revoked.found_revoked(id, self.kept_until()),
             Some(false) => self.revoked.spare(id, standing),
@@ -221,6 +227,15 @@ impl Issuer {
         let as_of = self.revoked.read_as_of().map_or(as_of, |before| before.max(as_of)).min(Instant::now());
         self.revoked.caught_up(self.now().before(as_of.elapsed()), as_of);
         self.is_failing.send_replace(false);
+    }
+}
+
+/// How a request has ended; the outer error is that of its time limit.
+const fn outcome<T>(result: &Result<Result<T, StoreError>, StoreError>) -> Outcome {
+    match result {
+        Ok(Ok(_)) => Outcome::Ok,
+        Ok(Err(_)) => Outcome::Error,
+        Err(_) => Outcome::Timeout,
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct LiveRevocations {
     comparison: AtomicU32,
     created_at: Instant,
     /// When the store's feed was last read, in milliseconds since the Unix epoch; `i64::MIN` before the first read.
+    read_at: AtomicI64,
+    /// The same, for as long as that is recent enough by a clock that nobody sets.
     caught_up_at: AtomicI64,
     max_staleness_millis: u64,
     /// As of when the store's feed was last read, in milliseconds since `created_at`, by a clock that nobody sets; `u64::MAX`
@@ -144,6 +146,7 @@ impl LiveRevocations {
             additions: AtomicU64::new(0),
             comparison: AtomicU32::new(0),
             created_at: Instant::now(),
+            read_at: AtomicI64::new(i64::MIN),
             caught_up_at: AtomicI64::new(i64::MIN),
             // Saturated, it is the distance from a feed that was never read, which is not current.
             max_staleness_millis: millis(max_staleness).unsigned_abs(),
@@ -350,18 +353,18 @@ impl LiveRevocations {
     }
 
     /// How many sessions, users and tokens are kept.
-    pub(super) fn numbers(&self) -> (usize, usize, usize) {
+    pub(crate) fn numbers(&self) -> (usize, usize, usize) {
         (self.sessions.len(), self.users.len(), self.tokens.len())
     }
 
     /// When the feed was last read, if it ever was.
-    pub(super) fn read_at(&self) -> Option<Timestamp> {
-        let millis = self.caught_up_at.load(Ordering::Acquire);
+    pub(crate) fn read_at(&self) -> Option<Timestamp> {
+        let millis = self.read_at.load(Ordering::Acquire);
         (millis != i64::MIN).then(|| Timestamp::from_millis(millis))
     }
 
     /// How long ago this was created.
-    pub(super) fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         self.created_at.elapsed()
     }
 
@@ -369,6 +372,7 @@ impl LiveRevocations {
     pub(crate) fn caught_up(&self, now: Timestamp, as_of: Instant) {
         let as_of = as_of.saturating_duration_since(self.created_at).as_millis();
         self.read_as_of.store(u64::try_from(as_of).unwrap_or(u64::MAX), Ordering::Release);
+        self.read_at.store(now.as_millis(), Ordering::Release);
         // What was read is seen by whoever sees that it was.
         self.caught_up_at.store(now.as_millis(), Ordering::Release);
         self.log.was_read();
