@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod support;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -16,6 +18,7 @@ use axum::routing::{get, post};
 use axum_refresh::config::{BindingMode, ForwardedHeader, SameSite};
 use axum_refresh::{Auth, AuthUser, Claims, ClientInfo, MemoryStore, NoClaims, Secret, Settings};
 use serde::{Deserialize, Serialize};
+use support::{Fault, FaultyStore};
 use tower::ServiceExt as _;
 
 const SECRET: &str = "k4Jx0pQm1vN8sT2wZ7yB5cD9fG3hL6rA";
@@ -75,6 +78,34 @@ async fn who_sends_a_request_is_recorded_in_its_span_if_the_settings_allow_it_an
         }
         assert!(!call(tracing::info_span!("request")).await.contains("alice"));
     }
+}
+
+#[tokio::test]
+async fn a_call_of_the_store_within_a_request_is_a_span() {
+    use tracing::Instrument as _;
+    use tracing_subscriber::fmt::format::FmtSpan;
+    let log = Log::default();
+    let writer = log.clone();
+    let output = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_span_events(FmtSpan::CLOSE);
+    let _guard = tracing::subscriber::set_default(output.with_writer(move || writer.clone()).finish());
+    let store = FaultyStore::default();
+    let auth: Auth = Auth::builder(Secret::random().unwrap(), store.clone()).build().unwrap();
+    let login = async |user: &str| {
+        async { auth.login(user, NoClaims {}).await }.instrument(tracing::info_span!("request")).await
+    };
+    drop(login("alice").await.unwrap());
+    let logged = log.take();
+    assert!(logged.contains("request:store_call{db.operation.name=\"insert\"}"), "{logged}");
+    store.set(Fault::Fails);
+    assert!(login("alice").await.is_err());
+    let logged = log.take();
+    assert!(logged.contains("store_call{db.operation.name=\"insert\" error.type=\"error\"}"), "{logged}");
+    // Without a span around it there is none.
+    store.set(Fault::None);
+    drop(auth.login("alice", NoClaims {}).await.unwrap());
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    let logged = log.take();
+    assert!(!logged.contains("store_call"), "{logged}");
 }
 
 #[test]

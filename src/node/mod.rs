@@ -22,6 +22,8 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 use self::feed::FeedPosition;
 use self::outage::Outage;
@@ -85,6 +87,14 @@ impl From<RevocationReason> for Cause {
     fn from(reason: RevocationReason) -> Self {
         Self { reason, user_id: None, client: None }
     }
+}
+
+/// The span of a call of the store, within the span of a request. What the background task does is in none.
+fn span(call: &'static str) -> Span {
+    if Span::current().is_none() {
+        return Span::none();
+    }
+    tracing::debug_span!(target: "axum_refresh", "store_call", db.operation.name = call, error.type = Empty)
 }
 
 /// See [`Node::retention`].
@@ -212,7 +222,8 @@ impl Node {
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let (call_began, timed) = (Instant::now(), self.meter().store_call(call));
-        let result = self.within_timeout(call, work).await;
+        let span = span(call);
+        let result = self.within_timeout(call, work).instrument(span.clone()).await;
         // A driver may have a timeout of its own, and report it as an error.
         let (is_response, outcome) = match &result {
             Ok(Ok(_)) => (true, Outcome::Ok),
@@ -227,6 +238,7 @@ impl Node {
         }
         let result = result.and_then(|result| result);
         if let Err(error) = &result {
+            span.record("error.type", if outcome == Outcome::Timeout { "timeout" } else { "error" });
             self.events.emit(Event::StoreFailed { call, error: error.to_string() });
         }
         result
