@@ -200,7 +200,7 @@ impl<C: Claims> VerifierBuilder<C> {
     /// Those that count here have to be as at the issuer: `issuer`, `audience`, `policy.access_ttl`, `policy.grace`, and, where
     /// the access token is in a cookie, `realm`, `access_cookie` and `trusted_origins`. This service's own are `leeway`,
     /// `max_staleness` (at least 5 seconds), `store_timeout` (for requests to the issuer), `token_cache`, `login_page`,
-    /// `step_up_page` and `acr_values`. The others have no meaning here.
+    /// `step_up_page`, `trace_users` and `acr_values`. The others have no meaning here.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
         self
