@@ -53,6 +53,13 @@ impl Timestamp {
     }
 }
 
+/// From 0 to 1, for what must not happen everywhere at the same time. It is no secret: without random bytes it is 0.
+pub(crate) fn jitter() -> f64 {
+    let mut random = [0; 4];
+    let _ = getrandom::fill(&mut random);
+    f64::from(u32::from_ne_bytes(random)) / f64::from(u32::MAX)
+}
+
 /// The whole milliseconds of a duration, saturating at [`i64::MAX`]. Without the 128 bits of [`Duration::as_millis`]: every
 /// request needs some of them.
 pub(crate) fn millis(duration: Duration) -> i64 {

@@ -14,8 +14,6 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use axum_refresh::keys::{Signer, SigningKey, VerifyingKey};
 use axum_refresh::{Auth, Error};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http_body_util::BodyExt as _;
 #[cfg(feature = "aws_lc_rs")]
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER as PROVIDER;
@@ -24,7 +22,7 @@ use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER as PROVIDER;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
 use serde_json::Value;
-use support::{Claims, Clock, Node, client, code};
+use support::{Claims, Clock, Node, client, code, seeded, seeded_der};
 use tower::ServiceExt as _;
 
 const PATH: &str = "/.well-known/jwks.json";
@@ -39,18 +37,6 @@ fn ed25519() -> SigningKey {
 
 fn es256() -> SigningKey {
     SigningKey::from_pem(ES256).unwrap()
-}
-
-/// The Ed25519 key with this seed, in DER.
-fn seeded_der(seed: u8) -> Vec<u8> {
-    let prefix = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-    [&prefix[..], &[seed; 32]].concat()
-}
-
-fn seeded(seed: u8) -> SigningKey {
-    let der = STANDARD.encode(seeded_der(seed));
-    let pem = format!("-----BEGIN PRIVATE KEY-----\n{der}\n-----END PRIVATE KEY-----\n");
-    SigningKey::from_pem(pem.as_bytes()).unwrap()
 }
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -16,16 +16,15 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum_refresh::RevocationReason::Logout;
-use axum_refresh::keys::SigningKey;
 use axum_refresh::step_up::Recent;
 use axum_refresh::verifier::{Verifier, VerifierBuilder};
 use axum_refresh::{AuthBuilder, AuthUser, Error, Event, Login, Secret};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::StreamExt as _;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use support::{Claims, Clock, Fault, FaultyStore, Node, code};
+use support::{Claims, Clock, Fault, FaultyStore, Node, code, seeded};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -34,14 +33,6 @@ use tower::ServiceExt as _;
 const TOKEN: &str = "Zk8vQ2mX7pL4tR9wB3nY6cD1fH5jK0sA";
 const JWKS: &str = "/.well-known/jwks.json";
 const FEED: &str = "/auth/revocations";
-
-/// The Ed25519 key with this seed.
-fn key(seed: u8) -> SigningKey {
-    let prefix = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-    let der = STANDARD.encode([&prefix[..], &[seed; 32]].concat());
-    let pem = format!("-----BEGIN PRIVATE KEY-----\n{der}\n-----END PRIVATE KEY-----\n");
-    SigningKey::from_pem(pem.as_bytes()).unwrap()
-}
 
 /// What happens to requests on the way to the issuer.
 #[derive(Clone, Default)]
@@ -122,7 +113,7 @@ impl Issuer {
     }
 
     async fn with(change: impl FnOnce(AuthBuilder<Claims>) -> AuthBuilder<Claims>) -> Self {
-        let node = Node::with(|builder| change(builder.signing_key(key(1)).verifier_token(Secret::new(TOKEN))));
+        let node = Node::with(|builder| change(builder.signing_key(seeded(1)).verifier_token(Secret::new(TOKEN))));
         Self::of(node, "127.0.0.1:0").await
     }
 
@@ -290,9 +281,11 @@ async fn a_token_for_another_audience_or_of_another_issuer_with_the_same_key_is_
 #[tokio::test]
 async fn two_issuers_do_not_know_each_others_tokens() {
     let one = Issuer::new().await;
-    let two =
-        Issuer::of(Node::with(|builder| builder.signing_key(key(2)).verifier_token(Secret::new(TOKEN))), "127.0.0.1:0")
-            .await;
+    let two = Issuer::of(
+        Node::with(|builder| builder.signing_key(seeded(2)).verifier_token(Secret::new(TOKEN))),
+        "127.0.0.1:0",
+    )
+    .await;
     let (of_one, of_two) = (one.ready().await, two.ready().await);
     let (at_one, at_two) = (one.login("alice").await, two.login("alice").await);
     assert!(of_one.accepts(&at_one).await && of_two.accepts(&at_two).await);
@@ -316,7 +309,7 @@ async fn a_revoked_session_is_refused_within_a_second() {
     let issuer = Issuer::new().await;
     let service = issuer.ready().await;
     let other_node =
-        Node::on(issuer.node.store.clone(), issuer.node.clock.clone(), |builder| builder.signing_key(key(1)));
+        Node::on(issuer.node.store.clone(), issuer.node.clock.clone(), |builder| builder.signing_key(seeded(1)));
     for n in 0..5 {
         let (login, kept) = (issuer.login("alice").await, issuer.login("alice").await);
         assert!(service.accepts(&login).await);
@@ -428,7 +421,7 @@ async fn words_that_arrive_late_are_not_taken_for_news() {
     let builder = issuer.builder().configure(|settings| settings.max_staleness = Duration::from_secs(5));
     let service = Service::new(builder.clock(SystemTime::now));
     let node =
-        Node::on(FaultyStore::default(), Clock::new(), |builder| builder.signing_key(key(1)).clock(SystemTime::now));
+        Node::on(FaultyStore::default(), Clock::new(), |builder| builder.signing_key(seeded(1)).clock(SystemTime::now));
     let login = node.login("alice").await;
     assert!(service.accepts(&login).await);
     *issuer.way.feed.lock().unwrap() = Answer::Never;
@@ -536,7 +529,7 @@ async fn a_revocation_is_known_for_as_long_as_a_token_from_before_may_be_accepte
 async fn the_tokens_of_the_next_key_and_of_the_one_before_are_accepted() {
     let issuer = Issuer::new().await;
     let before = issuer.login("alice").await;
-    issuer.node.auth.rotate_to(key(2), issuer.node.clock.now().into()).await.unwrap();
+    issuer.node.auth.rotate_to(seeded(2), issuer.node.clock.now().into()).await.unwrap();
     let service = issuer.ready().await;
     issuer.node.clock.advance(Duration::from_secs(301));
     let after = issuer.login("alice").await;
@@ -763,7 +756,8 @@ async fn no_token_is_invalid_while_its_key_could_not_be_asked_for() {
     let issuer = Issuer::new().await;
     let service = issuer.ready().await;
     // Another node of the issuer has another key.
-    let other = Node::on(issuer.node.store.clone(), issuer.node.clock.clone(), |builder| builder.signing_key(key(2)));
+    let other =
+        Node::on(issuer.node.store.clone(), issuer.node.clock.clone(), |builder| builder.signing_key(seeded(2)));
     let unknown = other.login("alice").await;
     assert_eq!(service.code(&unknown).await, "access_token_invalid", "the set of a moment ago does not have it");
     *issuer.way.jwks.lock().unwrap() = Answer::of(500, "text/plain", "");

@@ -82,9 +82,8 @@ impl<C: Claims> Auth<C> {
         Ok(Follower::new(Arc::clone(node), resume, began))
     }
 
-    /// Whether a session was revoked, by the store. One that the store has lost does not go on.
+    /// Whether a session was revoked, by the store.
     pub(crate) async fn is_session_revoked(&self, id: SessionId) -> Result<bool, Error> {
-        let session = self.inner.node.load(id).await?;
-        Ok(session.is_none_or(|session| session.rotation.revoked.is_some()))
+        Ok(self.inner.node.is_session_revoked(id).await?)
     }
 }

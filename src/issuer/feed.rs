@@ -9,13 +9,12 @@ use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, DATE};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Issuer;
-use super::keys::random;
 use super::request::{check_status, describe, send};
 use crate::feed::Announcement;
 use crate::feed::lines::{Lines, Received};
 use crate::node::revocations::{EVERYONE, LiveRevocations};
 use crate::store::{RevokedItem, RevokedUsers, Spared, StoreError};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, jitter};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The issuer says something at least every second. After a silence of this long, the connection is dead.
@@ -64,14 +63,14 @@ impl Issuer {
             let before = self.revoked.read_as_of();
             match self.follow(&mut resume).await {
                 // The issuer ends its responses now and then.
-                Ok(()) => sleep(MIN_PAUSE.mul_f64(random())).await,
+                Ok(()) => sleep(MIN_PAUSE.mul_f64(jitter())).await,
                 Err(error) => {
                     self.report("follow_revocations", &error);
                     self.is_failing.send_replace(true);
                     if self.revoked.read_as_of() != before {
                         pause = MIN_PAUSE;
                     }
-                    sleep(pause.mul_f64(0.5 + 0.5 * random())).await;
+                    sleep(pause.mul_f64(0.5 + 0.5 * jitter())).await;
                     pause = (pause * 2).min(MAX_PAUSE);
                 }
             }
@@ -96,7 +95,9 @@ impl Issuer {
         check_status(&response)?;
         let date = response.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
         if let Some(date) = date {
-            self.compare_clocks(asked_at, date);
+            // It has whole seconds.
+            let whole = |time: Timestamp| Timestamp::from_millis(time.as_secs().saturating_mul(1000));
+            self.clocks.compare(whole(asked_at), whole(self.now()), whole(date.into()), &self.events);
         }
         let kind = response.headers().get(CONTENT_TYPE).map_or(b"".as_slice(), |kind| kind.as_bytes());
         if !kind.to_ascii_lowercase().starts_with(b"text/event-stream") {

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::request::{check_status, read_body, send};
 use super::{Issuer, outcome};
 use crate::store::StoreError;
+use crate::time::jitter;
 use crate::token::jwks;
 
 /// The shortest time between two fetches because of an unknown key. Anybody can send a token that names one.
@@ -87,10 +88,10 @@ impl Issuer {
                 Some(max_age) => {
                     pause = MIN_PAUSE;
                     // Ahead of time: the next key may sign as soon as the set is too old. And not all verifiers at once.
-                    sleep(max_age.mul_f64(0.7 + 0.2 * random())).await;
+                    sleep(max_age.mul_f64(0.7 + 0.2 * jitter())).await;
                 }
                 None => {
-                    sleep(pause.mul_f64(0.5 + 0.5 * random())).await;
+                    sleep(pause.mul_f64(0.5 + 0.5 * jitter())).await;
                     pause = (pause * 2).min(MAX_PAUSE);
                 }
             }
@@ -161,22 +162,11 @@ fn max_age(headers: &HeaderMap) -> Duration {
     max_age.saturating_sub(age).clamp(MIN_MAX_AGE, MAX_MAX_AGE)
 }
 
-/// From 0 to 1, so that many verifiers do not keep in step. It is no secret.
-pub(super) fn random() -> f64 {
-    let mut random = [0; 4];
-    let _ = getrandom::fill(&mut random);
-    f64::from(u32::from_ne_bytes(random)) / f64::from(u32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
-
     use axum::Router;
     use axum::extract::Request;
     use axum::routing::get;
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
     use tokio::sync::watch;
     use tower::ServiceExt as _;
 
@@ -192,10 +182,7 @@ mod tests {
     type Served = Arc<std::sync::Mutex<(Router, u32)>>;
 
     fn point(n: u8) -> Key {
-        let prefix = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-        let der = STANDARD.encode([&prefix[..], &[n; 32]].concat());
-        let pem = format!("-----BEGIN PRIVATE KEY-----\n{der}\n-----END PRIVATE KEY-----\n");
-        Key::asymmetric(SigningKey::from_pem(pem.as_bytes()).unwrap().0, None)
+        Key::asymmetric(SigningKey::seeded(n).0, None)
     }
 
     fn set(keys: &[u8]) -> String {
@@ -291,7 +278,7 @@ mod tests {
     #[tokio::test]
     async fn an_unknown_key_is_asked_for_once_a_minute_and_many_at_once_cause_one_request() {
         let (issuer, served, _running) = issuer().await;
-        issuer.running.store(true, Ordering::Relaxed);
+        issuer.background.hold();
         let requests = || served.lock().unwrap().1;
         let token = format!("{}.e30.AA", point(2).header.trim_end_matches('.'));
         let may_ask = || issuer.may_have_key_of(token.as_bytes());

@@ -7,8 +7,7 @@ mod report;
 mod request;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use reqwest::{Client, Url};
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -19,6 +18,8 @@ use self::keys::Fetched;
 use crate::config::{Notice, ResolvedSettings};
 use crate::event::{Event, Events};
 use crate::metrics::Outcome;
+use crate::node::background::Background;
+use crate::node::clocks::ClockDifference;
 use crate::node::revocations::{Known, LiveRevocations};
 use crate::session::SessionId;
 use crate::store::StoreError;
@@ -29,9 +30,6 @@ use crate::token::access::AccessKeys;
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// How many sessions are asked about at the same time. A revocation of everyone makes all requests ask.
 const MAX_ASKING: usize = 32;
-
-/// A greater difference between this clock and the issuer's is reported.
-const MAX_DIFFERENCE_SECONDS: u64 = 2;
 
 /// Where the issuer publishes its revocations.
 pub(crate) struct FeedSource {
@@ -62,9 +60,8 @@ pub(crate) struct Issuer {
     asking: Semaphore,
     /// Closed when the last clone of the verifier is dropped.
     stop: watch::Receiver<()>,
-    running: AtomicBool,
-    /// By how many seconds this clock is ahead of the issuer's, as of the last answer.
-    ahead_by: AtomicI64,
+    background: Background,
+    clocks: ClockDifference,
 }
 
 impl Issuer {
@@ -96,8 +93,8 @@ impl Issuer {
             is_failing: watch::Sender::new(false),
             asking: Semaphore::new(MAX_ASKING),
             stop: receiver,
-            running: AtomicBool::new(false),
-            ahead_by: AtomicI64::new(0),
+            background: Background::default(),
+            clocks: ClockDifference::default(),
         };
         (Arc::new(issuer), sender)
     }
@@ -112,22 +109,26 @@ impl Issuer {
 
     /// Starts the background task, if it is not running and there is a runtime to run it on.
     pub(crate) fn start(self: &Arc<Self>) {
-        if self.running.load(Ordering::Relaxed) {
-            return;
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if !self.running.swap(true, Ordering::Relaxed) {
-            let running = Running(Arc::clone(self));
-            runtime.spawn(async move {
-                let issuer = &running.0;
+        self.background.start(|| {
+            let issuer = Arc::clone(self);
+            async move {
                 let mut stop = issuer.stop.clone();
+                let loops = async {
+                    tokio::join!(
+                        issuer.keep_keys(),
+                        issuer.keep_following(),
+                        issuer.keep_forgetting(),
+                        issuer.revoked.keep_checking_age(),
+                        issuer.keep_reporting()
+                    )
+                };
                 tokio::select! {
                     _ = stop.changed() => {}
-                    _ = async { tokio::join!(issuer.keep_keys(), issuer.keep_following(), issuer.keep_forgetting(), issuer.revoked.keep_checking_age(), issuer.keep_reporting()) } => {}
+                    _ = loops => {}
                 }
                 issuer.report_levels(true);
-            });
-        }
+            }
+        });
     }
 
     async fn keep_forgetting(&self) {
@@ -208,19 +209,6 @@ impl Issuer {
         }
     }
 
-    /// Reports a difference between this clock and the issuer's, once until it is gone or has changed much. `date` is the
-    /// issuer's, in whole seconds, from between these times.
-    fn compare_clocks(&self, asked_at: Timestamp, date: SystemTime) {
-        let date = Timestamp::from(date).as_secs();
-        let ahead_by =
-            if date < asked_at.as_secs() { asked_at.as_secs() - date } else { (self.now().as_secs() - date).min(0) };
-        let before = self.ahead_by.swap(ahead_by, Ordering::Relaxed);
-        let differs = |ahead_by: i64| ahead_by.unsigned_abs() > MAX_DIFFERENCE_SECONDS;
-        if differs(ahead_by) && (!differs(before) || differs(ahead_by - before)) {
-            self.events.emit(Event::ClockDiffers { ahead_by_millis: ahead_by * 1000 });
-        }
-    }
-
     /// The revocations are known as of this moment, by a clock that nobody sets.
     fn complete_as_of(&self, as_of: Instant) {
         // Another node of the issuer may be behind: what was known stays known.
@@ -236,14 +224,5 @@ const fn outcome<T>(result: &Result<Result<T, StoreError>, StoreError>) -> Outco
         Ok(Ok(_)) => Outcome::Ok,
         Ok(Err(_)) => Outcome::Error,
         Err(_) => Outcome::Timeout,
-    }
-}
-
-/// Owned by the task and dropped with it, also if the task panics or its runtime ends.
-struct Running(Arc<Issuer>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.running.store(false, Ordering::Relaxed);
     }
 }

@@ -24,7 +24,7 @@ pub(crate) enum Outcome {
 }
 
 /// What the gauges show.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "only the feature reads the fields"))]
 pub(crate) struct Levels {
     pub(crate) live_sessions: usize,

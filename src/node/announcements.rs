@@ -11,7 +11,7 @@ use super::Node;
 use super::log::Subject;
 use super::revocations::{EVERYONE, LiveRevocations};
 use crate::feed::Announcement;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, jitter};
 
 /// The shortest time between two messages that say as of when the announcements are complete.
 const SAY_EVERY: Duration = Duration::from_millis(900);
@@ -102,13 +102,9 @@ impl Follower {
     /// `resume` is the id of the last message that was received before. `began` is when the request came.
     pub(crate) fn new(node: Arc<Node>, resume: Option<&str>, began: Instant) -> Self {
         let log = &node.revoked.log;
-        let mut random = [0; 2];
-        // All connections of the same age are no harm.
-        let _ = getrandom::fill(&mut random);
-        let earlier = f64::from(u16::from_ne_bytes(random)) / f64::from(u16::MAX) / 10.0;
         Self {
             began,
-            ends_at: began + MAX_LIFE.mul_f64(1.0 - earlier),
+            ends_at: began + MAX_LIFE.mul_f64(1.0 - jitter() / 10.0),
             position: resume.and_then(|id| log.position(id)),
             said: None,
             queue: VecDeque::new(),

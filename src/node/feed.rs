@@ -21,8 +21,6 @@ const MIN_OVERLAP: Duration = Duration::from_secs(20);
 const MARGIN: Duration = Duration::from_secs(60);
 /// How many revocations are compared with the feed once in [`COMPARE_EVERY`]. Twice as many are compared half as often.
 const COMPARED_EACH_TIME: usize = 20_000;
-/// A greater difference between this node's clock and the store's is reported.
-const MAX_DIFFERENCE_MILLIS: u64 = 2_000;
 /// How often the whole feed is compared with what this node knows. After a failure it is compared at once.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
 
@@ -96,7 +94,7 @@ impl Node {
             match self.attempt("read_revocations", read).await {
                 Ok(batch) => {
                     if let Some(store_now) = batch.now {
-                        self.compare_clocks(asked_at, store_now);
+                        self.clocks.compare(asked_at, self.now(), store_now, &self.events);
                     }
                     let now = self.now();
                     // What the first read finds may be old, and was missed by nobody.
@@ -130,23 +128,6 @@ impl Node {
                     return Err(error);
                 }
             }
-        }
-    }
-
-    /// Reports a difference between this node's clock and the store's, once until it is gone or has changed much.
-    fn compare_clocks(&self, asked_at: Timestamp, store_now: Timestamp) {
-        let answered_at = self.now();
-        let store_now = store_now.as_millis();
-        // The store's time is as of some moment in between.
-        let ahead_by = if store_now < asked_at.as_millis() {
-            asked_at.as_millis() - store_now
-        } else {
-            (answered_at.as_millis() - store_now).min(0)
-        };
-        let before = self.ahead_by.swap(ahead_by, Ordering::Relaxed);
-        let differs = |ahead_by: i64| ahead_by.unsigned_abs() > MAX_DIFFERENCE_MILLIS;
-        if differs(ahead_by) && (!differs(before) || differs(ahead_by - before)) {
-            self.events.emit(Event::ClockDiffers { ahead_by_millis: ahead_by });
         }
     }
 

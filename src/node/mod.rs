@@ -2,6 +2,9 @@
 //! that is not written yet, and the background task that keeps them up to date.
 
 pub(crate) mod announcements;
+pub(crate) mod background;
+mod calls;
+pub(crate) mod clocks;
 mod feed;
 mod log;
 #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
@@ -17,14 +20,13 @@ pub(crate) mod write_behind;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
-use tokio::time::Instant;
-use tracing::field::Empty;
-use tracing::{Instrument as _, Span};
 
+use self::background::Background;
+use self::clocks::ClockDifference;
 use self::feed::FeedPosition;
 use self::outage::Outage;
 use self::realm::Realm;
@@ -33,7 +35,7 @@ use self::unfinished::UnfinishedRevocations;
 use self::write_behind::WriteBehind;
 use crate::config::{MAX_LEEWAY, ResolvedSettings, Settings};
 use crate::event::{Event, Events};
-use crate::metrics::{Meter, Outcome};
+use crate::metrics::Meter;
 use crate::session::{Actor, Client, ExternalId, Revocation, RevocationReason, SessionId};
 use crate::store::{
     Activity, InsertOptions, Inserted, RevokeTarget, Revoked, RevokedItem, SessionRecord, SessionStore, StoreError,
@@ -44,8 +46,6 @@ use crate::time::{Clock, Timestamp};
 const BATCH: usize = 500;
 /// How many sessions of a user are listed. A list of more is of no use to anybody.
 const MAX_LISTED: usize = 1_000;
-/// An error that takes longer than this is no response.
-const MAX_ERROR_DELAY: Duration = Duration::from_secs(1);
 const PURGE_STEP: usize = 1_000;
 /// How long a node keeps a revocation at least, however short its access tokens live: for longer than a logout token can be
 /// used, wherever the clocks of nodes and providers stand.
@@ -89,14 +89,6 @@ impl From<RevocationReason> for Cause {
     }
 }
 
-/// The span of a call of the store, within the span of a request. What the background task does is in none.
-fn span(call: &'static str) -> Span {
-    if Span::current().is_none() {
-        return Span::none();
-    }
-    tracing::debug_span!(target: "axum_refresh", "store_call", db.operation.name = call, error.type = Empty)
-}
-
 /// See [`Node::retention`].
 pub(crate) fn retention(settings: &Settings) -> Duration {
     let policy = &settings.policy;
@@ -117,15 +109,12 @@ pub(crate) struct Node {
     position: Mutex<FeedPosition>,
     /// Closed when the last `Auth` of this node is dropped.
     stop: watch::Receiver<()>,
-    /// Whether the background task is running. It stops with its runtime, and is started again on another.
-    running: AtomicBool,
+    background: Background,
     #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
     turns: once::Turns,
     /// Whether lost revocations are being written to the store again.
     reasserting: AtomicBool,
-    /// By how many milliseconds this node's clock is ahead of the store's, as of the last read of the feed; 0 if the store
-    /// has no clock of its own.
-    ahead_by: AtomicI64,
+    clocks: ClockDifference,
 }
 
 impl Node {
@@ -149,11 +138,11 @@ impl Node {
             clock,
             position: Mutex::new(FeedPosition::START),
             stop: receiver,
-            running: AtomicBool::new(false),
+            background: Background::default(),
             #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
             turns: once::Turns::new(),
             reasserting: AtomicBool::new(false),
-            ahead_by: AtomicI64::new(0),
+            clocks: ClockDifference::default(),
         };
         (Arc::new(node), sender)
     }
@@ -190,69 +179,9 @@ impl Node {
         self.now().after(self.retention())
     }
 
-    fn ahead_by(&self) -> i64 {
-        self.ahead_by.load(Ordering::Relaxed)
-    }
-
     /// Whether this node's clock and the store's differ by more than the grace period: nothing is deleted by such a clock.
     fn clock_is_wrong(&self) -> bool {
-        u128::from(self.ahead_by().unsigned_abs()) > self.settings.policy.grace.as_millis()
-    }
-
-    /// Awaits a call of the store, unless the store is not responding. A failure is an event.
-    async fn call<T>(
-        &self,
-        call: &'static str,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        self.check_outage(call)?;
-        self.attempt(call, work).await
-    }
-
-    /// Fails while the store is not responding, except for one call in a second. No event: each of those is one.
-    fn check_outage(&self, call: &'static str) -> Result<(), StoreError> {
-        let failed = || StoreError::new(format!("{call}: not called, because the store is not responding"));
-        self.outage.let_through().then_some(()).ok_or_else(failed)
-    }
-
-    /// Awaits a call of the store, also if the store is not responding.
-    async fn attempt<T>(
-        &self,
-        call: &'static str,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        let (call_began, timed) = (Instant::now(), self.meter().store_call(call));
-        let span = span(call);
-        let result = self.within_timeout(call, work).instrument(span.clone()).await;
-        // A driver may have a timeout of its own, and report it as an error.
-        let (is_response, outcome) = match &result {
-            Ok(Ok(_)) => (true, Outcome::Ok),
-            Ok(Err(_)) => (call_began.elapsed() < self.settings.store_timeout.min(MAX_ERROR_DELAY), Outcome::Error),
-            Err(_) => (false, Outcome::Timeout),
-        };
-        timed.end(outcome);
-        if is_response {
-            self.outage.end();
-        } else {
-            self.outage.begin(call_began);
-        }
-        let result = result.and_then(|result| result);
-        if let Err(error) = &result {
-            span.record("error.type", if outcome == Outcome::Timeout { "timeout" } else { "error" });
-            self.events.emit(Event::StoreFailed { call, error: error.to_string() });
-        }
-        result
-    }
-
-    /// Awaits work that waits for the store, directly or behind others, for at most the store timeout.
-    pub(crate) async fn within_timeout<T>(
-        &self,
-        call: &'static str,
-        work: impl Future<Output = T>,
-    ) -> Result<T, StoreError> {
-        let timeout = self.settings.store_timeout;
-        let late = || StoreError::new(format!("{call}: no answer within {}", humantime::format_duration(timeout)));
-        tokio::time::timeout(timeout, work).await.map_err(|_| late())
+        u128::from(self.clocks.millis().unsigned_abs()) > self.settings.policy.grace.as_millis()
     }
 
     pub(crate) async fn insert(&self, new: &SessionRecord, options: InsertOptions) -> Result<Inserted, StoreError> {
@@ -429,12 +358,15 @@ impl Node {
         self.revoked.found_revoked(id, self.kept_until());
     }
 
+    /// Whether a session was revoked, by the store. One that the store has lost does not go on.
+    pub(crate) async fn is_session_revoked(&self, id: SessionId) -> Result<bool, StoreError> {
+        Ok(self.load(id).await?.is_none_or(|session| session.rotation.revoked.is_some()))
+    }
+
     /// Asks the store whether a session of a revoked user is one of those that go on, unless it is known by now.
     pub(crate) async fn ask_about(&self, id: SessionId, user_id: &str) -> Result<(), StoreError> {
         let Known::Unknown(standing) = self.revoked.known(id, user_id) else { return Ok(()) };
-        // A session that the store has lost does not go on.
-        let is_revoked = self.load(id).await?.is_none_or(|session| session.rotation.revoked.is_some());
-        if is_revoked {
+        if self.is_session_revoked(id).await? {
             self.found_revoked(id);
         } else {
             self.revoked.spare(id, standing);
@@ -454,7 +386,7 @@ impl Node {
 
     async fn write(&self, mut activity: Vec<Activity>) -> Result<(), StoreError> {
         // What a clock far ahead has recorded would keep sessions from becoming idle, also if it is right again by now.
-        let store_now = self.now().as_millis().saturating_sub(self.ahead_by());
+        let store_now = self.now().as_millis().saturating_sub(self.clocks.millis());
         let latest = Timestamp::from_millis(store_now).after(self.settings.policy.grace);
         activity.iter_mut().for_each(|activity| activity.last_seen_at = activity.last_seen_at.min(latest));
         let mut result = Ok(());

@@ -1,10 +1,11 @@
 //! What a node reports about itself every second.
 
-use std::sync::atomic::Ordering;
-
 use super::Node;
+use super::clocks::ClockDifference;
+use super::revocations::LiveRevocations;
 use super::tasks::ticks;
 use crate::metrics::{Levels, Meter};
+use crate::time::Timestamp;
 
 impl Node {
     /// Reports every second, in a loop of its own: the others wait for the store.
@@ -34,22 +35,32 @@ impl Node {
         if !Meter::IS_ON {
             return;
         }
-        let (live_sessions, live_users, live_tokens) = self.revoked.numbers();
-        let now = self.now();
-        let read_at = self.revoked.read_at().unwrap_or_else(|| now.before(self.revoked.age()));
         // A node that has stopped reads nothing, and is not stale either.
-        let unless_stopped = |value: f64| if self.is_stopped() { f64::NAN } else { value };
+        let levels = self.revoked.levels(self.now(), &self.clocks, !self.is_stopped());
         self.meter().report(Levels {
-            live_sessions,
-            live_users,
-            live_tokens,
-            staleness: unless_stopped(now.since(read_at).as_secs_f64()),
-            read_at: unless_stopped(seconds(read_at.as_millis())),
-            clock_difference: unless_stopped(seconds(self.ahead_by.load(Ordering::Relaxed))),
             pending_activity: self.write_behind.len(),
             pending_revocations: self.unfinished.len(),
             watched_sessions: self.revoked.waiters().sessions(),
+            ..levels
         });
+    }
+}
+
+impl LiveRevocations {
+    /// The gauges of what is known. How recent it is they show only if it is followed.
+    pub(crate) fn levels(&self, now: Timestamp, clocks: &ClockDifference, is_followed: bool) -> Levels {
+        let (live_sessions, live_users, live_tokens) = self.numbers();
+        let read_at = self.read_at().unwrap_or_else(|| now.before(self.age()));
+        let if_followed = |value: f64| if is_followed { value } else { f64::NAN };
+        Levels {
+            live_sessions,
+            live_users,
+            live_tokens,
+            staleness: if_followed(now.since(read_at).as_secs_f64()),
+            read_at: if_followed(seconds(read_at.as_millis())),
+            clock_difference: if_followed(seconds(clocks.millis())),
+            ..Levels::default()
+        }
     }
 }
 

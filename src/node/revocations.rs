@@ -353,18 +353,18 @@ impl LiveRevocations {
     }
 
     /// How many sessions, users and tokens are kept.
-    pub(crate) fn numbers(&self) -> (usize, usize, usize) {
+    pub(super) fn numbers(&self) -> (usize, usize, usize) {
         (self.sessions.len(), self.users.len(), self.tokens.len())
     }
 
     /// When the feed was last read, if it ever was.
-    pub(crate) fn read_at(&self) -> Option<Timestamp> {
+    pub(super) fn read_at(&self) -> Option<Timestamp> {
         let millis = self.read_at.load(Ordering::Acquire);
         (millis != i64::MIN).then(|| Timestamp::from_millis(millis))
     }
 
     /// How long ago this was created.
-    pub(crate) fn age(&self) -> Duration {
+    pub(super) fn age(&self) -> Duration {
         self.created_at.elapsed()
     }
 

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -22,14 +21,9 @@ impl Node {
     /// It is one tokio task with several loops, so that following the feed never waits for a write, and neither waits for
     /// revocations that are tried again.
     pub(crate) fn start(self: &Arc<Self>) {
-        if self.running.load(Ordering::Relaxed) {
-            return;
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if !self.running.swap(true, Ordering::Relaxed) {
-            let running = Running(Arc::clone(self));
-            runtime.spawn(async move {
-                let node = &running.0;
+        self.background.start(|| {
+            let node = Arc::clone(self);
+            async move {
                 let mut stop = node.stop.clone();
                 let keep_checking_age = async {
                     tokio::select! {
@@ -43,9 +37,9 @@ impl Node {
                     node.keep_finishing(),
                     node.keep_reporting(),
                     keep_checking_age
-                )
-            });
-        }
+                );
+            }
+        });
     }
 
     /// Reads the feed every second, and whenever the store signals a change. A failed read is an event and is retried a
@@ -112,13 +106,4 @@ pub(super) fn ticks() -> Interval {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick
-}
-
-/// Owned by the task and dropped with it, also if the task panics or its runtime ends.
-struct Running(Arc<Node>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.running.store(false, Ordering::Relaxed);
-    }
 }

@@ -136,25 +136,24 @@ impl AccessKeys {
     pub(crate) fn new(signing: Key, others: Vec<Key>, settings: &Settings) -> Result<Self, SettingsError> {
         // Detects a key that cannot sign now rather than at the first login.
         signing.check_here()?;
-        Ok(Self {
-            ring: KeyRing::new(
-                signing,
-                others,
-                #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
-                super::ring::Rotation::new(settings),
-            ),
-            scope: Scope::new(&settings.issuer, &settings.audience),
-            leeway: settings.leeway,
-            skew: settings.policy.grace,
-            ttl: settings.policy.access_ttl,
-        })
+        let ring = KeyRing::new(
+            signing,
+            others,
+            #[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+            super::ring::Rotation::new(settings),
+        );
+        Ok(Self::of(ring, settings))
     }
 
     /// The keys of an issuer, none of which is known yet.
     #[cfg(feature = "verifier")]
     pub(crate) fn verifying(settings: &Settings) -> Self {
+        Self::of(KeyRing::verifying(super::ring::Rotation::published(settings)), settings)
+    }
+
+    fn of(ring: KeyRing, settings: &Settings) -> Self {
         Self {
-            ring: KeyRing::verifying(super::ring::Rotation::published(settings)),
+            ring,
             scope: Scope::new(&settings.issuer, &settings.audience),
             leeway: settings.leeway,
             skew: settings.policy.grace,

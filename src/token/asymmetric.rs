@@ -65,6 +65,15 @@ impl SigningKey {
         Self(KeyPair { private: Some(Private::Elsewhere(Arc::new(signer))), ..public.0 })
     }
 
+    /// The Ed25519 key with this seed.
+    #[cfg(test)]
+    pub(crate) fn seeded(seed: u8) -> Self {
+        let prefix = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+        let der = base64::engine::general_purpose::STANDARD.encode([&prefix[..], &[seed; 32]].concat());
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{der}\n-----END PRIVATE KEY-----\n");
+        Self::ed25519_pem(pem.as_bytes()).unwrap()
+    }
+
     /// The thumbprint of the public key (RFC 7638): the `kid` of its tokens. With a [realm](crate::Settings::realm), a dot and
     /// the realm follow there.
     pub fn thumbprint(&self) -> String {

@@ -378,3 +378,18 @@ pub(crate) fn client() -> ClientInfo {
 pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> &'static str {
     result.expect_err("it is refused").code()
 }
+
+/// The Ed25519 key with this seed, in DER.
+pub(crate) fn seeded_der(seed: u8) -> Vec<u8> {
+    let prefix = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    [&prefix[..], &[seed; 32]].concat()
+}
+
+/// The same as a key that signs.
+#[cfg(any(feature = "aws_lc_rs", feature = "signing"))]
+pub(crate) fn seeded(seed: u8) -> axum_refresh::keys::SigningKey {
+    use base64::Engine as _;
+    let der = base64::engine::general_purpose::STANDARD.encode(seeded_der(seed));
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{der}\n-----END PRIVATE KEY-----\n");
+    axum_refresh::keys::SigningKey::from_pem(pem.as_bytes()).unwrap()
+}

@@ -386,8 +386,6 @@ fn key_id_of_ours(message: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use base64::engine::general_purpose::STANDARD;
-
     use super::super::super::asymmetric::SigningKey;
     use super::super::super::keys::Secret;
     use super::*;
@@ -400,10 +398,7 @@ mod tests {
 
     /// The Ed25519 key with this seed.
     fn key(seed: u8) -> Key {
-        let prefix = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-        let der = STANDARD.encode([&prefix[..], &[seed; 32]].concat());
-        let pem = format!("-----BEGIN PRIVATE KEY-----\n{der}\n-----END PRIVATE KEY-----\n");
-        Key::asymmetric(SigningKey::from_pem(pem.as_bytes()).unwrap().0, None)
+        Key::asymmetric(SigningKey::seeded(seed).0, None)
     }
 
     /// A ring that signs with the first key.
