@@ -142,6 +142,8 @@ pub(crate) struct Access {
 struct NodeState {
     /// By session: when it was last seen, and the acknowledged generation.
     pending: BTreeMap<usize, (Millis, Option<u32>)>,
+    /// Whether there was activity that the store had already: a node writes it again or not.
+    repeated: bool,
     revoked: BTreeSet<usize>,
     /// Reused sessions whose revocation was written without a confirmation: it is written again.
     unfinished: BTreeSet<usize>,
@@ -205,7 +207,13 @@ impl Oracle {
     }
 
     fn note(&mut self, node: usize, session: usize, now: Millis, acknowledged: Option<u32>) {
-        let pending = self.nodes[node].pending.entry(session).or_insert((now, None));
+        let is_stored = |row: &Row| row.seen >= now && row.acknowledged >= acknowledged;
+        let state = &mut self.nodes[node];
+        if !state.pending.contains_key(&session) && self.rows.get(&session).is_some_and(is_stored) {
+            state.repeated = true;
+            return;
+        }
+        let pending = state.pending.entry(session).or_insert((now, None));
         *pending = (pending.0.max(now), pending.1.max(acknowledged));
     }
 
@@ -390,9 +398,14 @@ impl Oracle {
         Ok(self.rows.keys().copied().filter(live).collect())
     }
 
-    pub(crate) fn flush(&mut self, node: usize) -> Result<()> {
-        if self.nodes[node].pending.is_empty() && self.nodes[node].unfinished.is_empty() {
-            return Ok(());
+    /// `real` is what the node has answered.
+    pub(crate) fn flush(&mut self, node: usize, real: Result<()>) -> Result<()> {
+        let state = &mut self.nodes[node];
+        if state.pending.is_empty() && state.unfinished.is_empty() {
+            // What the node writes again may fail, and is kept then.
+            let may_fail = state.repeated && self.fault != Fault::None;
+            state.repeated &= real.is_err();
+            return if may_fail { real } else { Ok(()) };
         }
         self.read()?;
         for (session, (seen, acknowledged)) in &self.nodes[node].pending {
@@ -403,8 +416,10 @@ impl Oracle {
         }
         self.feed.extend(&self.nodes[node].unfinished);
         self.wrote()?;
-        self.nodes[node].unfinished.clear();
-        self.nodes[node].pending.clear();
+        let state = &mut self.nodes[node];
+        state.unfinished.clear();
+        state.pending.clear();
+        state.repeated = false;
         Ok(())
     }
 

@@ -539,7 +539,7 @@ impl World {
 
     pub(crate) fn flush(&mut self, node: usize) -> Check {
         let real = self.nodes[node].run(async |auth| code(auth.flush().await));
-        let expected = self.oracle.flush(node);
+        let expected = self.oracle.flush(node, real);
         self.same(|| format!("node {node}: flush"), real, &expected).map(drop)
     }
 
@@ -548,14 +548,15 @@ impl World {
         self.log(|| format!("node {node}: rest"));
         let now = self.nodes[node].now();
         let unknown = &self.unknown;
-        self.nodes[node].run(async |auth| {
+        let flushed = self.nodes[node].run(async |auth| {
             let _ = auth.refresh(unknown, client()).await;
             tokio::time::sleep(Duration::from_millis(1_100)).await;
-            let _ = auth.flush().await;
+            let flushed = code(auth.flush().await);
             let _ = auth.purge().await;
+            flushed
         });
         self.read_feed(node, now);
-        let _ = self.oracle.flush(node);
+        let _ = self.oracle.flush(node, flushed);
         self.oracle.purge(now);
     }
 
