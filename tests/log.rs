@@ -108,6 +108,27 @@ async fn a_call_of_the_store_within_a_request_is_a_span() {
     assert!(!logged.contains("store_call"), "{logged}");
 }
 
+#[cfg(feature = "verifier")]
+#[tokio::test]
+async fn a_request_that_waits_for_the_issuer_has_a_span_for_that() {
+    use axum_refresh::verifier::Verifier;
+    use tracing::Instrument as _;
+    use tracing_subscriber::fmt::format::FmtSpan;
+    let log = Log::default();
+    let writer = log.clone();
+    let output = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_span_events(FmtSpan::CLOSE);
+    let _guard = tracing::subscriber::set_default(output.with_writer(move || writer.clone()).finish());
+    // Nobody listens there.
+    let url = "http://127.0.0.1:1/jwks.json";
+    let token = "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFZERTQSIsImtpZCI6ImEifQ.e30.AAAA";
+    let verifier = Verifier::<NoClaims>::from_url(url).without_revocations().build().unwrap();
+    let refused = verifier.authenticate(token).instrument(tracing::info_span!("request")).await;
+    assert_eq!(refused.err().map(|error| error.code()), Some("store_unavailable"));
+    let logged = log.take();
+    let span = "request:issuer_request{http.request.method=\"GET\" url.full=http://127.0.0.1:1/jwks.json error.type=\"error\"}";
+    assert!(logged.contains(span), "{logged}");
+}
+
 #[test]
 fn a_second_auth_with_the_same_keys_and_realm_is_an_error_in_the_log() {
     let log = Log::default();
@@ -573,4 +594,27 @@ async fn a_verifier_that_is_set_up_for_other_tokens_says_so_once() {
     let text = logged(&log, &token, Verifier::<Invoices>::from_jwks(auth.jwks()).without_revocations()).await;
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains("Invoices") && text.contains("missing field `invoices`"), "{text}");
+}
+
+#[cfg(feature = "verifier")]
+#[tokio::test]
+async fn a_stream_that_waits_at_a_verifier_without_revocations_is_reported_once() {
+    use axum_refresh::keys::SigningKey;
+    use axum_refresh::verifier::Verifier;
+
+    let log = Log::default();
+    let _guard = log.start();
+    let key = SigningKey::from_pem(include_bytes!("../src/token/keys_for_tests/ed25519.pem")).unwrap();
+    let auth: Auth = Auth::builder(Secret::random().unwrap(), MemoryStore::new()).signing_key(key).build().unwrap();
+    let token = auth.login("alice", NoClaims {}).await.unwrap().tokens.access_token;
+    let verifier = Verifier::<NoClaims>::from_jwks(auth.jwks()).without_revocations().build().unwrap();
+    let user = verifier.authenticate(&token).await.unwrap();
+    log.take();
+    for _ in 0..3 {
+        let waits = tokio::time::timeout(std::time::Duration::from_millis(10), verifier.revoked(&user));
+        assert!(waits.await.is_err());
+    }
+    let text = log.take();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.contains("WARN") && text.contains("never completes") && text.contains("revocations"), "{text}");
 }

@@ -26,6 +26,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use support::{Claims, Clock, Fault, FaultyStore, Node, code, seeded};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt as _;
@@ -42,6 +43,16 @@ struct Way {
     jwks_requests: Arc<AtomicUsize>,
     feed_requests: Arc<AtomicUsize>,
     asked: Arc<AtomicUsize>,
+    /// Ends the responses of the feed.
+    cut: Arc<Notify>,
+}
+
+impl Way {
+    /// Ends the responses of the feed, and answers with this from now on.
+    fn cut(&self, answer: Answer) {
+        *self.feed.lock().unwrap() = answer;
+        self.cut.notify_waiters();
+    }
 }
 
 #[derive(Clone, Default)]
@@ -79,7 +90,11 @@ async fn pass(State(way): State<Way>, request: Request, next: Next) -> Response 
     };
     count.fetch_add(1, Ordering::SeqCst);
     match answer {
-        Answer::Own => next.run(request).await,
+        Answer::Own => {
+            let cut = Arc::clone(&way.cut).notified_owned();
+            let response = next.run(request).await;
+            response.map(|body| Body::from_stream(body.into_data_stream().take_until(cut)))
+        }
         Answer::Other(status, headers, body) => (status, headers, body).into_response(),
         Answer::Never => std::future::pending().await,
         Answer::Comments(text) => {
@@ -377,6 +392,75 @@ async fn a_spared_session_is_asked_about_once() {
     for _ in 0..20 {
         assert!(service.accepts(&after).await);
     }
+    assert_eq!(issuer.way.asked.load(Ordering::SeqCst), 1);
+}
+
+async fn is_over(stream: impl Future<Output = ()>) -> bool {
+    timeout(Duration::from_millis(1_500), stream).await.is_ok()
+}
+
+#[tokio::test]
+async fn an_open_stream_ends_within_a_second_of_whatever_revokes_its_session_and_no_other_does() {
+    let issuer = Issuer::new().await;
+    let service = issuer.ready().await;
+    let auth = &issuer.node.auth;
+    for round in 0..4 {
+        let (login, other) = (issuer.login("alice").await, issuer.login("alice").await);
+        let (user, other) = (service.user(&login).await.unwrap(), service.user(&other).await.unwrap());
+        // One that is polled before, and one that is not.
+        let (mut polled, unpolled) = (service.verifier.revoked(&user), service.verifier.revoked(&user));
+        assert!(timeout(Duration::from_millis(20), &mut polled).await.is_err());
+        let mut others = service.verifier.revoked(&other);
+        match round {
+            0 => auth.revoke_session(user.session_id, Logout).await.unwrap(),
+            1 => auth.revoke_access_token(&login.tokens.access_token).await.unwrap(),
+            2 => drop(auth.revoke_user("alice", Some(other.session_id), Logout).await.unwrap()),
+            _ => drop(auth.revoke_all(Logout).await.unwrap()),
+        }
+        assert!(is_over(polled).await && is_over(unpolled).await, "{round}");
+        assert_eq!(is_over(&mut others).await, round == 3, "{round}");
+        assert!(is_over(service.verifier.revoked(&user)).await, "{round}: it has ended before");
+    }
+}
+
+#[tokio::test]
+async fn an_open_stream_ends_with_the_session_of_whoever_acts() {
+    let issuer = Issuer::new().await;
+    let service = issuer.ready().await;
+    let auth = &issuer.node.auth;
+    let support = service.user(&issuer.login("support").await).await.unwrap();
+    let acting = auth.login("alice", support::claims("user")).acting(&support).await.unwrap();
+    let mut revoked = service.verifier.revoked(&service.user(&acting).await.unwrap());
+    assert!(timeout(Duration::from_millis(20), &mut revoked).await.is_err());
+    auth.revoke_session(support.session_id, Logout).await.unwrap();
+    assert!(is_over(revoked).await);
+}
+
+#[tokio::test]
+async fn an_open_stream_ends_after_an_outage_in_which_its_session_was_revoked() {
+    let issuer = Issuer::new().await;
+    let service = issuer.ready().await;
+    let login = issuer.login("alice").await;
+    let mut revoked = service.verifier.revoked(&service.user(&login).await.unwrap());
+    issuer.way.cut(Answer::of(500, "text/plain", ""));
+    service.failure("follow_revocations", "500").await;
+    issuer.node.auth.revoke_session(login.tokens.session_id, Logout).await.unwrap();
+    assert!(timeout(Duration::from_millis(500), &mut revoked).await.is_err());
+    *issuer.way.feed.lock().unwrap() = Answer::Own;
+    assert!(timeout(Duration::from_secs(5), revoked).await.is_ok());
+}
+
+#[tokio::test]
+async fn after_a_suspension_the_issuer_is_asked_about_open_streams() {
+    let issuer = Issuer::new().await;
+    let service = issuer.ready().await;
+    let user = service.user(&issuer.login("alice").await).await.unwrap();
+    let mut revoked = service.verifier.revoked(&user);
+    issuer.way.cut(Answer::of(500, "text/plain", ""));
+    service.failure("follow_revocations", "500").await;
+    issuer.node.clock.advance(Duration::from_secs(3600));
+    *issuer.way.feed.lock().unwrap() = Answer::Own;
+    assert!(timeout(Duration::from_secs(3), &mut revoked).await.is_err());
     assert_eq!(issuer.way.asked.load(Ordering::SeqCst), 1);
 }
 

@@ -38,6 +38,15 @@ impl Authority {
         }
     }
 
+    /// Starts the background task, if it is not running and there is a runtime to run it on.
+    pub(super) fn start(&self) {
+        match self {
+            Self::Node { node, .. } => node.start(),
+            #[cfg(feature = "verifier")]
+            Self::Issuer { issuer, .. } => issuer.start(),
+        }
+    }
+
     /// Whether asking for the keys may help with a token that none of the known keys verifies.
     pub(super) fn may_have_key_of(&self, token: &[u8]) -> bool {
         let _ = token;
@@ -86,6 +95,15 @@ impl Authority {
             Self::Node { node, .. } => node.ask_about(id, user_id).await,
             #[cfg(feature = "verifier")]
             Self::Issuer { issuer, .. } => issuer.ask_about(id, user_id).await,
+        }
+    }
+
+    /// Asks whether a session was revoked, whatever is known here.
+    pub(super) async fn is_revoked(&self, id: SessionId) -> Result<bool, StoreError> {
+        match self {
+            Self::Node { node, .. } => node.find_whether_revoked(id).await,
+            #[cfg(feature = "verifier")]
+            Self::Issuer { issuer, .. } => issuer.find_whether_revoked(id).await,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use super::verify::Authenticator;
 use super::{Auth, AuthUser, Claims};
 
 /// # Open streams
@@ -58,21 +59,27 @@ impl<C: Claims> Auth<C> {
     /// # }
     /// ```
     pub fn revoked(&self, caller: &AuthUser<C>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let auth = self.clone();
-        let node = &auth.inner.node;
-        node.start();
+        self.inner.authenticator.revoked(caller)
+    }
+}
+
+impl<C: Claims> Authenticator<C> {
+    pub(super) fn revoked(&self, caller: &AuthUser<C>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let authenticator = self.clone();
+        self.start();
         // From now on, not from the first poll.
-        let wait =
-            |session_id, user_id| node.wait_for_revocation(session_id, user_id, caller.token_id, caller.expires_at);
+        let has_expired = self.now() >= caller.expires_at;
+        let wait = |session_id, user_id| self.wait_for(session_id, user_id, caller.token_id, has_expired);
         let own = wait(caller.session_id, &caller.id);
         let actors = caller.actor().map(|actor| wait(actor.session_id, &actor.user_id));
         Box::pin(async move {
             // On the runtime that polls it, if there was none before.
-            auth.inner.node.start();
-            let Some(actors) = actors else { return own.revoked().await };
+            authenticator.start();
+            let own = authenticator.wait_with(&own);
+            let Some(actors) = actors else { return own.await };
             tokio::select! {
-                () = own.revoked() => {}
-                () = actors.revoked() => {}
+                () = own => {}
+                () = authenticator.wait_with(&actors) => {}
             }
         })
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,7 @@ use serde_json::Value;
 use super::authority::Authority;
 use super::verify::Authenticator;
 use super::{AuthUser, Claims, NoClaims};
-use crate::config::{ResolvedSettings, Settings, SettingsError};
+use crate::config::{Notice, ResolvedSettings, Settings, SettingsError};
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::issuer::{FeedSource, Issuer};
@@ -125,6 +126,54 @@ impl<C: Claims> Verifier<C> {
             self.issuer.learn_keys().await?;
         }
         Ok(self.issuer.catch_up().await?)
+    }
+}
+
+/// # Open streams
+impl<C: Claims> Verifier<C> {
+    /// Completes once the caller's session is revoked, or the access token alone: what an open stream or WebSocket of this service
+    /// waits for beside its own work.
+    ///
+    /// It is [`Auth::revoked`](crate::Auth::revoked) of a service without the store, with the same meaning, and within a second
+    /// of the revocation. While the feed of the issuer fails, nothing is seen; once it is back, what was revoked meanwhile is. If
+    /// many sessions were revoked at once, or the feed was away for ten minutes, the issuer is asked about this one; at most 16 are
+    /// asked about at the same time.
+    ///
+    /// Never completes on a verifier [without revocations](VerifierBuilder::without_revocations), which logs a warning.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use axum::extract::State;
+    /// use axum::response::IntoResponse;
+    /// use axum::response::sse::{Event, Sse};
+    /// use axum_refresh::AuthUser;
+    /// use axum_refresh::verifier::Verifier;
+    /// use futures_util::{StreamExt as _, stream};
+    ///
+    /// async fn prices(State(verifier): State<Verifier>, user: AuthUser) -> impl IntoResponse {
+    ///     let prices = stream::unfold(100, |price| async move {
+    ///         tokio::time::sleep(Duration::from_secs(1)).await;
+    ///         Some((Event::default().json_data(price), price + 1))
+    ///     });
+    ///     Sse::new(prices.take_until(verifier.revoked(&user)))
+    /// }
+    /// # fn app(verifier: &Verifier) -> axum::Router<Verifier> {
+    /// #     axum::Router::new().route("/prices", axum::routing::get(prices).layer(verifier.layer()))
+    /// # }
+    /// ```
+    pub fn revoked(&self, caller: &AuthUser<C>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        if !self.issuer.follows() {
+            if self.authenticator.resolved().notices.is_first(Notice::NothingRevoked) {
+                tracing::warn!(
+                    target: "axum_refresh",
+                    "`Verifier::revoked` never completes, because the revocations are not followed; call \
+                     `VerifierBuilder::revocations` with the feed of the issuer"
+                );
+            }
+            return Box::pin(std::future::pending());
+        }
+        self.authenticator.revoked(caller)
     }
 }
 

@@ -10,12 +10,14 @@ use super::{AuthUser, Claims};
 use crate::config::ResolvedSettings;
 use crate::error::Error;
 use crate::node::revocations::{Known, LiveRevocations};
+use crate::node::waiting::Waiting;
 use crate::node::write_behind::LastUse;
 use crate::ratchet::acknowledges;
 use crate::session::{Client, SessionId};
 use crate::store::StoreError;
 use crate::time::{Clock, Timestamp};
 use crate::token::access::{AccessKeys, AccessToken, Refused};
+use crate::token::id::TokenId;
 
 /// The least part of the lifetime of access tokens that one has, unless something else bounds it: it is shortened by up to 5 %,
 /// and rounded down to a second.
@@ -276,6 +278,28 @@ impl<C: Claims> Authenticator<C> {
             Decision::Refuse(error) => Err(error),
             // Only if the clock jumps, or the user is revoked again meanwhile.
             Decision::AskStore(()) => Err(StoreError::new("the revocations known here are stale").into()),
+        }
+    }
+
+    /// Starts the background task, if it is not running and there is a runtime to run it on.
+    pub(super) fn start(&self) {
+        self.inner.authority.start();
+    }
+
+    /// Waits from now on for the end of a session: see [`LiveRevocations::wait_for`].
+    pub(super) fn wait_for(&self, id: SessionId, user_id: &Arc<str>, token_id: TokenId, has_expired: bool) -> Waiting {
+        self.inner.revoked.wait_for(id, user_id, token_id, has_expired)
+    }
+
+    /// Completes once the session is revoked, or the access token alone.
+    pub(super) async fn wait_with(&self, waiting: &Waiting) {
+        while let Some(question) = waiting.news().await {
+            // Boxed, because it is rare and would be the greatest part of the future.
+            let ask = async {
+                let answer = self.inner.authority.is_revoked(question.session_id()).await;
+                question.answered(answer).await;
+            };
+            Box::pin(ask).await;
         }
     }
 

@@ -24,6 +24,9 @@ pub(crate) enum Notice {
     /// The tokens of the issuer live for longer than a verifier accepts them.
     #[cfg(feature = "verifier")]
     LongTokens,
+    /// A stream waits for a revocation at a verifier that follows none.
+    #[cfg(feature = "verifier")]
+    NothingRevoked,
     /// The server does not know its peers.
     NoPeer,
     /// The proxy in front of a socket without addresses sends no forwarding header.

@@ -12,6 +12,7 @@ use super::Issuer;
 use super::request::{check_status, describe, send};
 use crate::feed::Announcement;
 use crate::feed::lines::{Lines, Received};
+use crate::node::MIN_RETENTION;
 use crate::node::revocations::{EVERYONE, LiveRevocations};
 use crate::store::{RevokedItem, RevokedUsers, Spared, StoreError};
 use crate::time::{Timestamp, jitter};
@@ -51,17 +52,41 @@ impl Marks {
     }
 }
 
+/// Where this verifier has got to in the feed.
+#[derive(Debug, Default)]
+struct Position {
+    /// What the feed goes on from.
+    resume: Option<String>,
+    /// As of when it was last complete, by both clocks: one stands still while the machine is suspended, and the other is set.
+    complete_as_of: Option<(Instant, Timestamp)>,
+}
+
+impl Position {
+    /// The feed is complete as of a later time. After a long gap, revocations may have been missed that are not announced again,
+    /// because no token outlives them. A stream that waits for one may be open still.
+    fn progressed(&mut self, issuer: &Issuer) {
+        let Some(as_of) = issuer.revoked.read_as_of() else { return };
+        let now = issuer.now();
+        let before = self.complete_as_of.replace((as_of, now));
+        let has_gap =
+            |(instant, clock)| as_of.duration_since(instant) >= MIN_RETENTION || now.is_past(clock, MIN_RETENTION);
+        if before.is_some_and(has_gap) {
+            issuer.revoked.waiters().users_revoked(None);
+        }
+    }
+}
+
 impl Issuer {
     /// Follows the feed, and connects again whenever a connection ends.
     pub(super) async fn keep_following(&self) {
         if self.feed.is_none() {
             return;
         }
-        let mut resume = None;
+        let mut position = Position::default();
         let mut pause = MIN_PAUSE;
         loop {
             let before = self.revoked.read_as_of();
-            match self.follow(&mut resume).await {
+            match self.follow(&mut position).await {
                 // The issuer ends its responses now and then.
                 Ok(()) => sleep(MIN_PAUSE.mul_f64(jitter())).await,
                 Err(error) => {
@@ -78,7 +103,7 @@ impl Issuer {
     }
 
     /// Follows one response to its end.
-    async fn follow(&self, resume: &mut Option<String>) -> Result<(), StoreError> {
+    async fn follow(&self, position: &mut Position) -> Result<(), StoreError> {
         let feed = self.feed.as_ref().ok_or_else(|| StoreError::new("no feed of revocations"))?;
         let mut request = self
             .client
@@ -86,7 +111,7 @@ impl Issuer {
             .header(AUTHORIZATION, feed.token.clone())
             .header(ACCEPT, "text/event-stream")
             .header(CACHE_CONTROL, "no-cache");
-        if let Some(id) = resume.as_deref() {
+        if let Some(id) = position.resume.as_deref() {
             request = request.header(LAST_EVENT_ID, id);
         }
         // All that the response says is as of some time after this.
@@ -115,27 +140,28 @@ impl Issuer {
             if self.was_set(&mut clocks) {
                 // What has been forgotten by a clock that was wrong is announced again, and what was said before the machine
                 // was suspended is no news.
-                *resume = None;
+                position.resume = None;
                 return Ok(());
             }
             let read = lines.read(&piece, &mut received);
             for received in received.drain(..) {
                 match received {
                     Received::Revoked(announcement) => self.revoke(announcement),
-                    Received::Position(id) => *resume = Some(id),
+                    Received::Position(id) => position.resume = Some(id),
                     Received::Complete(millis) => {
                         let before = self.revoked.read_as_of();
                         self.complete(began, millis)?;
                         is_complete = true;
                         if self.revoked.read_as_of() > before {
                             progressed_at = Instant::now();
+                            position.progressed(self);
                         }
                     }
                 }
             }
             if let Err(error) = read {
                 // Everything is announced again.
-                *resume = None;
+                position.resume = None;
                 return Err(StoreError::new(error));
             }
             if progressed_at.elapsed() > self.settings.max_staleness / 2 {
@@ -203,6 +229,7 @@ mod tests {
     use crate::event::Events;
     use crate::session::SessionId;
     use crate::token::access::AccessKeys;
+    use crate::token::id::TokenId;
 
     const HOUR: i64 = 3_600_000;
     const ID: SessionId = SessionId::from_bytes([7; 16]);
@@ -279,6 +306,29 @@ mod tests {
         issuer.complete(began, 30_000).unwrap();
         issuer.complete(began, -5_000).unwrap();
         assert!(issuer.revoked.is_current(issuer.now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_asks_after_an_outage_that_was_longer_than_revocations_are_announced() {
+        let (issuer, clock, _running) = issuer();
+        let waiting = issuer.revoked.wait_for(ID, &"alice".into(), TokenId::parse(&"A".repeat(24)).unwrap(), false);
+        let mut position = Position::default();
+        let mut asks = async |by_clock: i64, really: u64| {
+            clock.fetch_add(by_clock * 1000, Ordering::SeqCst);
+            tokio::time::advance(Duration::from_secs(really)).await;
+            issuer.complete(Instant::now(), 0).unwrap();
+            position.progressed(&issuer);
+            let Ok(question) = timeout(Duration::ZERO, waiting.news()).await else { return false };
+            question.unwrap().answered(Ok(false)).await;
+            true
+        };
+        assert!(!asks(3600, 3600).await, "nothing was known before");
+        assert!(!asks(599, 599).await);
+        assert!(asks(601, 601).await);
+        assert!(!asks(1, 1).await);
+        assert!(asks(601, 1).await, "the machine was suspended");
+        assert!(asks(1, 601).await, "the clock was set back");
+        assert!(!asks(-601, 1).await);
     }
 
     #[test]

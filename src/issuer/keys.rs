@@ -6,9 +6,11 @@ use std::time::Duration;
 use http::header::{ACCEPT, AGE, CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::{Instant, sleep};
+use tracing::Instrument as _;
 
-use super::request::{check_status, read_body, send};
+use super::request::{self, check_status, read_body, send};
 use super::{Issuer, outcome};
+use crate::metrics::Outcome;
 use crate::store::StoreError;
 use crate::time::jitter;
 use crate::token::jwks;
@@ -68,9 +70,13 @@ impl Issuer {
             }
             fetched.may_have_others().then(|| fetched.error.clone())
         });
-        let failure = self.within_timeout(fetch, "the issuer's keys were not received in time").await?;
+        let span = request::span(self.jwks.as_ref());
+        let fetched =
+            self.within_timeout(fetch, "the issuer's keys were not received in time").instrument(span.clone());
+        let failure = fetched.await.inspect_err(|_| Outcome::Timeout.record_in(&span))?;
         let Some(why) = failure.map_err(StoreError::new)? else { return Ok(()) };
         let why = why.unwrap_or_else(|| "they were not received yet".to_owned());
+        Outcome::Error.record_in(&span);
         Err(StoreError::new(format!("the issuer's keys are not known: {why}")))
     }
 

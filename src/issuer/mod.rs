@@ -12,6 +12,7 @@ use std::time::Duration;
 use reqwest::{Client, Url};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use self::feed::Marks;
 use self::keys::Fetched;
@@ -99,6 +100,11 @@ impl Issuer {
         (Arc::new(issuer), sender)
     }
 
+    /// Whether revocations are followed.
+    pub(crate) const fn follows(&self) -> bool {
+        self.feed.is_some()
+    }
+
     pub(crate) fn has_keys(&self) -> bool {
         !self.keys.ring.is_empty()
     }
@@ -118,7 +124,7 @@ impl Issuer {
                         issuer.keep_keys(),
                         issuer.keep_following(),
                         issuer.keep_forgetting(),
-                        issuer.revoked.keep_checking_age(),
+                        issuer.keep_checking_age(),
                         issuer.keep_reporting()
                     )
                 };
@@ -129,6 +135,13 @@ impl Issuer {
                 issuer.report_levels(true);
             }
         });
+    }
+
+    async fn keep_checking_age(&self) {
+        // Without a feed there is nothing that could be too old.
+        if self.follows() {
+            self.revoked.keep_checking_age().await;
+        }
     }
 
     async fn keep_forgetting(&self) {
@@ -158,27 +171,39 @@ impl Issuer {
     /// Asks whether a session of a revoked user is one of those that go on, unless it is known by now.
     pub(crate) async fn ask_about(&self, id: SessionId, user_id: &str) -> Result<(), StoreError> {
         let Known::Unknown(standing) = self.revoked.known(id, user_id) else { return Ok(()) };
+        // Another request may have asked meanwhile.
+        let is_open = || self.revoked.known(id, user_id) == Known::Unknown(standing);
+        if self.ask(id, is_open).await? == Some(false) {
+            self.revoked.spare(id, standing);
+        }
+        Ok(())
+    }
+
+    /// Asks whether a session was revoked, and remembers that it was.
+    pub(crate) async fn find_whether_revoked(&self, id: SessionId) -> Result<bool, StoreError> {
+        Ok(self.ask(id, || true).await? == Some(true))
+    }
+
+    /// Asks whether a session was revoked, if that is still open once it is its turn, and remembers that it was.
+    async fn ask(&self, id: SessionId, is_open: impl Fn() -> bool) -> Result<Option<bool>, StoreError> {
         if *self.is_failing.borrow() {
             return Err(StoreError::new("the issuer is not asked about a session, because its feed fails"));
         }
         let ask = async {
             let _turn = self.asking.acquire().await.map_err(StoreError::new)?;
-            // Another request may have asked meanwhile.
-            if self.revoked.known(id, user_id) != Known::Unknown(standing) {
-                return Ok(None);
-            }
-            self.is_revoked(id).await.map(Some)
+            if is_open() { self.is_revoked(id).await.map(Some) } else { Ok(None) }
         };
         let timed = self.settings.meter.store_call("ask_about_session");
-        let asked = self.within_timeout(ask, "the issuer did not answer in time").await;
-        timed.end(outcome(&asked));
-        let asked = asked.and_then(|asked| asked);
-        match asked.inspect_err(|error| self.report("ask_about_session", error))? {
-            Some(true) => self.revoked.found_revoked(id, self.kept_until()),
-            Some(false) => self.revoked.spare(id, standing),
-            None => {}
+        let span = request::span(self.feed.as_ref().map(|feed| feed.url_of(id)).as_ref());
+        let asked = self.within_timeout(ask, "the issuer did not answer in time").instrument(span.clone()).await;
+        let outcome = outcome(&asked);
+        timed.end(outcome);
+        outcome.record_in(&span);
+        let asked = asked.and_then(|asked| asked).inspect_err(|error| self.report("ask_about_session", error))?;
+        if asked == Some(true) {
+            self.revoked.found_revoked(id, self.kept_until());
         }
-        Ok(())
+        Ok(asked)
     }
 
     /// Until when a revocation of just now is kept: no access token from before is accepted here any longer.

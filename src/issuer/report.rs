@@ -26,7 +26,7 @@ impl Issuer {
             return;
         }
         // Without a feed there is nothing that could be too old.
-        let is_followed = !is_over && self.feed.is_some();
+        let is_followed = !is_over && self.follows();
         self.settings.meter.report(self.revoked.levels(self.now(), &self.clocks, is_followed));
     }
 }

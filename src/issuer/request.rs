@@ -2,10 +2,12 @@
 
 use http::StatusCode;
 use http::header::{ACCEPT, AUTHORIZATION};
-use reqwest::{RequestBuilder, Response};
+use reqwest::{RequestBuilder, Response, Url};
 use serde::Deserialize;
+use tracing::Span;
+use tracing::field::Empty;
 
-use super::Issuer;
+use super::{FeedSource, Issuer};
 use crate::session::SessionId;
 use crate::store::StoreError;
 
@@ -19,15 +21,26 @@ struct SessionState {
     revoked: bool,
 }
 
+impl FeedSource {
+    /// Where the issuer answers about a session.
+    pub(super) fn url_of(&self, id: SessionId) -> Url {
+        let mut url = self.url.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().push(&id.to_string());
+        }
+        url
+    }
+}
+
 impl Issuer {
     /// Whether a session was revoked, by the issuer's store.
     pub(super) async fn is_revoked(&self, id: SessionId) -> Result<bool, StoreError> {
         let feed = self.feed.as_ref().ok_or_else(|| StoreError::new("no feed of revocations"))?;
-        let mut url = feed.url.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().push(&id.to_string());
-        }
-        let request = self.client.get(url).header(AUTHORIZATION, feed.token.clone()).header(ACCEPT, "application/json");
+        let request = self
+            .client
+            .get(feed.url_of(id))
+            .header(AUTHORIZATION, feed.token.clone())
+            .header(ACCEPT, "application/json");
         let mut response = send(request).await?;
         check_status(&response)?;
         let answer = read_body(&mut response, MAX_ANSWER_BYTES).await?;
@@ -37,6 +50,20 @@ impl Issuer {
         }
         Ok(state.revoked)
     }
+}
+
+/// The span of a request, within the span of a request to this service. What the background task does is in none.
+pub(super) fn span(url: Option<&Url>) -> Span {
+    if Span::current().is_none() {
+        return Span::none();
+    }
+    tracing::debug_span!(
+        target: "axum_refresh",
+        "issuer_request",
+        http.request.method = "GET",
+        url.full = url.map(tracing::field::display),
+        error.type = Empty
+    )
 }
 
 /// Sends a request. An error names the cause, not only that there was one.

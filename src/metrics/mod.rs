@@ -23,6 +23,17 @@ pub(crate) enum Outcome {
     Timeout,
 }
 
+impl Outcome {
+    /// Records how it has ended in its span, which has the field `error.type`.
+    pub(crate) fn record_in(self, span: &tracing::Span) {
+        match self {
+            Self::Ok => {}
+            Self::Error => drop(span.record("error.type", "error")),
+            Self::Timeout => drop(span.record("error.type", "timeout")),
+        }
+    }
+}
+
 /// What the gauges show.
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "only the feature reads the fields"))]

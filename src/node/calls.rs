@@ -54,8 +54,8 @@ impl Node {
             self.outage.begin(call_began);
         }
         let result = result.and_then(|result| result);
+        outcome.record_in(&span);
         if let Err(error) = &result {
-            span.record("error.type", if outcome == Outcome::Timeout { "timeout" } else { "error" });
             self.events.emit(Event::StoreFailed { call, error: error.to_string() });
         }
         result

@@ -16,6 +16,7 @@ pub(crate) mod revocations;
 mod tasks;
 pub(crate) mod unfinished;
 mod waiters;
+pub(crate) mod waiting;
 pub(crate) mod write_behind;
 
 use std::borrow::Cow;
@@ -363,12 +364,19 @@ impl Node {
         Ok(self.load(id).await?.is_none_or(|session| session.rotation.revoked.is_some()))
     }
 
+    /// Asks the store whether a session was revoked, and remembers that it was.
+    pub(crate) async fn find_whether_revoked(&self, id: SessionId) -> Result<bool, StoreError> {
+        let is_revoked = self.is_session_revoked(id).await?;
+        if is_revoked {
+            self.found_revoked(id);
+        }
+        Ok(is_revoked)
+    }
+
     /// Asks the store whether a session of a revoked user is one of those that go on, unless it is known by now.
     pub(crate) async fn ask_about(&self, id: SessionId, user_id: &str) -> Result<(), StoreError> {
         let Known::Unknown(standing) = self.revoked.known(id, user_id) else { return Ok(()) };
-        if self.is_session_revoked(id).await? {
-            self.found_revoked(id);
-        } else {
+        if !self.find_whether_revoked(id).await? {
             self.revoked.spare(id, standing);
         }
         Ok(())
