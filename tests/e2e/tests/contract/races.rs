@@ -18,12 +18,13 @@ async fn send_at_once(calls: impl IntoIterator<Item = Call>) -> Vec<Answer> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sixty_four_refreshes_of_one_token_return_one_successor_and_all_succeed() {
-    let demo = Demo::start(&[SHORT_GRACE]).await;
+    // A race on a busy machine may take seconds, and has to end within the grace period.
+    let demo = Demo::start(&[("GRACE", "5s")]).await;
     let mut browsers = Vec::new();
     for _ in 0..5 {
         browsers.push(demo.logged_in("alice").await);
     }
-    grace_passes().await;
+    sleep(Duration::from_millis(5_150)).await;
     for mut browser in browsers {
         let token = browser.refresh_token();
         let answers = send_at_once((0..64).map(|_| demo.post("/auth/refresh").refresh_cookie(&token))).await;

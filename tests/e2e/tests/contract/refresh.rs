@@ -357,11 +357,12 @@ async fn a_refresh_keeps_a_session_from_becoming_idle() {
 
 #[tokio::test]
 async fn using_an_access_token_keeps_a_session_from_becoming_idle() {
-    let demo = Demo::start(&[SHORT_GRACE, ("ACCESS_TTL", "3s"), ("IDLE_TIMEOUT", "4s")]).await;
+    // Each step has two seconds to spare.
+    let demo = Demo::start(&[SHORT_GRACE, ("ACCESS_TTL", "6s"), ("IDLE_TIMEOUT", "7s")]).await;
     let mut browser = demo.logged_in("alice").await;
-    sleep(Duration::from_millis(1_600)).await;
+    sleep(Duration::from_millis(3_500)).await;
     browser.me().await.is(200);
-    sleep(Duration::from_millis(3_000)).await;
+    sleep(Duration::from_millis(5_000)).await;
     browser.refresh().await.is(200);
 }
 
