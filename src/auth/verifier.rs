@@ -131,15 +131,16 @@ impl<C: Claims> Verifier<C> {
 
 /// # Open streams
 impl<C: Claims> Verifier<C> {
-    /// Completes once the caller's session is revoked, or the access token alone: what an open stream or WebSocket of this service
-    /// waits for beside its own work.
+    /// Completes once the caller's session, or the access token alone, is revoked. For open streams and WebSockets of this service,
+    /// like [`Auth::revoked`](crate::Auth::revoked) at the issuer.
     ///
-    /// It is [`Auth::revoked`](crate::Auth::revoked) of a service without the store, with the same meaning, and within a second
-    /// of the revocation. While the feed of the issuer fails, nothing is seen; once it is back, what was revoked meanwhile is. If
-    /// many sessions were revoked at once, or the feed was away for ten minutes, the issuer is asked about this one; at most 16 are
-    /// asked about at the same time.
+    /// It completes within a second of the revocation. While the issuer's feed is unreachable, revocations go unnoticed; those made
+    /// meanwhile take effect when it is reachable again. If many sessions were revoked at once, or the feed was unreachable for
+    /// ten minutes or more, one request asks the issuer about this session; at most 16 such requests run at the same time.
     ///
-    /// Never completes on a verifier [without revocations](VerifierBuilder::without_revocations), which logs a warning.
+    /// It does not complete when the session expires or becomes idle, nor at the expiry of the access token. End a stream after
+    /// some hours, so that its client connects again with a new token. On a verifier
+    /// [without revocations](VerifierBuilder::without_revocations) it never completes, and a warning is logged.
     ///
     /// ```no_run
     /// use std::time::Duration;

@@ -74,7 +74,7 @@ impl<C: Claims> Auth<C> {
     /// [idle](crate::Policy::idle_timeout).
     ///
     /// Put it outside of the layers that identify the user, which record the activity: with `route_layer`, add it after them.
-    /// The [guide](crate::guide::authentication#requests-that-are-no-activity) shows it with pages.
+    /// The [guide](crate::guide::authentication#passive-requests) shows it with pages.
     ///
     /// A client says the same of a single request by the header `Auth-Passive: ?1`. The
     /// [browser module](crate::guide::http#the-browser-module) sends it by itself while the page is hidden.
