@@ -88,7 +88,7 @@ impl<C: Claims> Auth<C> {
     /// client.
     pub(crate) async fn check_session_in_store(&self, token: &Verified<C>, client: ClientInfo) -> Result<(), Error> {
         let node = &self.inner.node;
-        if !node.revoked.is_current(node.now()) {
+        if !node.revoked.freshness().is_current(node.now()) {
             node.catch_up().await?;
         }
         let load = async {

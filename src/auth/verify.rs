@@ -218,7 +218,7 @@ impl<C: Claims> Authenticator<C> {
 
     /// Whether a verified token may be used, by the revocations that are known here. Its use is recorded.
     pub(crate) fn admit(&self, token: &Verified<C>, now: Timestamp, how: Use) -> Decision<(), (), Error> {
-        if !self.inner.revoked.is_current(now) {
+        if !self.inner.revoked.freshness().is_current(now) {
             return Decision::AskStore(());
         }
         self.admit_as_known(token, now, how)

@@ -65,7 +65,7 @@ impl Position {
     /// The feed is complete as of a later time. After a long gap, revocations may have been missed that are not announced again,
     /// because no token outlives them. A stream that waits for one may be open still.
     fn progressed(&mut self, issuer: &Issuer) {
-        let Some(as_of) = issuer.revoked.read_as_of() else { return };
+        let Some(as_of) = issuer.revoked.freshness().read_as_of() else { return };
         let now = issuer.now();
         let before = self.complete_as_of.replace((as_of, now));
         let has_gap =
@@ -85,14 +85,14 @@ impl Issuer {
         let mut position = Position::default();
         let mut pause = MIN_PAUSE;
         loop {
-            let before = self.revoked.read_as_of();
+            let before = self.revoked.freshness().read_as_of();
             match self.follow(&mut position).await {
                 // The issuer ends its responses now and then.
                 Ok(()) => sleep(MIN_PAUSE.mul_f64(jitter())).await,
                 Err(error) => {
                     self.report("follow_revocations", &error);
                     self.is_failing.send_replace(true);
-                    if self.revoked.read_as_of() != before {
+                    if self.revoked.freshness().read_as_of() != before {
                         pause = MIN_PAUSE;
                     }
                     sleep(pause.mul_f64(0.5 + 0.5 * jitter())).await;
@@ -149,10 +149,10 @@ impl Issuer {
                     Received::Revoked(announcement) => self.revoke(announcement),
                     Received::Position(id) => position.resume = Some(id),
                     Received::Complete(millis) => {
-                        let before = self.revoked.read_as_of();
+                        let before = self.revoked.freshness().read_as_of();
                         self.complete(began, millis)?;
                         is_complete = true;
-                        if self.revoked.read_as_of() > before {
+                        if self.revoked.freshness().read_as_of() > before {
                             progressed_at = Instant::now();
                             position.progressed(self);
                         }
@@ -296,16 +296,16 @@ mod tests {
         let (issuer, _, _running) = issuer();
         let began = Instant::now();
         assert!(issuer.complete(began, 60_000).is_err());
-        assert!(!issuer.revoked.is_current(issuer.now()));
+        assert!(!issuer.revoked.freshness().is_current(issuer.now()));
         issuer.complete(began, 0).unwrap();
-        assert!(issuer.revoked.is_current(issuer.now()));
+        assert!(issuer.revoked.freshness().is_current(issuer.now()));
         tokio::time::advance(Duration::from_secs(31)).await;
         issuer.complete(began, 900).unwrap();
-        assert!(!issuer.revoked.is_current(issuer.now()));
+        assert!(!issuer.revoked.freshness().is_current(issuer.now()));
         // Another node of the issuer may be behind: it takes nothing back.
         issuer.complete(began, 30_000).unwrap();
         issuer.complete(began, -5_000).unwrap();
-        assert!(issuer.revoked.is_current(issuer.now()));
+        assert!(issuer.revoked.freshness().is_current(issuer.now()));
     }
 
     #[tokio::test(start_paused = true)]

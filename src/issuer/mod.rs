@@ -140,7 +140,7 @@ impl Issuer {
     async fn keep_checking_age(&self) {
         // Without a feed there is nothing that could be too old.
         if self.follows() {
-            self.revoked.keep_checking_age().await;
+            self.revoked.freshness().keep_checking_age().await;
         }
     }
 
@@ -157,7 +157,7 @@ impl Issuer {
         self.start();
         let mut heard = self.is_failing.subscribe();
         let wait = async {
-            while !self.revoked.is_current(self.now()) {
+            while !self.revoked.freshness().is_current(self.now()) {
                 if *heard.borrow_and_update() {
                     return Err(StoreError::new("the issuer's revocations are not known, because its feed fails"));
                 }
@@ -237,7 +237,7 @@ impl Issuer {
     /// The revocations are known as of this moment, by a clock that nobody sets.
     fn complete_as_of(&self, as_of: Instant) {
         // Another node of the issuer may be behind: what was known stays known.
-        let as_of = self.revoked.read_as_of().map_or(as_of, |before| before.max(as_of)).min(Instant::now());
+        let as_of = self.revoked.freshness().read_as_of().map_or(as_of, |before| before.max(as_of)).min(Instant::now());
         self.revoked.caught_up(self.now().before(as_of.elapsed()), as_of);
         self.is_failing.send_replace(false);
     }

@@ -126,7 +126,7 @@ impl Follower {
             }
             self.changed.mark_unchanged();
             // Before the log is read, so that it is complete as of then.
-            let complete = self.node.revoked.read_as_of();
+            let complete = self.node.revoked.freshness().read_as_of();
             self.read();
             if let Some(complete) = complete
                 && self.said.is_none_or(|said| complete.saturating_duration_since(said) >= SAY_EVERY)

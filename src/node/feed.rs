@@ -42,13 +42,13 @@ impl FeedPosition {
 impl Node {
     /// Reads the feed, unless it was just read. The entries are in force when this returns.
     pub(crate) async fn catch_up(&self) -> Result<(), StoreError> {
-        if self.revoked.is_current(self.now()) {
+        if self.revoked.freshness().is_current(self.now()) {
             return Ok(());
         }
         self.check_outage("read_revocations")?;
         let read = async {
             let mut position = self.position.lock().await;
-            if self.revoked.is_current(self.now()) {
+            if self.revoked.freshness().is_current(self.now()) {
                 return Ok(());
             }
             let is_first = self.revoked.len() == 0 && position.cursor == FeedCursor::START;
@@ -98,7 +98,7 @@ impl Node {
                     }
                     let now = self.now();
                     // What the first read finds may be old, and was missed by nobody.
-                    let is_first = self.revoked.read_at().is_none();
+                    let is_first = self.revoked.freshness().read_at().is_none();
                     for RevocationEntry { item, age } in batch.entries {
                         // A little older than this node keeps it, so that a comparison does not miss what becomes too old
                         // while it reads.

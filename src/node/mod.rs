@@ -6,6 +6,7 @@ pub(crate) mod background;
 mod calls;
 pub(crate) mod clocks;
 mod feed;
+mod freshness;
 mod log;
 #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))]
 mod once;

@@ -50,7 +50,7 @@ impl LiveRevocations {
     /// The gauges of what is known. How recent it is they show only if it is followed.
     pub(crate) fn levels(&self, now: Timestamp, clocks: &ClockDifference, is_followed: bool) -> Levels {
         let (live_sessions, live_users, live_tokens) = self.numbers();
-        let read_at = self.read_at().unwrap_or_else(|| now.before(self.age()));
+        let read_at = self.freshness().read_at().unwrap_or_else(|| now.before(self.freshness().age()));
         let if_followed = |value: f64| if is_followed { value } else { f64::NAN };
         Levels {
             live_sessions,

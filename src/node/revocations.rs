@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -10,17 +10,16 @@ use dashmap::mapref::entry::Entry;
 use foldhash::quality::RandomState;
 use tokio::time::Instant;
 
+use super::freshness::Freshness;
 use super::log::{Log, Subject};
 use super::waiters::Waiters;
 use crate::session::SessionId;
 use crate::store::{RevokedItem, RevokedUsers, Spared};
-use crate::time::{Timestamp, millis};
+use crate::time::Timestamp;
 use crate::token::id::TokenId;
 
 /// Whoever follows the revocations is told of one again if it is kept for so much longer.
 const MUCH_LONGER: Duration = Duration::from_secs(60);
-/// How often it is checked by a clock that nobody sets whether the feed was read recently enough.
-const CHECK_AGE_EVERY: Duration = Duration::from_millis(250);
 
 /// The scope of everyone in the realm of this node.
 pub(crate) const EVERYONE: &str = "\0\0";
@@ -44,14 +43,7 @@ pub(crate) struct LiveRevocations {
     /// The number of the last comparison with the store's feed.
     comparison: AtomicU32,
     created_at: Instant,
-    /// When the store's feed was last read, in milliseconds since the Unix epoch; `i64::MIN` before the first read.
-    read_at: AtomicI64,
-    /// The same, for as long as that is recent enough by a clock that nobody sets.
-    caught_up_at: AtomicI64,
-    max_staleness_millis: u64,
-    /// As of when the store's feed was last read, in milliseconds since `created_at`, by a clock that nobody sets; `u64::MAX`
-    /// before the first read.
-    read_as_of: AtomicU64,
+    freshness: Freshness,
     /// Those who wait for a revocation.
     waiters: Waiters,
     /// For services without the store.
@@ -146,11 +138,7 @@ impl LiveRevocations {
             additions: AtomicU64::new(0),
             comparison: AtomicU32::new(0),
             created_at: Instant::now(),
-            read_at: AtomicI64::new(i64::MIN),
-            caught_up_at: AtomicI64::new(i64::MIN),
-            // Saturated, it is the distance from a feed that was never read, which is not current.
-            max_staleness_millis: millis(max_staleness).unsigned_abs(),
-            read_as_of: AtomicU64::new(u64::MAX),
+            freshness: Freshness::new(max_staleness),
             waiters: Waiters::new(),
             log: Log::new(),
         }
@@ -159,7 +147,18 @@ impl LiveRevocations {
     /// Revocations that nobody announces: what is known is never too old.
     #[cfg(feature = "verifier")]
     pub(crate) fn unannounced() -> Self {
-        Self { max_staleness_millis: u64::MAX, ..Self::new(Duration::ZERO) }
+        Self { freshness: Freshness::unlimited(), ..Self::new(Duration::ZERO) }
+    }
+
+    /// How recent all of this is.
+    pub(crate) const fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
+    /// Records that the feed was read as of `now`, by both clocks.
+    pub(crate) fn caught_up(&self, now: Timestamp, as_of: Instant) {
+        self.freshness.caught_up(now, as_of);
+        self.log.was_read();
     }
 
     pub(crate) const fn waiters(&self) -> &Waiters {
@@ -357,52 +356,6 @@ impl LiveRevocations {
         (self.sessions.len(), self.users.len(), self.tokens.len())
     }
 
-    /// When the feed was last read, if it ever was.
-    pub(super) fn read_at(&self) -> Option<Timestamp> {
-        let millis = self.read_at.load(Ordering::Acquire);
-        (millis != i64::MIN).then(|| Timestamp::from_millis(millis))
-    }
-
-    /// How long ago this was created.
-    pub(super) fn age(&self) -> Duration {
-        self.created_at.elapsed()
-    }
-
-    /// Records that the feed was read as of `now`, by both clocks.
-    pub(crate) fn caught_up(&self, now: Timestamp, as_of: Instant) {
-        let as_of = as_of.saturating_duration_since(self.created_at).as_millis();
-        self.read_as_of.store(u64::try_from(as_of).unwrap_or(u64::MAX), Ordering::Release);
-        self.read_at.store(now.as_millis(), Ordering::Release);
-        // What was read is seen by whoever sees that it was.
-        self.caught_up_at.store(now.as_millis(), Ordering::Release);
-        self.log.was_read();
-    }
-
-    /// Checks by a clock that nobody sets whether the feed was read recently enough: the other one may be turned back. Does not
-    /// return.
-    pub(crate) async fn keep_checking_age(&self) {
-        let mut tick = tokio::time::interval(CHECK_AGE_EVERY);
-        loop {
-            tick.tick().await;
-            let Some(as_of) = self.read_as_of() else { continue };
-            if millis(as_of.elapsed()).unsigned_abs() < self.max_staleness_millis {
-                continue;
-            }
-            let caught_up_at = self.caught_up_at.load(Ordering::Acquire);
-            // Unless it was read meanwhile.
-            if self.read_as_of() == Some(as_of) {
-                let never = i64::MIN;
-                let _ = self.caught_up_at.compare_exchange(caught_up_at, never, Ordering::AcqRel, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// As of when the feed was last read, if it ever was.
-    pub(crate) fn read_as_of(&self) -> Option<Instant> {
-        let millis = self.read_as_of.load(Ordering::Acquire);
-        (millis != u64::MAX).then(|| self.created_at + Duration::from_millis(millis))
-    }
-
     /// All that is in force.
     pub(super) fn subjects(&self) -> Vec<Subject> {
         let sessions = self.sessions.iter().map(|entry| Subject::Session(*entry.key()));
@@ -424,13 +377,6 @@ impl LiveRevocations {
     pub(crate) fn users_mark(&self, scope: &str) -> Option<(i64, u32, Timestamp)> {
         let cutoff = self.users.get(scope)?;
         Some((cutoff.mark.number, cutoff.mark.here, cutoff.kept.until))
-    }
-
-    /// Returns whether the feed was read recently enough to rely on. A read in the future means that the clock was set
-    /// back: a read further in the future than `max_staleness` is not recent.
-    pub(crate) fn is_current(&self, now: Timestamp) -> bool {
-        let distance = now.as_millis().saturating_sub(self.caught_up_at.load(Ordering::Acquire));
-        distance.unsigned_abs() < self.max_staleness_millis
     }
 
     /// Drops what is kept until a time before `now`.
@@ -603,28 +549,5 @@ mod tests {
             revocations.revoke_users(&lower, NOW);
             assert_ne!(revocations.known(ID, "alice"), Known::Live);
         }
-    }
-
-    #[test]
-    fn a_feed_that_was_never_read_is_not_current() {
-        assert!(!revocations().is_current(NOW));
-    }
-
-    #[test]
-    fn a_feed_is_current_until_max_staleness_has_passed() {
-        let revocations = revocations();
-        revocations.caught_up(NOW, Instant::now());
-        assert!(revocations.is_current(NOW.after(Duration::from_millis(29_999))));
-        assert!(!revocations.is_current(NOW.after(Duration::from_secs(30))));
-    }
-
-    #[test]
-    fn a_feed_that_was_read_too_far_in_the_future_is_not_current() {
-        let revocations = revocations();
-        revocations.caught_up(NOW, Instant::now());
-        assert!(revocations.is_current(NOW.before(Duration::from_millis(29_999))));
-        assert!(!revocations.is_current(NOW.before(Duration::from_secs(30))));
-        revocations.caught_up(NOW.before(Duration::from_secs(3600)), Instant::now());
-        assert!(revocations.is_current(NOW.before(Duration::from_secs(3600))));
     }
 }

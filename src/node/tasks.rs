@@ -28,7 +28,7 @@ impl Node {
                 let keep_checking_age = async {
                     tokio::select! {
                         _ = stop.changed() => {}
-                        () = node.revoked.keep_checking_age() => {}
+                        () = node.revoked.freshness().keep_checking_age() => {}
                     }
                 };
                 tokio::join!(
