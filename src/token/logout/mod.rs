@@ -1,5 +1,8 @@
 //! Logout tokens of an identity provider: OpenID Connect Back-Channel Logout 1.0, with errata set 1.
 
+mod error;
+mod keys;
+
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -7,13 +10,10 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-#[cfg(feature = "aws_lc_rs")]
-use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER as PROVIDER;
-#[cfg(not(feature = "aws_lc_rs"))]
-use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER as PROVIDER;
-use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::{Map, Value};
 
+pub use self::error::LogoutTokenError;
+use self::keys::{PublicKey, asymmetric, public_keys};
 use super::id::TokenId;
 use crate::config::SettingsError;
 use crate::time::Timestamp;
@@ -29,15 +29,6 @@ pub(crate) const USABLE_FOR: Duration = Duration::from_secs(MAX_AGE.as_secs() + 
 
 /// The member of `events` that makes a token a logout token (§2.4).
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
-
-const MIN_RSA_BITS: usize = 2048;
-/// What the backend supports.
-const MAX_RSA_BITS: usize = if cfg!(feature = "aws_lc_rs") { 8192 } else { 4096 };
-/// Both backends support exponents of up to 33 bits.
-const MAX_RSA_EXPONENT_BYTES: usize = 5;
-
-const OF_RSA: &[Algorithm] =
-    &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 
 /// Verifies the logout tokens that an identity provider sends when it ends a session: OpenID Connect Back-Channel
 /// Logout 1.0. For [`Auth::back_channel_logout`](crate::Auth::back_channel_logout).
@@ -102,110 +93,6 @@ impl LogoutToken {
     /// The mark of a used token, as the id of an access token that nobody has: a `jti` is unique only for its issuer.
     pub(crate) fn mark(&self) -> TokenId {
         TokenId::hash(&["logout token", &self.issuer, &self.jti])
-    }
-}
-
-/// Why a logout token is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LogoutTokenError {
-    /// It has more than 8192 bytes.
-    #[error("the token is longer than 8192 bytes")]
-    TooLong,
-    /// It is not a signed JWT: three parts in base64url, the first two of them JSON objects.
-    #[error("the token is not a signed JWT")]
-    Malformed,
-    /// It is encrypted, which is not supported.
-    #[error("the token is encrypted; register the client without encryption of ID tokens")]
-    Encrypted,
-    /// Its algorithm is `none`, symmetric or not supported.
-    #[error("alg is not a supported asymmetric algorithm")]
-    Algorithm,
-    /// It has critical header parameters (`crit`), and none is supported.
-    #[error("the header has critical parameters")]
-    CriticalHeader,
-    /// None of the provider's keys has its `kid` and fits its algorithm. Fetch the keys anew, and call
-    /// [`LogoutVerifier::set_jwks`].
-    #[error("no key has this kid and alg; fetch the keys of the provider again")]
-    UnknownKey,
-    /// The signature is invalid.
-    #[error("the signature is invalid")]
-    Signature,
-    /// Its type is not `logout+jwt`. See [`LogoutVerifier::accept_untyped`].
-    #[error("typ is not logout+jwt")]
-    WrongType,
-    /// It is of another issuer.
-    #[error("iss is another issuer")]
-    WrongIssuer,
-    /// It is not for this client, or not for it alone.
-    #[error("aud is not this client alone")]
-    WrongAudience,
-    /// This claim is missing or malformed.
-    #[error("the claim {0} is missing or malformed")]
-    Claim(&'static str),
-    /// It has expired.
-    #[error("the token has expired")]
-    Expired,
-    /// It was issued in the future.
-    #[error("the token was issued in the future; synchronize the clocks")]
-    FromFuture,
-    /// It was issued more than five minutes ago.
-    #[error("the token was issued more than 5 minutes ago")]
-    TooOld,
-    /// `events` has no object for the event of a logout.
-    #[error("events has no back-channel logout")]
-    NoLogoutEvent,
-    /// It has a `nonce`, which only ID tokens have.
-    #[error("the token has a nonce")]
-    HasNonce,
-    /// It has neither `sid` nor `sub`.
-    #[error("sid and sub are both missing")]
-    NoSubject,
-    /// It has no `sid`, and [`BackChannelLogout::user_of`](crate::federation::BackChannelLogout::user_of) was not called.
-    #[error("sid is missing, and this client knows no users by sub")]
-    SubjectOnly,
-    /// It was used before.
-    #[error("the token was used before")]
-    Replayed,
-}
-
-impl LogoutTokenError {
-    /// The bit of what the provider and the app have to agree on; none if nothing is wrong with the setup.
-    const fn of_setup(self) -> Option<u32> {
-        Some(match self {
-            Self::Encrypted => 0,
-            Self::Algorithm => 1,
-            Self::UnknownKey => 2,
-            Self::WrongType => 3,
-            Self::WrongIssuer => 4,
-            Self::WrongAudience => 5,
-            Self::Claim(_) => 6,
-            Self::FromFuture => 7,
-            Self::SubjectOnly => 8,
-            Self::NoLogoutEvent => 9,
-            Self::HasNonce => 10,
-            _ => return None,
-        })
-    }
-
-    /// What to do about it.
-    pub(crate) const fn advice(self) -> &'static str {
-        match self {
-            Self::Encrypted => "register the client with the provider without encryption of ID tokens",
-            Self::UnknownKey => "fetch the provider's keys again, and call `LogoutVerifier::set_jwks`",
-            Self::WrongType => {
-                "let the provider type its logout tokens, or call `LogoutVerifier::accept_untyped` if it cannot"
-            }
-            Self::WrongIssuer | Self::WrongAudience => {
-                "compare the issuer and the client id of the `LogoutVerifier` with those of the provider"
-            }
-            Self::FromFuture => "synchronize the clocks by NTP",
-            Self::SubjectOnly => {
-                "let the provider send the sid (backchannel_logout_session_required), or call \
-                 `BackChannelLogout::user_of` to find users by their sub"
-            }
-            _ => "compare the token with OpenID Connect Back-Channel Logout 1.0, section 2.4",
-        }
     }
 }
 
@@ -413,111 +300,4 @@ fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Timestamp, Lo
     };
     let since_epoch = claims.get(name).and_then(seconds).ok_or(LogoutTokenError::Claim(name))?;
     Ok(Timestamp::from_millis(0).after(since_epoch))
-}
-
-/// A supported algorithm with a public key, by its name.
-fn asymmetric(name: &str) -> Option<Algorithm> {
-    Some(match name {
-        "RS256" => Algorithm::RS256,
-        "RS384" => Algorithm::RS384,
-        "RS512" => Algorithm::RS512,
-        "PS256" => Algorithm::PS256,
-        "PS384" => Algorithm::PS384,
-        "PS512" => Algorithm::PS512,
-        "ES256" => Algorithm::ES256,
-        "ES384" => Algorithm::ES384,
-        // RFC 9864 has a name of its own for the curve.
-        "EdDSA" | "Ed25519" => Algorithm::EdDSA,
-        _ => return None,
-    })
-}
-
-struct PublicKey {
-    id: Option<Box<str>>,
-    algorithms: Vec<Algorithm>,
-    key: DecodingKey,
-}
-
-impl PublicKey {
-    /// The key of a JWK; none if it cannot verify logout tokens.
-    fn of(jwk: &Map<String, Value>) -> Option<Self> {
-        let member = |name: &str| jwk.get(name).and_then(Value::as_str);
-        let bytes = |name: &str| URL_SAFE_NO_PAD.decode(member(name)?).ok();
-        let (algorithms, key): (&[Algorithm], _) = match (member("kty")?, member("crv")) {
-            ("RSA", _) => {
-                let (n, e) = (bytes("n")?, bytes("e")?);
-                let (n, e) = (without_zeros(&n), without_zeros(&e));
-                let bits = (8 * n.len()).checked_sub(usize::try_from(n.first()?.leading_zeros()).ok()?)?;
-                let is_strong = (MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits);
-                let is_odd = e.last()? & 1 == 1 && e != [1] && e.len() <= MAX_RSA_EXPONENT_BYTES;
-                (OF_RSA, (is_strong && is_odd).then(|| DecodingKey::from_rsa_raw_components(n, e))?)
-            }
-            ("EC", Some(curve)) => {
-                let (algorithms, length): (&[Algorithm], usize) = match curve {
-                    "P-256" => (&[Algorithm::ES256], 32),
-                    "P-384" => (&[Algorithm::ES384], 48),
-                    _ => return None,
-                };
-                let (x, y) = (bytes("x")?, bytes("y")?);
-                let has_length = x.len() == length && y.len() == length;
-                let point = [&[4], x.as_slice(), y.as_slice()].concat();
-                (algorithms, has_length.then(|| DecodingKey::from_ec_der(&point))?)
-            }
-            ("OKP", Some("Ed25519")) => {
-                let x = bytes("x")?;
-                (&[Algorithm::EdDSA], (x.len() == 32).then(|| DecodingKey::from_ed_der(&x))?)
-            }
-            _ => return None,
-        };
-        if jwk.get("use").is_some_and(|value| value != "sig") {
-            return None;
-        }
-        let can_verify = |operations: &Value| {
-            operations.as_array().is_some_and(|operations| operations.iter().any(|value| value == "verify"))
-        };
-        if !jwk.get("key_ops").is_none_or(can_verify) {
-            return None;
-        }
-        let algorithms = match jwk.get("alg") {
-            None => algorithms.to_vec(),
-            Some(alg) => vec![alg.as_str().and_then(asymmetric).filter(|alg| algorithms.contains(alg))?],
-        };
-        let key = Self { id: member("kid").map(Box::from), algorithms, key };
-        let is_usable = |algorithm: &Algorithm| (PROVIDER.verifier_factory)(algorithm, &key.key).is_ok();
-        key.algorithms.iter().all(is_usable).then_some(key)
-    }
-
-    fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
-        let verifier = (PROVIDER.verifier_factory)(&algorithm, &self.key);
-        verifier.is_ok_and(|verifier| verifier.verify(message, &signature.to_vec()).is_ok())
-    }
-}
-
-/// An integer without the zeros before it, which a backend would refuse.
-fn without_zeros(bytes: &[u8]) -> &[u8] {
-    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
-    bytes.get(zeros..).unwrap_or_default()
-}
-
-/// The keys of a JWK set that can verify logout tokens.
-fn public_keys(jwks: &Value) -> Result<Arc<[PublicKey]>, SettingsError> {
-    let refused = |problem: &str| SettingsError::new("jwks", problem);
-    let members = jwks.get("keys").and_then(Value::as_array);
-    let members = members.ok_or_else(|| refused("not a JWK set; give the document at the provider's `jwks_uri`"))?;
-    let mut keys = Vec::new();
-    for jwk in members.iter().filter_map(Value::as_object) {
-        if jwk.get("kty").is_some_and(|kty| kty == "oct") || jwk.contains_key("k") {
-            return Err(refused("it has a symmetric key in it; give public keys only"));
-        }
-        if jwk.contains_key("d") {
-            return Err(refused("it has a private key in it; give public keys only, and replace that one"));
-        }
-        keys.extend(PublicKey::of(jwk));
-    }
-    if keys.is_empty() {
-        return Err(refused(
-            "it has no key that can be used; supported are RSA keys of at least 2048 bits, P-256, P-384 and Ed25519",
-        ));
-    }
-    Ok(keys.into())
 }
