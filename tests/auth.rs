@@ -1779,6 +1779,26 @@ async fn whoever_waits_during_an_outage_learns_of_its_revocations_afterwards() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_whose_client_does_not_read_keeps_no_other_from_asking() {
+    let node = Node::new();
+    let (mallory, _) = (user(&node, "mallory").await.0, user(&node, "mallory").await);
+    let (alice, _) = user(&node, "alice").await;
+    let mut slow: Vec<_> = (0..40).map(|_| node.auth.revoked(&mallory)).collect();
+    let of_alice = node.auth.revoked(&alice);
+    node.auth.revoke_user("mallory", Some(mallory.session_id), RevocationReason::RevokedByUser).await.unwrap();
+    node.auth.revoke_user("alice", None, RevocationReason::RevokedByUser).await.unwrap();
+    node.store.set(Fault::Hangs);
+    // Polled once, as by a server that then waits for its client.
+    for slow in &mut slow {
+        assert!(tokio::time::timeout(Duration::ZERO, slow).await.is_err());
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    node.store.set(Fault::None);
+    assert!(tokio::time::timeout(Duration::from_secs(20), of_alice).await.is_ok());
+    drop(slow);
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_has_to_ask_the_store_asks_until_it_answers() {
     let node = Node::new();
     let mut streams = Vec::new();

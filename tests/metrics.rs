@@ -723,7 +723,11 @@ async fn a_verifier_shows_what_it_has_heard_of_its_issuer() {
     let gauge = |name: &str| recorded.gauge(&format!(r#"{name}{{realm="verified"}}"#));
     assert!(gauge("revocations_staleness_seconds") < 3.0);
     assert_eq!(recorded.gauge(r#"live_revocations{target="user",realm="verified"}"#), 1.0);
-    drop(verifier);
+    let user = verifier.authenticate(&issuer.login("bob").await.tokens.access_token).await.unwrap();
+    let stream = verifier.revoked(&user);
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    assert_eq!(gauge("watched_sessions"), 1.0);
+    drop((verifier, stream));
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(gauge("revocations_staleness_seconds").is_nan());
     // Without a feed there is nothing that could be too old.

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -43,6 +43,9 @@ struct Way {
     jwks_requests: Arc<AtomicUsize>,
     feed_requests: Arc<AtomicUsize>,
     asked: Arc<AtomicUsize>,
+    /// The answers about single sessions.
+    ask: Arc<Mutex<Answer>>,
+    ask_delay: Arc<AtomicU64>,
     /// Ends the responses of the feed.
     cut: Arc<Notify>,
 }
@@ -85,7 +88,10 @@ async fn pass(State(way): State<Way>, request: Request, next: Next) -> Response 
     let (answer, count) = match request.uri().path() {
         JWKS => (way.jwks.lock().unwrap().clone(), &way.jwks_requests),
         FEED => (way.feed.lock().unwrap().clone(), &way.feed_requests),
-        path if path.starts_with(FEED) => (Answer::Own, &way.asked),
+        path if path.starts_with(FEED) => {
+            sleep(Duration::from_millis(way.ask_delay.load(Ordering::SeqCst))).await;
+            (way.ask.lock().unwrap().clone(), &way.asked)
+        }
         _ => return next.run(request).await,
     };
     count.fetch_add(1, Ordering::SeqCst);
@@ -462,6 +468,104 @@ async fn after_a_suspension_the_issuer_is_asked_about_open_streams() {
     *issuer.way.feed.lock().unwrap() = Answer::Own;
     assert!(timeout(Duration::from_secs(3), &mut revoked).await.is_err());
     assert_eq!(issuer.way.asked.load(Ordering::SeqCst), 1);
+}
+
+/// What is left of a stream whose client has stopped to read: nobody polls it.
+async fn stop_reading(stream: &mut (impl Future<Output = ()> + Unpin)) {
+    assert!(timeout(Duration::ZERO, stream).await.is_err());
+}
+
+#[tokio::test]
+async fn streams_whose_clients_do_not_read_do_not_keep_others_from_asking() {
+    let issuer = Issuer::new().await;
+    let service = issuer.ready().await;
+    let auth = &issuer.node.auth;
+    let (mallory, other) = (issuer.login("mallory").await, issuer.login("mallory").await);
+    let mallory = service.user(&mallory).await.unwrap();
+    let alice = service.user(&issuer.login("alice").await).await.unwrap();
+    let mut slow: Vec<_> = (0..40).map(|_| service.verifier.revoked(&mallory)).collect();
+    let mut revoked = service.verifier.revoked(&alice);
+    issuer.way.ask_delay.store(300, Ordering::SeqCst);
+    auth.revoke_user("mallory", Some(mallory.session_id), Logout).await.unwrap();
+    service.refused(&other).await;
+    for slow in &mut slow {
+        stop_reading(slow).await;
+    }
+    // While they ask.
+    sleep(Duration::from_millis(100)).await;
+    for slow in &mut slow {
+        stop_reading(slow).await;
+    }
+    issuer.way.ask_delay.store(0, Ordering::SeqCst);
+    auth.revoke_user("alice", None, Logout).await.unwrap();
+    assert!(timeout(Duration::from_secs(5), &mut revoked).await.is_ok());
+    drop(slow);
+}
+
+#[tokio::test]
+async fn streams_that_end_while_they_ask_leave_no_turn_behind() {
+    let issuer = Issuer::new().await;
+    let service = issuer.ready().await;
+    issuer.way.ask_delay.store(300, Ordering::SeqCst);
+    for millis in [0, 20, 100] {
+        let mut users = Vec::new();
+        for _ in 0..40 {
+            users.push(service.user(&issuer.login("alice").await).await.unwrap());
+        }
+        let mut streams: Vec<_> = users.iter().map(|user| service.verifier.revoked(user)).collect();
+        let kept = service.verifier.revoked(&users[0]);
+        issuer.node.auth.revoke_user("alice", None, Logout).await.unwrap();
+        sleep(Duration::from_millis(1_100)).await;
+        for stream in &mut streams {
+            stop_reading(stream).await;
+        }
+        sleep(Duration::from_millis(millis)).await;
+        drop(streams);
+        assert!(timeout(Duration::from_secs(5), kept).await.is_ok(), "{millis}");
+    }
+}
+
+#[tokio::test]
+async fn questions_that_nobody_answers_are_reported_once_a_second_and_asked_again() {
+    let issuer = Issuer::new().await;
+    let service = issuer.ready().await;
+    *issuer.way.ask.lock().unwrap() = Answer::of(500, "text/plain", "");
+    let mut streams = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let user = service.user(&issuer.login("alice").await).await.unwrap();
+        streams.spawn(service.verifier.revoked(&user));
+    }
+    let spared = issuer.login("alice").await;
+    issuer.node.auth.revoke_user("alice", Some(spared.tokens.session_id), Logout).await.unwrap();
+    service.failure("ask_about_session", "500").await;
+    sleep(Duration::from_millis(2_500)).await;
+    let reports = service.events.lock().unwrap().len();
+    assert!((2..=4).contains(&reports), "{reports}");
+    assert!(issuer.way.asked.load(Ordering::SeqCst) >= 16);
+    *issuer.way.ask.lock().unwrap() = Answer::Own;
+    assert!(timeout(Duration::from_secs(10), streams.join_all()).await.is_ok());
+}
+
+#[test]
+fn a_gap_is_noticed_although_the_background_task_was_started_again() {
+    let (one, two) = (tokio::runtime::Runtime::new().unwrap(), tokio::runtime::Runtime::new().unwrap());
+    let issuer = one.block_on(Issuer::new());
+    let service = {
+        let _guard = two.enter();
+        issuer.service()
+    };
+    two.block_on(async { service.verifier.ready().await.unwrap() });
+    let user = one.block_on(async { service.user(&issuer.login("alice").await).await.unwrap() });
+    let _stream = one.spawn(service.verifier.revoked(&user));
+    two.shutdown_timeout(Duration::from_secs(1));
+    one.block_on(async {
+        // An hour without a request.
+        issuer.node.clock.advance(Duration::from_secs(3600));
+        // At once, or after another try: the connections have ended with their runtime.
+        let bob = issuer.login("bob").await;
+        eventually(async || service.accepts(&bob).await).await;
+        eventually(async || issuer.way.asked.load(Ordering::SeqCst) == 1).await;
+    });
 }
 
 #[tokio::test]

@@ -26,9 +26,10 @@ impl<C: Claims> Auth<C> {
     ///   hours, so that its client connects again and the layers check the session.
     /// - The expiry of the access token, at [`AuthUser::expires_at`]. Streams may outlive their token, because the session
     ///   may go on.
-    /// - Anything while the store is unreachable. Revocations made meanwhile are seen when it is back.
+    /// - Anything while the store is unreachable. Revocations made meanwhile are seen when it is back. The exception is an access
+    ///   token that was revoked alone while the store was unreachable for longer than access tokens live.
     ///
-    /// Costs no call of the store, and about 500 bytes of memory. If many sessions of the user were revoked at once, one
+    /// Costs no call of the store, and about 600 bytes of memory. If many sessions of the user were revoked at once, one
     /// `load` tells whether this one was among them; at most 16 on a node run at the same time.
     ///
     /// ```
@@ -59,12 +60,17 @@ impl<C: Claims> Auth<C> {
     /// # }
     /// ```
     pub fn revoked(&self, caller: &AuthUser<C>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        self.inner.authenticator.revoked(caller)
+        self.inner.authenticator.revoked(caller, self.clone())
     }
 }
 
 impl<C: Claims> Authenticator<C> {
-    pub(super) fn revoked(&self, caller: &AuthUser<C>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    /// `held` is dropped with the future.
+    pub(super) fn revoked(
+        &self,
+        caller: &AuthUser<C>,
+        held: impl Send + 'static,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let authenticator = self.clone();
         self.start();
         // From now on, not from the first poll.
@@ -73,6 +79,7 @@ impl<C: Claims> Authenticator<C> {
         let own = wait(caller.session_id, &caller.id);
         let actors = caller.actor().map(|actor| wait(actor.session_id, &actor.user_id));
         Box::pin(async move {
+            let _held = held;
             // On the runtime that polls it, if there was none before.
             authenticator.start();
             let own = authenticator.wait_with(&own);

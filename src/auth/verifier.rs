@@ -135,8 +135,9 @@ impl<C: Claims> Verifier<C> {
     /// like [`Auth::revoked`](crate::Auth::revoked) at the issuer.
     ///
     /// It completes within a second of the revocation. While the issuer's feed is unreachable, revocations go unnoticed; those made
-    /// meanwhile take effect when it is reachable again. If many sessions were revoked at once, or the feed was unreachable for
-    /// ten minutes or more, one request asks the issuer about this session; at most 16 such requests run at the same time.
+    /// meanwhile take effect when it is reachable again, except that of an access token alone after more than ten minutes. If many
+    /// sessions were revoked at once, or the feed was unreachable for ten minutes or more, one request asks the issuer about this
+    /// session; at most 16 such requests run at the same time.
     ///
     /// It does not complete when the session expires or becomes idle, nor at the expiry of the access token. End a stream after
     /// some hours, so that its client connects again with a new token. On a verifier
@@ -174,7 +175,7 @@ impl<C: Claims> Verifier<C> {
             }
             return Box::pin(std::future::pending());
         }
-        self.authenticator.revoked(caller)
+        self.authenticator.revoked(caller, ())
     }
 }
 

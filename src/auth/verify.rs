@@ -293,14 +293,11 @@ impl<C: Claims> Authenticator<C> {
 
     /// Completes once the session is revoked, or the access token alone.
     pub(super) async fn wait_with(&self, waiting: &Waiting) {
-        while let Some(question) = waiting.news().await {
-            // Boxed, because it is rare and would be the greatest part of the future.
-            let ask = async {
-                let answer = self.inner.authority.is_revoked(question.session_id()).await;
-                question.answered(answer).await;
-            };
-            Box::pin(ask).await;
-        }
+        let ask = |id| {
+            let authenticator = self.clone();
+            async move { authenticator.inner.authority.is_revoked(id).await }
+        };
+        waiting.revoked(ask).await;
     }
 
     /// Asks about the sessions of a token, where too little is known here.

@@ -6,7 +6,7 @@ mod keys;
 mod report;
 mod request;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use reqwest::{Client, Url};
@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use self::feed::Marks;
+use self::feed::{Marks, Position};
 use self::keys::Fetched;
 use crate::config::{Notice, ResolvedSettings};
 use crate::event::{Event, Events};
@@ -31,6 +31,8 @@ use crate::token::access::AccessKeys;
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// How many sessions are asked about at the same time. A revocation of everyone makes all requests ask.
 const MAX_ASKING: usize = 32;
+/// How often it is reported that the issuer does not answer about sessions.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// Where the issuer publishes its revocations.
 pub(crate) struct FeedSource {
@@ -52,6 +54,8 @@ pub(crate) struct Issuer {
     jwks: Option<Url>,
     /// None if revocations are not followed.
     feed: Option<FeedSource>,
+    /// Locked while the feed is followed. It outlives the background task, which may be started again after a long time.
+    position: Mutex<Position>,
     /// Locked while the keys are fetched, so that many requests that need them cause one fetch.
     fetched: Mutex<Fetched>,
     /// How often the keys were fetched.
@@ -59,6 +63,8 @@ pub(crate) struct Issuer {
     /// Whether the last connection to the feed has failed. Marked as changed by whatever is heard of it.
     is_failing: watch::Sender<bool>,
     asking: Semaphore,
+    /// When it was last reported that the issuer did not answer about a session.
+    ask_reported_at: std::sync::Mutex<Option<Instant>>,
     /// Closed when the last clone of the verifier is dropped.
     stop: watch::Receiver<()>,
     background: Background,
@@ -89,10 +95,12 @@ impl Issuer {
             client,
             jwks,
             feed,
+            position: Mutex::default(),
             fetched: Mutex::default(),
             fetches: watch::Sender::new(0),
             is_failing: watch::Sender::new(false),
             asking: Semaphore::new(MAX_ASKING),
+            ask_reported_at: std::sync::Mutex::default(),
             stop: receiver,
             background: Background::default(),
             clocks: ClockDifference::default(),
@@ -194,12 +202,13 @@ impl Issuer {
             if is_open() { self.is_revoked(id).await.map(Some) } else { Ok(None) }
         };
         let timed = self.settings.meter.store_call("ask_about_session");
-        let span = request::span(self.feed.as_ref().map(|feed| feed.url_of(id)).as_ref());
+        // Without the id of the session, which is for `trace_users` to show.
+        let span = request::span(self.feed.as_ref().map(|feed| &feed.url));
         let asked = self.within_timeout(ask, "the issuer did not answer in time").instrument(span.clone()).await;
         let outcome = outcome(&asked);
         timed.end(outcome);
         outcome.record_in(&span);
-        let asked = asked.and_then(|asked| asked).inspect_err(|error| self.report("ask_about_session", error))?;
+        let asked = asked.and_then(|asked| asked).inspect_err(|error| self.report_asking(error))?;
         if asked == Some(true) {
             self.revoked.found_revoked(id, self.kept_until());
         }
@@ -213,6 +222,16 @@ impl Issuer {
 
     async fn within_timeout<T>(&self, work: impl Future<Output = T>, otherwise: &'static str) -> Result<T, StoreError> {
         tokio::time::timeout(self.settings.store_timeout, work).await.map_err(|_| StoreError::new(otherwise))
+    }
+
+    /// At most once a second: requests and open streams ask again and again.
+    fn report_asking(&self, error: &StoreError) {
+        let mut reported = self.ask_reported_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
+            *reported = Some(Instant::now());
+            drop(reported);
+            self.report("ask_about_session", error);
+        }
     }
 
     fn report(&self, request: &'static str, error: &StoreError) {

@@ -40,7 +40,6 @@ impl Node {
         self.meter().report(Levels {
             pending_activity: self.write_behind.len(),
             pending_revocations: self.unfinished.len(),
-            watched_sessions: self.revoked.waiters().sessions(),
             ..levels
         });
     }
@@ -56,6 +55,7 @@ impl LiveRevocations {
             live_sessions,
             live_users,
             live_tokens,
+            watched_sessions: self.waiters().sessions(),
             staleness: if_followed(now.since(read_at).as_secs_f64()),
             read_at: if_followed(seconds(read_at.as_millis())),
             clock_difference: if_followed(seconds(clocks.millis())),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::SemaphorePermit;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::revocations::LiveRevocations;
@@ -29,53 +29,59 @@ impl Drop for Waiting {
 }
 
 impl Waiting {
-    /// Waits for news: none if the session is revoked, or the access token alone; or else somebody has to be asked whether it
-    /// is.
-    pub(crate) async fn news(&self) -> Option<Question<'_>> {
-        let Self { revoked, waiter } = self;
+    /// Completes once the session is revoked, or the access token alone. `ask` asks whether the session is, where that is not
+    /// known here.
+    pub(crate) async fn revoked<F>(&self, ask: impl Fn(SessionId) -> F)
+    where
+        F: Future<Output = Result<bool, StoreError>> + Send + 'static,
+    {
         loop {
-            match waiter.state() {
-                REVOKED => return None,
-                ASK => {
-                    let permit = tokio::select! {
-                        // Never closed.
-                        permit = revoked.waiters().asking.acquire() => permit.ok(),
-                        () = waiter.changed.notified() => continue,
-                    };
-                    if waiter.take_ask() {
-                        return Some(Question { waiter, _permit: permit });
-                    }
-                }
-                _ => waiter.changed.notified().await,
+            match self.waiter.state() {
+                REVOKED => return,
+                // Boxed, because it is rare and would be the greatest part of the future.
+                ASK => Box::pin(self.ask(ask(self.waiter.session_id))).await,
+                _ => self.waiter.changed.notified().await,
             }
+        }
+    }
+
+    /// Asks in a task of its own, which ends with this future: a stream is not polled while its client does not read, and must
+    /// not keep others from asking until then.
+    async fn ask(&self, ask: impl Future<Output = Result<bool, StoreError>> + Send + 'static) {
+        let mut asking = JoinSet::new();
+        asking.spawn(take_turn(Arc::clone(&self.revoked), Arc::clone(&self.waiter), ask));
+        if asking.join_next().await.is_some_and(|asked| asked.is_err()) {
+            // It has panicked, or its runtime has ended, perhaps before the answer.
+            self.waiter.ask_again();
+            sleep(PAUSE).await;
         }
     }
 }
 
-/// Whether a session was revoked, which is not known here. Few are asked at the same time.
-#[derive(Debug)]
-pub(crate) struct Question<'a> {
-    waiter: &'a Waiter,
-    _permit: Option<SemaphorePermit<'a>>,
-}
-
-impl Question<'_> {
-    pub(crate) const fn session_id(&self) -> SessionId {
-        self.waiter.session_id
+/// Asks whether a session was revoked, once it is its turn. Few are asked about at the same time. Returns early if there is
+/// news. After a failure, the question is asked again later.
+async fn take_turn(
+    revoked: Arc<LiveRevocations>,
+    waiter: Arc<Waiter>,
+    ask: impl Future<Output = Result<bool, StoreError>>,
+) {
+    let _permit = tokio::select! {
+        // Never closed.
+        permit = revoked.waiters().asking.acquire() => permit,
+        () = waiter.changed.notified() => return,
+    };
+    if !waiter.take_ask() {
+        return;
     }
-
-    /// Takes the answer. After a failure, the question is asked again later.
-    pub(crate) async fn answered(self, is_revoked: Result<bool, StoreError>) {
-        match is_revoked {
-            Ok(false) => {}
-            Ok(true) => self.waiter.raise(REVOKED),
-            Err(_) => {
-                self.waiter.ask_again();
-                // With the permit, so that only a few try again while nobody answers.
-                tokio::select! {
-                    () = sleep(PAUSE) => {}
-                    () = self.waiter.changed.notified() => {}
-                }
+    match ask.await {
+        Ok(false) => {}
+        Ok(true) => waiter.raise(REVOKED),
+        Err(_) => {
+            waiter.ask_again();
+            // With the permit, so that only a few try again while nobody answers.
+            tokio::select! {
+                () = sleep(PAUSE) => {}
+                () = waiter.changed.notified() => {}
             }
         }
     }

@@ -405,7 +405,7 @@ impl Oracle {
             // What the node writes again may fail, and is kept then.
             let may_fail = state.repeated && self.fault != Fault::None;
             state.repeated &= real.is_err();
-            return if may_fail { real } else { Ok(()) };
+            return if may_fail && real == Err(UNAVAILABLE) { real } else { Ok(()) };
         }
         self.read()?;
         for (session, (seen, acknowledged)) in &self.nodes[node].pending {
