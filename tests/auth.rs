@@ -1779,6 +1779,23 @@ async fn whoever_waits_during_an_outage_learns_of_its_revocations_afterwards() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_acknowledgement_that_is_written_while_the_session_is_loaded_counts() {
+    let node = Node::new();
+    let first = node.login("alice").await.tokens.refresh_token.unwrap();
+    node.clock.advance(2 * GRACE);
+    let second = node.refresh(&first).await.unwrap();
+    node.clock.advance(2 * GRACE);
+    node.auth.authenticate(&second.tokens.access_token).await.unwrap();
+    node.store.set(Fault::SlowLoad);
+    let write = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        node.auth.flush().await.unwrap();
+    };
+    let (stolen, ()) = tokio::join!(node.refresh(&first), write);
+    assert_eq!(code(stolen), "refresh_token_reused");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_whose_client_does_not_read_keeps_no_other_from_asking() {
     let node = Node::new();
     let (mallory, _) = (user(&node, "mallory").await.0, user(&node, "mallory").await);

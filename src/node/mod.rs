@@ -207,8 +207,7 @@ impl Node {
 
     /// [`load`](Self::load), and when the session ends if nobody uses a token until then.
     pub(crate) async fn load_with_end(&self, id: SessionId) -> Result<Option<(SessionRecord, Timestamp)>, StoreError> {
-        let Some(mut session) = self.load_as_stored(id).await? else { return Ok(None) };
-        self.overlay_local(&mut session);
+        let Some(mut session) = self.load_with_local(id).await? else { return Ok(None) };
         let actors_end = self.overlay_actor(&mut session).await?;
         let ends_at = session.rotation.ends_at(self.settings.policy.idle_timeout);
         Ok(Some((session, actors_end.map_or(ends_at, |actors_end| actors_end.min(ends_at)))))
@@ -218,8 +217,7 @@ impl Node {
     /// is live.
     async fn overlay_actor(&self, session: &mut SessionRecord) -> Result<Option<Timestamp>, StoreError> {
         let Some(actor) = &session.client.actor else { return Ok(None) };
-        let mut actors = self.load_as_stored(actor.session_id).await?;
-        actors.iter_mut().for_each(|actors| self.overlay_local(actors));
+        let actors = self.load_with_local(actor.session_id).await?;
         let idle_timeout = self.settings.policy.idle_timeout;
         let live = actors.filter(|actors| actors.rotation.is_live(self.now(), idle_timeout));
         if live.is_none() {
@@ -238,6 +236,18 @@ impl Node {
             return Err(error);
         }
         Ok(self.realm.own(session))
+    }
+
+    /// The session as stored, with what only this node knows of it.
+    async fn load_with_local(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
+        // Also from before: what is written while the store is read is in neither.
+        let before = self.write_behind.of(id);
+        let Some(mut session) = self.load_as_stored(id).await? else { return Ok(None) };
+        if let Some(Activity { last_seen_at, acknowledged, .. }) = before {
+            session.rotation.merge_activity(last_seen_at, acknowledged);
+        }
+        self.overlay_local(&mut session);
+        Ok(Some(session))
     }
 
     fn overlay_local(&self, session: &mut SessionRecord) {

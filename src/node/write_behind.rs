@@ -138,10 +138,14 @@ impl WriteBehind {
         pending.acknowledged = pending.acknowledged.max(acknowledged);
     }
 
+    /// The unwritten activity of a session.
+    pub(crate) fn of(&self, id: SessionId) -> Option<Activity> {
+        Some(self.pending.get(&id)?.activity(id))
+    }
+
     /// Adds the unwritten activity of a session to its rotation state.
     pub(crate) fn add_to(&self, id: SessionId, state: &mut RotationState) {
-        if let Some(pending) = self.pending.get(&id) {
-            let Activity { last_seen_at, acknowledged, .. } = pending.activity(id);
+        if let Some(Activity { last_seen_at, acknowledged, .. }) = self.of(id) {
             state.merge_activity(last_seen_at, acknowledged);
         }
     }

@@ -78,6 +78,8 @@ pub(crate) enum Fault {
     RevokesBeforeInsert,
     /// A concurrent write sets the role to `user` before the next swap.
     ChangesRoleBeforeSwap,
+    /// Loading a session takes 200 ms, at the end of which it may be out of date.
+    SlowLoad,
     /// Reading the revocation feed takes 200 ms.
     SlowFeed,
     /// Every revocation reports success, without effect.
@@ -195,6 +197,9 @@ impl SessionStore for FaultyStore {
         let mut session = if fault == Fault::LosesReplies { load.await? } else { self.with(load).await? };
         if let (Fault::LoadsWrongSession, Some(session)) = (*self.fault.lock().unwrap(), &mut session) {
             session.id = SessionId::from_bytes([9; 16]);
+        }
+        if fault == Fault::SlowLoad {
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
         Ok(session)
     }

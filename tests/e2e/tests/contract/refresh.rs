@@ -233,7 +233,8 @@ async fn an_old_refresh_token_after_acknowledgement_revokes_the_session() {
 #[tokio::test]
 async fn the_access_tokens_of_a_session_that_reuse_revoked_are_refused_at_once() {
     let demo = Demo::start(&[SHORT_GRACE]).await;
-    let (mut browser, _) = stolen_and_detected(&demo).await;
+    let (mut browser, answer) = stolen_and_detected(&demo).await;
+    answer.refused(401, "refresh_token_reused");
     browser.me().await.refused(401, "access_token_revoked");
     browser.get("/stateless").await.refused(401, "access_token_revoked");
 }
