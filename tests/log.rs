@@ -38,6 +38,15 @@ impl Log {
         let writer = self.clone();
         tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(move || writer.clone()).finish())
     }
+
+    /// The same with the level `debug`, and with each span at its end.
+    fn start_with_spans(&self) -> tracing::subscriber::DefaultGuard {
+        let writer = self.clone();
+        let output = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_span_events(tracing_subscriber::fmt::format::FmtSpan::CLOSE);
+        tracing::subscriber::set_default(output.with_writer(move || writer.clone()).finish())
+    }
 }
 
 impl Write for Log {
@@ -83,11 +92,8 @@ async fn who_sends_a_request_is_recorded_in_its_span_if_the_settings_allow_it_an
 #[tokio::test]
 async fn a_call_of_the_store_within_a_request_is_a_span() {
     use tracing::Instrument as _;
-    use tracing_subscriber::fmt::format::FmtSpan;
     let log = Log::default();
-    let writer = log.clone();
-    let output = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_span_events(FmtSpan::CLOSE);
-    let _guard = tracing::subscriber::set_default(output.with_writer(move || writer.clone()).finish());
+    let _guard = log.start_with_spans();
     let store = FaultyStore::default();
     let auth: Auth = Auth::builder(Secret::random().unwrap(), store.clone()).build().unwrap();
     let login = async |user: &str| {
@@ -113,11 +119,8 @@ async fn a_call_of_the_store_within_a_request_is_a_span() {
 async fn a_request_that_waits_for_the_issuer_has_a_span_for_that() {
     use axum_refresh::verifier::Verifier;
     use tracing::Instrument as _;
-    use tracing_subscriber::fmt::format::FmtSpan;
     let log = Log::default();
-    let writer = log.clone();
-    let output = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_span_events(FmtSpan::CLOSE);
-    let _guard = tracing::subscriber::set_default(output.with_writer(move || writer.clone()).finish());
+    let _guard = log.start_with_spans();
     // Nobody listens there.
     let url = "http://127.0.0.1:1/jwks.json";
     let token = "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFZERTQSIsImtpZCI6ImEifQ.e30.AAAA";
@@ -559,10 +562,16 @@ mod keys {
     }
 }
 
+/// An app whose tokens other services can verify.
+#[cfg(feature = "verifier")]
+fn issuer() -> Auth {
+    let builder = Auth::builder(Secret::random().unwrap(), MemoryStore::new());
+    builder.signing_key(support::seeded(1)).build().unwrap()
+}
+
 #[cfg(feature = "verifier")]
 #[tokio::test]
 async fn a_verifier_that_is_set_up_for_other_tokens_says_so_once() {
-    use axum_refresh::keys::SigningKey;
     use axum_refresh::verifier::{Verifier, VerifierBuilder};
 
     #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -584,8 +593,7 @@ async fn a_verifier_that_is_set_up_for_other_tokens_says_so_once() {
 
     let log = Log::default();
     let _guard = log.start();
-    let key = SigningKey::from_pem(include_bytes!("../src/token/keys_for_tests/ed25519.pem")).unwrap();
-    let auth: Auth = Auth::builder(Secret::random().unwrap(), MemoryStore::new()).signing_key(key).build().unwrap();
+    let auth = issuer();
     let token = auth.login("alice", NoClaims {}).await.unwrap().tokens.access_token;
     let builder = Verifier::<NoClaims>::from_jwks(auth.jwks()).without_revocations();
     let text = logged(&log, &token, builder.configure(|settings| settings.audience = "shop".to_owned())).await;
@@ -599,13 +607,11 @@ async fn a_verifier_that_is_set_up_for_other_tokens_says_so_once() {
 #[cfg(feature = "verifier")]
 #[tokio::test]
 async fn a_stream_that_waits_at_a_verifier_without_revocations_is_reported_once() {
-    use axum_refresh::keys::SigningKey;
     use axum_refresh::verifier::Verifier;
 
     let log = Log::default();
     let _guard = log.start();
-    let key = SigningKey::from_pem(include_bytes!("../src/token/keys_for_tests/ed25519.pem")).unwrap();
-    let auth: Auth = Auth::builder(Secret::random().unwrap(), MemoryStore::new()).signing_key(key).build().unwrap();
+    let auth = issuer();
     let token = auth.login("alice", NoClaims {}).await.unwrap().tokens.access_token;
     let verifier = Verifier::<NoClaims>::from_jwks(auth.jwks()).without_revocations().build().unwrap();
     let user = verifier.authenticate(&token).await.unwrap();

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tracing::Span;
 use tracing::field::Empty;
 
-use super::{FeedSource, Issuer};
+use super::Issuer;
 use crate::session::SessionId;
 use crate::store::StoreError;
 
@@ -21,26 +21,15 @@ struct SessionState {
     revoked: bool,
 }
 
-impl FeedSource {
-    /// Where the issuer answers about a session.
-    pub(super) fn url_of(&self, id: SessionId) -> Url {
-        let mut url = self.url.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().push(&id.to_string());
-        }
-        url
-    }
-}
-
 impl Issuer {
     /// Whether a session was revoked, by the issuer's store.
     pub(super) async fn is_revoked(&self, id: SessionId) -> Result<bool, StoreError> {
         let feed = self.feed.as_ref().ok_or_else(|| StoreError::new("no feed of revocations"))?;
-        let request = self
-            .client
-            .get(feed.url_of(id))
-            .header(AUTHORIZATION, feed.token.clone())
-            .header(ACCEPT, "application/json");
+        let mut url = feed.url.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().push(&id.to_string());
+        }
+        let request = self.client.get(url).header(AUTHORIZATION, feed.token.clone()).header(ACCEPT, "application/json");
         let mut response = send(request).await?;
         check_status(&response)?;
         let answer = read_body(&mut response, MAX_ANSWER_BYTES).await?;
