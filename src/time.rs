@@ -53,6 +53,28 @@ impl Timestamp {
     }
 }
 
+/// Lets through what is to happen once in a while, however often it is asked.
+#[cfg(any(feature = "aws_lc_rs", feature = "redis", feature = "signing"))]
+#[derive(Debug)]
+pub(crate) struct Throttle(std::sync::Mutex<Option<std::time::Instant>>);
+
+#[cfg(any(feature = "aws_lc_rs", feature = "redis", feature = "signing"))]
+impl Throttle {
+    pub(crate) const fn new() -> Self {
+        Self(std::sync::Mutex::new(None))
+    }
+
+    /// Whether the last time that something was let through is this long ago. This is one, then.
+    pub(crate) fn lets_through(&self, every: Duration) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let is_due = last.is_none_or(|at| at.elapsed() >= every);
+        if is_due {
+            *last = Some(std::time::Instant::now());
+        }
+        is_due
+    }
+}
+
 /// From 0 to 1, for what must not happen everywhere at the same time. It is no secret: without random bytes it is 0.
 pub(crate) fn jitter() -> f64 {
     let mut random = [0; 4];

@@ -6,7 +6,7 @@ mod keys;
 mod report;
 mod request;
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, Url};
@@ -24,7 +24,7 @@ use crate::node::clocks::ClockDifference;
 use crate::node::revocations::{Known, LiveRevocations};
 use crate::session::SessionId;
 use crate::store::StoreError;
-use crate::time::{Clock, Timestamp};
+use crate::time::{Clock, Throttle, Timestamp};
 use crate::token::access::AccessKeys;
 
 /// How often revocations that no token outlives are forgotten.
@@ -63,8 +63,8 @@ pub(crate) struct Issuer {
     /// Whether the last connection to the feed has failed. Marked as changed by whatever is heard of it.
     is_failing: watch::Sender<bool>,
     asking: Semaphore,
-    /// When it was last reported that the issuer did not answer about a session.
-    ask_reported_at: std::sync::Mutex<Option<Instant>>,
+    /// The reports that the issuer does not answer about sessions.
+    asking_reports: Throttle,
     /// Closed when the last clone of the verifier is dropped.
     stop: watch::Receiver<()>,
     background: Background,
@@ -100,7 +100,7 @@ impl Issuer {
             fetches: watch::Sender::new(0),
             is_failing: watch::Sender::new(false),
             asking: Semaphore::new(MAX_ASKING),
-            ask_reported_at: std::sync::Mutex::default(),
+            asking_reports: Throttle::new(),
             stop: receiver,
             background: Background::default(),
             clocks: ClockDifference::default(),
@@ -226,10 +226,7 @@ impl Issuer {
 
     /// At most once a second: requests and open streams ask again and again.
     fn report_asking(&self, error: &StoreError) {
-        let mut reported = self.ask_reported_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
-            *reported = Some(Instant::now());
-            drop(reported);
+        if self.asking_reports.lets_through(REPORT_EVERY) {
             self.report("ask_about_session", error);
         }
     }

@@ -1,8 +1,7 @@
 //! The connection to one server or to a cluster.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use redis::aio::ConnectionManager;
@@ -11,13 +10,14 @@ use redis::cluster_async::ClusterConnection;
 use redis::{ErrorKind, FromRedisValue, RedisError, RedisResult, ScriptInvocation, ServerErrorKind, cmd};
 
 use crate::store::StoreError;
+use crate::time::Throttle;
 
 /// How often a connection to a replica is reset at most.
 const RESET_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Connection {
     server: Server,
-    reset_at: Mutex<Option<Instant>>,
+    resets: Throttle,
 }
 
 enum Server {
@@ -28,12 +28,12 @@ enum Server {
 
 impl Connection {
     pub(super) const fn single(manager: ConnectionManager) -> Self {
-        Self { server: Server::Single(manager), reset_at: Mutex::new(None) }
+        Self { server: Server::Single(manager), resets: Throttle::new() }
     }
 
     #[cfg(feature = "redis-cluster")]
     pub(super) const fn cluster(connection: ClusterConnection) -> Self {
-        Self { server: Server::Cluster(connection), reset_at: Mutex::new(None) }
+        Self { server: Server::Cluster(connection), resets: Throttle::new() }
     }
 
     /// Runs one script. Its text is sent only to a server that does not have it in its script cache.
@@ -90,12 +90,8 @@ impl Connection {
             expect(irrefutable_let_patterns, reason = "the other variant needs a feature")
         )]
         let Server::Single(manager) = &self.server else { return };
-        {
-            let mut reset_at = self.reset_at.lock().unwrap_or_else(PoisonError::into_inner);
-            if reset_at.is_some_and(|at| at.elapsed() < RESET_INTERVAL) {
-                return;
-            }
-            *reset_at = Some(Instant::now());
+        if !self.resets.lets_through(RESET_INTERVAL) {
+            return;
         }
         let mut manager = manager.clone();
         let _ = cmd("QUIT").query_async::<()>(&mut manager).await;

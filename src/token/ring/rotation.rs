@@ -3,9 +3,9 @@
 //!
 //! Which key signs and which ones verify depends on the time alone, so that nothing has to run for it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::schedule::Change;
 use super::{ALWAYS, Entry, Key, KeyRing, Keys};
 use crate::config::Settings;
-use crate::time::Timestamp;
+use crate::time::{Throttle, Timestamp};
 
 /// For how long other services may keep the JWK set.
 pub(crate) const JWKS_MAX_AGE: Duration = Duration::from_secs(300);
@@ -73,7 +73,7 @@ pub(crate) struct Rotation {
     /// How long a key is accepted after another one has taken its place: its last token is over then, also if another node has
     /// published the next key late and goes on signing with this one for as long as that takes.
     retention: Duration,
-    reported: Mutex<Option<Instant>>,
+    reported: Throttle,
     /// Whether the keys are what an issuer publishes.
     #[cfg(feature = "verifier")]
     is_published: bool,
@@ -87,7 +87,7 @@ impl Rotation {
         let policy = &settings.policy;
         Self {
             retention: JWKS_MAX_AGE + policy.access_ttl + settings.leeway + policy.grace,
-            reported: Mutex::default(),
+            reported: Throttle::new(),
             #[cfg(feature = "verifier")]
             is_published: false,
             #[cfg(feature = "verifier")]
@@ -330,12 +330,9 @@ impl KeyRing {
         let mut own = keys.entries.iter().filter(|entry| entry.key.is_public()).map(|entry| &entry.key.id);
         let Some(realm) = own.next().and_then(|id| id.get(THUMBPRINT_CHARS..)) else { return };
         let Some(key_id) = key_id(message, realm).filter(|id| !keys.removed.contains(id)) else { return };
-        let mut reported = self.rotation.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        if reported.is_some_and(|at| at.elapsed() < REPORT_EVERY) {
+        if !self.rotation.reported.lets_through(REPORT_EVERY) {
             return;
         }
-        *reported = Some(Instant::now());
-        drop(reported);
         tracing::warn!(
             target: "axum_refresh",
             kid = key_id,
